@@ -1,0 +1,199 @@
+"""Every error of flask-m9m: code, status, message, challenge.
+
+An error that answers a request derives from Werkzeug's class for its status first and from
+`M9MError` second, so that an app's own handlers for the status, for Werkzeug's class or for
+`HTTPException` find it, in that order, and a catch-all for `Exception` does not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from http import HTTPStatus
+from types import MappingProxyType
+
+from werkzeug import exceptions
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
+from werkzeug.sansio.response import Response as SansioResponse
+from werkzeug.wrappers import Response
+
+PROBLEM_JSON = "application/problem+json"
+
+
+class ErrorFormat(StrEnum):
+    """How the body of an error is written."""
+
+    M9M = "m9m"
+    PROBLEM = "problem"
+
+    @classmethod
+    def negotiate(cls, configured: ErrorFormat, accept: str) -> ErrorFormat:
+        """Return the configured format, or `PROBLEM` where the client asks for it (RFC 9457 §3)."""
+        if "problem+json" not in accept:
+            return configured
+        quality = parse_accept_header(accept, MIMEAccept)[PROBLEM_JSON]
+        return cls.PROBLEM if quality > 0 else configured
+
+
+class M9MError(Exception):
+    """The root of what answers a request with a refusal.
+
+    Werkzeug's class comes first and brings the constructor: `description` is what the client
+    reads, never a secret and never raw input.
+
+    Attributes:
+        error_code: the machine's word for the cause, `code` in the body.
+        headers: header fields that belong to this answer (challenges, `Retry-After`).
+        members: further members of the body (RFC 9457 §3.2).
+    """
+
+    code: int
+    description: str | None
+    response: SansioResponse | None
+    error_code: str
+    problem_type = "about:blank"
+    headers: Sequence[tuple[str, str]] = ()
+    members: Mapping[str, object] = MappingProxyType({})
+
+    def render(self, error_format: ErrorFormat) -> Response:
+        """Build the answer, keep it as `response`, and return it."""
+        status = HTTPStatus(self.code)
+        if error_format is ErrorFormat.PROBLEM:
+            body: dict[str, object] = {
+                "type": self.problem_type,
+                "title": status.phrase,
+                "status": status.value,
+                "detail": self.description,
+                "code": self.error_code,
+            }
+            mimetype = PROBLEM_JSON
+        else:
+            body = {
+                "error": status.phrase,
+                "code": self.error_code,
+                "message": self.description,
+            }
+            mimetype = "application/json"
+        response = self.response = Response(
+            json.dumps({**body, **self.members}) + "\n",
+            status.value,
+            [*self.headers, ("Vary", "Accept")],
+            mimetype=mimetype,
+        )
+        return response
+
+
+class InvalidRequest(exceptions.BadRequest, M9MError):
+    """More than one credential came with one request (RFC 6750 §2)."""
+
+    error_code = "INVALID_REQUEST"
+    description = "Send exactly one credential"
+
+
+class AuthenticationRequired(exceptions.Unauthorized, M9MError):
+    """No credential came (RFC 9110 §15.5.2)."""
+
+    error_code = "AUTH_REQUIRED"
+    description = "Authentication required"
+
+
+class InvalidToken(exceptions.Unauthorized, M9MError):
+    """A bearer token does not hold; every cause reads the same (RFC 6750 §3.1)."""
+
+    error_code = "INVALID_TOKEN"
+    description = "invalid or expired token"
+
+
+class InvalidCredentials(exceptions.Unauthorized, M9MError):
+    """A credential that is not a bearer token does not hold or cannot be decoded."""
+
+    error_code = "INVALID_CREDENTIALS"
+    description = "Invalid credentials"
+
+
+class FreshTokenRequired(exceptions.Unauthorized, M9MError):
+    """The token is good, but was not issued at a login (RFC 9470 §3)."""
+
+    error_code = "FRESH_TOKEN_REQUIRED"
+    description = "Log in again to do this"
+
+
+class AccessDenied(exceptions.Forbidden, M9MError):
+    """A scope or a role is missing (RFC 6750 §3.1)."""
+
+    error_code = "ACCESS_DENIED"
+    description = "Access denied"
+
+
+class AddressNotAllowed(exceptions.Forbidden, M9MError):
+    """The client's address lies outside `server.allowed_networks`."""
+
+    error_code = "ADDRESS_NOT_ALLOWED"
+    description = "Requests from this address are not allowed"
+
+
+class HTTPSRequired(exceptions.Forbidden, M9MError):
+    """The request came over plain HTTP and `server.https` wants TLS."""
+
+    error_code = "HTTPS_REQUIRED"
+    description = "Use HTTPS"
+
+
+class CORSRefused(exceptions.Forbidden, M9MError):
+    """A preflight asked for what the policy does not allow."""
+
+    error_code = "CORS_REFUSED"
+    description = "Cross-origin request refused"
+
+
+class RateLimited(exceptions.TooManyRequests, M9MError):
+    """The client has used up a rate limit (RFC 6585 §4)."""
+
+    error_code = "RATE_LIMITED"
+    description = "Too many requests"
+    problem_type = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+
+
+class ServiceUnavailable(exceptions.ServiceUnavailable, M9MError):
+    """A store that the answer depends on cannot be reached."""
+
+    error_code = "SERVICE_UNAVAILABLE"
+    description = "Temporarily unavailable, try again later"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the settings.
+
+    Attributes:
+        path: where, as a dotted path (`security.cors.max_age`), a variable's or a file's name.
+        found: what stands there, masked where it is a secret.
+        accepted: what would be right, and what to do next.
+        source: which source gave the value; empty where that says nothing.
+    """
+
+    path: str
+    found: str
+    accepted: str
+    source: str = ""
+
+    def __str__(self) -> str:
+        source = f" (from {self.source})" if self.source else ""
+        return f"{self.path}{source}: {self.found}; {self.accepted}"
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; lists every problem at once.
+
+    Attributes:
+        problems: all that is wrong, in the order of the paths.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        lines = "".join(f"\n  {problem}" for problem in self.problems)
+        count = len(self.problems)
+        super().__init__(f"{count} problem{'s' * (count != 1)} in the settings:{lines}")

@@ -1,0 +1,63 @@
+"""Identity: who is calling, by which scheme, with which scopes and roles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+
+class FrozenDict(dict[str, Any]):
+    """A dictionary that cannot be changed, and that JSON encoders still take for one."""
+
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
+        raise TypeError("an identity's claims cannot be changed")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+
+def freeze(value: Any) -> Any:
+    """Return JSON data with every object a `FrozenDict` and every array a tuple."""
+    if isinstance(value, Mapping):
+        return FrozenDict({key: freeze(item) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        return tuple(freeze(item) for item in value)
+    return value
+
+
+_NO_CLAIMS = FrozenDict()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who is calling.
+
+    Attributes:
+        subject: the caller's name within its issuer (RFC 7519 §4.1.2).
+        scheme: how it proved itself: `bearer`, `api_key`, `basic` or a registered scheme.
+        scopes: what the credential may do (RFC 6749 §3.3).
+        roles: what the subject is.
+        claims: the verified claims of a token; frozen all through.
+        credential_id: the token's `jti` or the key's id.
+        expires_at: seconds since the epoch after which the credential no longer holds.
+    """
+
+    subject: str
+    scheme: str
+    scopes: frozenset[str] = frozenset()
+    roles: frozenset[str] = frozenset()
+    claims: FrozenDict = field(default=_NO_CLAIMS, repr=False)
+    credential_id: str | None = None
+    expires_at: float | None = None
+
+    def has_scope(self, scope: str) -> bool:
+        """Tell whether the credential carries this scope."""
+        return scope in self.scopes
+
+    def has_role(self, role: str) -> bool:
+        """Tell whether the subject has this role."""
+        return role in self.roles
