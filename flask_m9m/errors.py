@@ -47,7 +47,7 @@ class M9MError(Exception):
     Attributes:
         error_code: the machine's word for the cause, `code` in the body.
         headers: header fields that belong to this answer (challenges, `Retry-After`).
-        members: further members of the body (RFC 9457 §3.2).
+        members: extension members of a problem (RFC 9457 §3.2).
     """
 
     code: int
@@ -63,6 +63,7 @@ class M9MError(Exception):
         status = HTTPStatus(self.code)
         if error_format is ErrorFormat.PROBLEM:
             body: dict[str, object] = {
+                **self.members,
                 "type": self.problem_type,
                 "title": status.phrase,
                 "status": status.value,
@@ -78,7 +79,7 @@ class M9MError(Exception):
             }
             mimetype = "application/json"
         response = self.response = Response(
-            json.dumps({**body, **self.members}) + "\n",
+            json.dumps(body) + "\n",
             status.value,
             [*self.headers, ("Vary", "Accept")],
             mimetype=mimetype,
@@ -126,6 +127,7 @@ class AccessDenied(exceptions.Forbidden, M9MError):
 
     error_code = "ACCESS_DENIED"
     description = "Access denied"
+    scopes: Sequence[str] = ()
 
 
 class AddressNotAllowed(exceptions.Forbidden, M9MError):
@@ -133,6 +135,15 @@ class AddressNotAllowed(exceptions.Forbidden, M9MError):
 
     error_code = "ADDRESS_NOT_ALLOWED"
     description = "Requests from this address are not allowed"
+
+
+class Answered(exceptions.HTTPException, M9MError):  # type: ignore[misc]  # no own status
+    """No refusal: the request ends here, with the answer that is carried (a preflight's)."""
+
+    error_code = "ANSWERED"
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response=response)
 
 
 class HTTPSRequired(exceptions.Forbidden, M9MError):
@@ -155,6 +166,13 @@ class RateLimited(exceptions.TooManyRequests, M9MError):
     error_code = "RATE_LIMITED"
     description = "Too many requests"
     problem_type = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+
+
+class InternalError(exceptions.InternalServerError, M9MError):
+    """An exception left the app."""
+
+    error_code = "INTERNAL_ERROR"
+    description = "Internal error"
 
 
 class ServiceUnavailable(exceptions.ServiceUnavailable, M9MError):

@@ -1,0 +1,53 @@
+"""Bearer tokens in the `Authorization` field (RFC 6750 §2.1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import AccessDenied, FreshTokenRequired, InvalidToken, M9MError
+from ..identity import Identity
+from ..tokens import Verifier
+from .authenticator import authorization
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+_ERRORS: dict[type[M9MError], str] = {
+    InvalidToken: "invalid_token",
+    AccessDenied: "insufficient_scope",
+    FreshTokenRequired: "insufficient_user_authentication",
+}
+
+
+class BearerAuthenticator:
+    """Takes a JWT from `Authorization: Bearer …`.
+
+    Form and query tokens (RFC 6750 §2.2, §2.3) are not looked at: they end up in logs.
+    """
+
+    scheme = "bearer"
+
+    def __init__(self, verifier: Verifier) -> None:
+        self._verifier = verifier
+
+    def find(self, environ: WSGIEnvironment) -> str | None:
+        """Return the token, or `None` where the request uses another scheme or none."""
+        found = authorization(environ)
+        return found[1] if found is not None and found[0] == "bearer" else None
+
+    def authenticate(self, credential: str) -> Identity:
+        """Return who the token speaks for.
+
+        Raises:
+            InvalidToken: for whatever is wrong with it.
+        """
+        return self._verifier.verify(credential)
+
+    def challenge(self, realm: str, error: M9MError) -> str:
+        """Return the challenge, with an `error` only where a token came (RFC 6750 §3)."""
+        challenge = f'Bearer realm="{realm}"'
+        if (word := _ERRORS.get(type(error))) is not None:
+            challenge += f', error="{word}"'
+        if isinstance(error, AccessDenied) and error.scopes:
+            challenge += f', scope="{" ".join(error.scopes)}"'
+        return challenge

@@ -1,0 +1,47 @@
+"""`flask m9m cors …`."""
+
+from __future__ import annotations
+
+import click
+from flask import Flask, Request
+
+from ..errors import CORSRefused
+from ..state import AppState
+from .output import with_app
+
+
+@click.group()
+def cors() -> None:
+    """Ask what browsers are allowed."""
+
+
+@cors.command()
+@click.argument("origin")
+@click.argument("method")
+@click.argument("path")
+@click.option("--header", "headers", multiple=True, help="A request header; may be repeated.")
+@with_app
+def check(state: AppState, origin: str, method: str, path: str, headers: tuple[str, ...]) -> None:
+    """Say whether a page of ORIGIN may send METHOD to PATH, and which rule decides it.
+
+    Exit 1 if it may not.
+    """
+    policy, methods = state.guard_routes.find(_request(state.app, path), method)
+    if policy.cors is None:
+        click.echo("refused: CORS is switched off (security.cors.enabled)")
+        click.get_current_context().exit(1)
+    try:
+        fields = policy.cors.preflight(origin, method, ",".join(headers) or None, methods)
+    except CORSRefused as refusal:
+        click.echo(f"refused: {refusal.description}")
+        click.get_current_context().exit(1)
+    click.echo(f"allowed: {policy.cors.explain(origin)}")
+    if methods is None:
+        click.echo("no route answers there: the browser will read the app's 404")
+    for name, value in fields:
+        click.echo(f"  {name}: {value}")
+
+
+def _request(app: Flask, path: str) -> Request:
+    with app.test_request_context(path, method="OPTIONS") as context:
+        return context.request

@@ -1,0 +1,91 @@
+"""`flask m9m init` and `flask m9m secret`."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+from pathlib import Path
+
+import click
+
+from .output import fail
+
+_CONFIG = """\
+# Settings of flask-m9m. Every key, with its default: flask m9m config show
+security:
+  # authenticated: every route needs @require_auth or @public
+  default_access: public
+  jwt:
+    secret: "${M9M_JWT_SECRET}"
+    expiration: "24h"
+  cors:
+    # Origins whose pages may call this API, as browsers send them.
+    allowed_origins: []
+    # - "https://app.example.com"
+
+credentials:
+  encryption_key: "${M9M_ENCRYPTION_KEY}"
+
+performance:
+  rate_limit:
+    enabled: true
+    requests_per_minute: 60
+    burst: 10
+"""
+
+
+def fresh_secret() -> str:
+    """Return 32 random bytes in base64: a secret for JWT or an encryption key."""
+    return base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+@click.command()
+def secret() -> None:
+    """Print a fresh secret or encryption key."""
+    click.echo(fresh_secret())
+
+
+@click.command()
+def init() -> None:
+    """Write .env with fresh secrets and a commented config.yaml; overwrite nothing."""
+    variables = ("M9M_JWT_SECRET", "M9M_ENCRYPTION_KEY")
+    lines = "".join(f"{name}={fresh_secret()}\n" for name in variables)
+    if not _create(Path(".env"), lines, 0o600):
+        raise fail(
+            ".env exists and was left as it is; nothing was written. Add "
+            f"{' and '.join(variables)} to it yourself: flask m9m secret prints a fresh one"
+        )
+    click.echo("wrote .env with fresh secrets: keep it out of version control, and back it up")
+    _ignore_dotenv()
+    if _create(Path("config.yaml"), _CONFIG, 0o644):
+        click.echo("wrote config.yaml")
+    else:
+        click.echo("config.yaml exists and was left as it is")
+
+
+def _create(path: Path, text: str, mode: int) -> bool:
+    """Write a new file; return false where there is one, or a link, already."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise fail(f"{path}: {error.strerror}") from None
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    return True
+
+
+def _ignore_dotenv() -> None:
+    """Inside a git tree, see to it that `.env` is ignored."""
+    here = Path.cwd()
+    if not any((folder / ".git").exists() for folder in (here, *here.parents)):
+        return
+    ignored = Path(".gitignore")
+    text = ignored.read_text() if ignored.exists() else ""
+    if ".env" in (line.strip().removeprefix("/") for line in text.splitlines()):
+        return
+    with ignored.open("a") as file:
+        file.write(("\n" if text and not text.endswith("\n") else "") + ".env\n")
+    click.echo("added .env to .gitignore")

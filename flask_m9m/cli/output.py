@@ -1,0 +1,103 @@
+"""How commands load their app, print and end."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+import click
+import yaml
+from flask import Flask
+from flask.cli import ScriptInfo
+
+from ..context import EXTENSION
+from ..errors import SettingsError
+from ..state import AppState
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+output_option = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json", "yaml"]),
+    default="table",
+    show_default=True,
+    help="How to print.",
+)
+
+
+def fail(message: str) -> click.ClickException:
+    """Return what ends a command with exit code 1."""
+    return click.ClickException(message)
+
+
+def settings_errors(command: Command) -> Command:
+    """Print the problems of settings that stop a command, and exit 1."""
+
+    @functools.wraps(command)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except SettingsError as error:
+            raise fail(str(error)) from None
+
+    return cast(Command, checked)
+
+
+def with_app(command: Command) -> Command:
+    """Run a command inside its app's context and hand it the app's state first."""
+
+    @click.pass_context
+    @settings_errors
+    @functools.wraps(command)
+    def in_app(context: click.Context, *args: Any, **kwargs: Any) -> Any:
+        app = context.ensure_object(ScriptInfo).load_app()
+        state = state_of(app)
+        with app.app_context():
+            return context.invoke(command, state, *args, **kwargs)
+
+    return cast(Command, in_app)
+
+
+def state_of(app: Flask) -> AppState:
+    """Return an app's state.
+
+    Raises:
+        ClickException: the app has no `M9M`.
+    """
+    state: AppState | None = app.extensions.get(EXTENSION)
+    if state is None:
+        raise fail(f"the app {app.name!r} has no M9M: call M9M(app)")
+    return state
+
+
+def print_rows(rows: Sequence[Mapping[str, object]], output: str) -> None:
+    """Print rows, all with the same columns, as a table, as JSON or as YAML."""
+    if output != "table":
+        print_document(list(rows), output)
+        return
+    if not rows:
+        return
+    cells = [[name.upper() for name in rows[0]]]
+    cells += [[_cell(value) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())
+
+
+def print_document(document: object, output: str) -> None:
+    """Print a document as JSON or as YAML."""
+    if output == "yaml":
+        click.echo(yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False), nl=False)
+    else:
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _cell(value: object) -> str:
+    if value is None or value == []:
+        return "-"
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

@@ -1,0 +1,50 @@
+"""`flask m9m serve`."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+
+import click
+from flask.cli import ScriptInfo
+from werkzeug.serving import run_simple
+
+from .output import fail, settings_errors, state_of
+
+
+@click.command()
+@click.option("--dev", is_flag=True, help="Flask's development server, on loopback.")
+@click.option("--host", help="Left out, server.host.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Left out, server.port.")
+@click.option("--reload/--no-reload", default=True, help="Restart when the code changes.")
+@click.pass_context
+@settings_errors
+def serve(
+    context: click.Context, dev: bool, host: str | None, port: int | None, reload: bool
+) -> None:
+    """Serve the app under its settings."""
+    if not dev:
+        raise click.UsageError("only --dev can be served so far; in production use a WSGI server")
+    # Read before the app is, by this process and by the one that reloads.
+    os.environ["M9M_DEV_MODE"] = "true"
+    app = context.ensure_object(ScriptInfo).load_app()
+    state = state_of(app)
+    server = state.loaded.settings.server
+    host = host or server.host
+    if not _is_loopback(host):
+        raise fail(
+            f"server.host: {host!a} is not loopback, and development mode answers any origin; "
+            "use 127.0.0.1, ::1 or localhost"
+        )
+    state.check_routes()
+    app.debug = True
+    run_simple(host, port or server.port, app, use_reloader=reload, threaded=True)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,68 @@
+"""`flask m9m token …`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TextIO
+
+import click
+
+from ..errors import InvalidToken
+from ..state import AppState
+from ..tokens import inspect as inspect_token
+from .output import fail, print_document, with_app
+
+_DATES = ("iat", "nbf", "exp")
+
+
+@click.group()
+def token() -> None:
+    """Issue and inspect access tokens."""
+
+
+@token.command()
+@click.argument("subject")
+@click.option("--scope", "scopes", multiple=True, help="What it may do; may be repeated.")
+@click.option("--role", "roles", multiple=True, help="What the subject is; may be repeated.")
+@click.option("--expires", help="Its life (15m, 1h); left out, security.jwt.expiration.")
+@with_app
+def issue(
+    state: AppState, subject: str, scopes: tuple[str, ...], roles: tuple[str, ...], expires: str
+) -> None:
+    """Print an access token for SUBJECT."""
+    names = [name for scope in scopes for name in scope.split()]
+    try:
+        click.echo(state.guard.tokens.issue(subject, names, roles, expires_in=expires))
+    except ValueError as error:
+        raise fail(str(error)) from None
+
+
+@token.command()
+@click.argument("source", type=click.File(), required=False)
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default="yaml")
+@with_app
+def inspect(state: AppState, source: TextIO | None, output: str) -> None:
+    """Show what a token says and whether it holds; exit 1 if it does not.
+
+    The token comes from SOURCE (- for standard input) or a prompt, never as an argument.
+    """
+    text = click.prompt("Token", hide_input=True) if source is None else source.read(16_384)
+    text = text.strip()
+    try:
+        header, claims = inspect_token(text)
+    except InvalidToken:
+        raise fail("this is no JWT") from None
+    holds, reason = True, None
+    try:
+        state.guard.tokens.verify(text)
+    except InvalidToken as error:
+        holds, reason = False, error.reason
+    dates = {
+        name: datetime.fromtimestamp(claims[name], UTC).isoformat()
+        for name in _DATES
+        if isinstance(claims.get(name), int) and 0 <= claims[name] < 2**37
+    }
+    document = {"header": header, "claims": claims, "dates": dates, "valid": holds}
+    print_document(document if holds else {**document, "reason": reason}, output)
+    if not holds:
+        click.get_current_context().exit(1)

@@ -1,0 +1,86 @@
+"""What a view can ask about its request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flask import current_app, has_request_context, request
+from werkzeug.local import LocalProxy
+
+from .exchange import IDENTITY, NOT_LOADED, Exchange
+from .headers import new_nonce
+from .identity import Identity
+
+if TYPE_CHECKING:
+    from .state import AppState
+
+EXTENSION = "m9m"
+
+
+def current_state(asking: str) -> AppState:
+    """Return the current app's state.
+
+    Raises:
+        RuntimeError: there is no current app, or it has no `M9M`; says so of `asking`.
+    """
+    state: AppState | None = current_app.extensions.get(EXTENSION)
+    if state is None:
+        raise RuntimeError(
+            f"{asking} needs flask-m9m, and the app {current_app.name!r} has none: "
+            "call M9M(app), or m9m.init_app(app) in its factory"
+        )
+    return state
+
+
+def current_exchange(asking: str) -> Exchange:
+    """Return the current request's exchange.
+
+    Raises:
+        RuntimeError: there is no current request, or its app has no `M9M`.
+    """
+    return current_state(asking).exchange(request.environ)
+
+
+def get_identity() -> Identity | None:
+    """Return who is calling, or `None` where nobody proved anything or there is no request."""
+    if not has_request_context():
+        return None
+    identity: Identity | None = request.environ.get(IDENTITY)
+    return identity
+
+
+def get_client_address() -> str | None:
+    """Return the client's address, seen through the trusted proxies.
+
+    `None` where the server gives none, as over a Unix socket that is not trusted.
+    """
+    return current_exchange("get_client_address()").client.address
+
+
+def csp_nonce() -> str:
+    """Return this answer's nonce for `script` and `style` elements (CSP3 §2.3.1).
+
+    The `Content-Security-Policy` of the answer allows it once it has been asked for.
+    """
+    exchange = current_exchange("csp_nonce()")
+    if exchange.nonce is None:
+        exchange.nonce = new_nonce()
+    return exchange.nonce
+
+
+def _current_user() -> Any:
+    exchange = current_exchange("current_user")
+    if exchange.user is NOT_LOADED:
+        load = current_state("current_user").declarations.user_loader
+        if load is None:
+            raise RuntimeError("current_user needs a function marked with @m9m.user_loader")
+        exchange.user = None if exchange.identity is None else load(exchange.identity)
+    return exchange.user
+
+
+current_identity: Identity = LocalProxy(get_identity)  # type: ignore[assignment]
+"""The request's `Identity`; false where there is none."""
+
+current_user: Any = LocalProxy(_current_user)
+"""What the function marked with `@m9m.user_loader` returns for the identity, loaded at most
+once a request, when it is first read; false without an identity."""

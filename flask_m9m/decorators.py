@@ -1,0 +1,303 @@
+"""The decorators that mark views.
+
+A mark is kept in a weak table by function, not in the function's `__dict__`, which
+`functools.wraps` copies. What closes a route is kept with the innermost function, so that it
+holds whichever order the decorators were written in. What opens one is kept with the wrapper
+that the decorator returned, and with the function itself only where the decorator stands on
+its `def`: `add_url_rule("/open", view_func=public(report))` leaves other routes of `report`
+as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import sys
+from collections.abc import Callable, Collection, Iterator
+from types import FrameType, FunctionType, MethodType
+from typing import Any, TypeVar, cast, overload
+from weakref import WeakKeyDictionary
+
+from .context import current_exchange
+from .marks import (
+    CacheableMark,
+    CORSMark,
+    HeadersMark,
+    LimitKey,
+    LimitMark,
+    Mark,
+    Opening,
+    Requirement,
+)
+from .policy import overridden
+from .ratelimit import parse_limits
+from .settings import CORSSettings, HeadersSettings
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+_marks: WeakKeyDictionary[Any, tuple[Mark, ...]] = WeakKeyDictionary()
+
+
+def marks_of(target: object) -> tuple[Mark, ...]:
+    """Return the marks kept with exactly this function or class, the innermost first."""
+    return _marks.get(target, ())
+
+
+def layers_of(view: object) -> Iterator[Any]:
+    """Yield a view and what it wraps, down to the innermost function."""
+    seen: set[int] = set()
+    while view is not None and id(view) not in seen:
+        if isinstance(view, MethodType):
+            view = view.__func__
+        seen.add(id(view))
+        yield view
+        view = view.func if isinstance(view, functools.partial) else _wrapped(view)
+
+
+class Marking:
+    """A decorator that puts one mark on functions, coroutine functions and view classes."""
+
+    def __init__(self, mark: Mark) -> None:
+        self.mark = mark
+
+    def __call__(self, view: View) -> View:
+        return self.put_on(view, sys._getframe(1))
+
+    def put_on(self, view: View, caller: FrameType) -> View:
+        """Mark a view.
+
+        Args:
+            view: the function or class.
+            caller: the frame that decorates it.
+
+        Returns:
+            A class as it is; for a function a wrapper that enforces the mark where a request
+            reaches it past its route's policy.
+        """
+        if isinstance(view, type):
+            _add(view, self.mark)
+            if self.mark.closes and hasattr(view, "dispatch_request"):
+                guarded = _guard(vars(view).get("dispatch_request") or _inherited(view), self.mark)
+                view.dispatch_request = guarded
+            return view
+        if not callable(view):
+            raise TypeError(f"a view or a view class is marked, not {type(view).__name__}")
+        *_, innermost = layers_of(view)
+        if self.mark.closes or _stands_on_def(innermost, caller):
+            _add(innermost, self.mark)
+        wrapper = _guard(view, self.mark)
+        _add(wrapper, self.mark)
+        return cast(View, wrapper)
+
+
+def _inherited(view_class: type) -> Callable[..., Any]:
+    """A `dispatch_request` that calls the next class's."""
+
+    def dispatch_request(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return super(view_class, self).dispatch_request(*args, **kwargs)  # type: ignore[misc]
+
+    return dispatch_request
+
+
+def _wrapped(view: object) -> object:
+    return getattr(view, "__wrapped__", None)
+
+
+def _add(target: Any, mark: Mark) -> None:
+    held = _marks.get(target, ())
+    opposite = Requirement if isinstance(mark, Opening) else Opening
+    if isinstance(mark, Opening | Requirement) and any(isinstance(one, opposite) for one in held):
+        raise ValueError(f"{target.__qualname__} is marked with both @public and @require_auth")
+    if mark not in held:
+        _marks[target] = (*held, mark)
+
+
+def _guard(view: Callable[..., Any], mark: Mark) -> Callable[..., Any]:
+    name = getattr(view, "__qualname__", type(view).__qualname__)
+
+    if inspect.iscoroutinefunction(view):
+
+        @functools.wraps(view)
+        async def guarded_coroutine(*args: Any, **kwargs: Any) -> Any:
+            _enforce(mark, name)
+            return await view(*args, **kwargs)
+
+        return guarded_coroutine
+
+    @functools.wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        _enforce(mark, name)
+        return view(*args, **kwargs)
+
+    return guarded
+
+
+def _enforce(mark: Mark, view: str) -> None:
+    exchange = current_exchange(view)
+    if isinstance(mark, Requirement | LimitMark):
+        exchange.owner.enforce(exchange, mark, view)
+
+
+def _stands_on_def(innermost: object, caller: FrameType) -> bool:
+    """Tell whether a decorator stands on the `def` of this function.
+
+    While `@public` on a `def` runs, the frame that runs it is the one that has just made the
+    function, at a line between the first decorator and the body. A call such as
+    `public(report)` comes from another frame or a later line.
+    """
+    if not isinstance(innermost, FunctionType):
+        return False
+    code = innermost.__code__
+    first_line = code.co_firstlineno
+    body = min((line for _, _, line in code.co_lines() if line and line > first_line), default=0)
+    return code in caller.f_code.co_consts and first_line <= caller.f_lineno <= (body or first_line)
+
+
+@overload
+def require_auth(view: View, /) -> View: ...
+
+
+@overload
+def require_auth(
+    *,
+    scopes: str | Collection[str] = (),
+    any_scope: str | Collection[str] = (),
+    roles: str | Collection[str] = (),
+    schemes: str | Collection[str] | None = None,
+    optional: bool = False,
+    fresh: bool = False,
+) -> Marking: ...
+
+
+def require_auth(
+    view: View | None = None,
+    /,
+    *,
+    scopes: str | Collection[str] = (),
+    any_scope: str | Collection[str] = (),
+    roles: str | Collection[str] = (),
+    schemes: str | Collection[str] | None = None,
+    optional: bool = False,
+    fresh: bool = False,
+) -> View | Marking:
+    """Let only callers who prove who they are use a view.
+
+    It protects above and below the route decorator alike. Several on one view all hold.
+
+    Args:
+        view: the view, where it stands without parentheses.
+        scopes: scopes of which the credential needs all, as names or as one string with
+            spaces between (RFC 6749 §3.3).
+        any_scope: scopes of which it needs one.
+        roles: roles of which the subject needs one.
+        schemes: which schemes are accepted; left out, every one that is switched on.
+        optional: let a request without credentials through, with no identity; bad
+            credentials are refused all the same.
+        fresh: accept only tokens that were issued at a login (`fresh=True`).
+
+    Raises:
+        ValueError: a scope's or role's name cannot be sent in a header field.
+    """
+    marking = Marking(
+        Requirement(
+            scopes=_names("scopes", scopes),
+            any_scope=_names("any_scope", any_scope),
+            roles=_names("roles", roles),
+            schemes=None if schemes is None else _names("schemes", schemes),
+            optional=optional,
+            fresh=fresh,
+        )
+    )
+    return marking if view is None else marking.put_on(view, sys._getframe(1))
+
+
+public = Marking(Opening())
+"""Open one view where the default, its blueprint or its class is closed."""
+
+cacheable = Marking(CacheableMark())
+"""Let shared caches keep what an authenticated view answers: it is the same for every caller."""
+
+
+def rate_limit(
+    limits: str | Callable[[], str],
+    *,
+    burst: int | None = None,
+    key: LimitKey | None = None,
+    cost: int | Callable[[], int] = 1,
+    name: str | None = None,
+    methods: Collection[str] | None = None,
+    exempt_when: Callable[[], bool] | None = None,
+) -> Marking:
+    """Limit how often a view may be used. Several on one view all count.
+
+    Args:
+        limits: `100/hour`, `10 per 5 minutes`, several with `;` between, or a callable that
+            returns such a text for the request.
+        burst: tokens in a full bucket; left out, the limit's count, so that the first period
+            may admit twice the count less one. A login wants `burst=1`.
+        key: whose budget it is: `address`, `identity` (the address where there is none), or a
+            callable that returns a text; left out, `performance.rate_limit.key`.
+        cost: tokens that a request takes, 1 to the burst, or a callable that returns it.
+        name: routes whose limits have one name share its buckets; left out, the route's own.
+        methods: methods that count; left out, all.
+        exempt_when: a callable; requests for which it returns true do not count.
+
+    Raises:
+        ValueError: the notation, the burst or the cost is out of range.
+    """
+    if isinstance(limits, str):
+        smallest = min(one.burst for one in parse_limits(limits, burst=burst))
+        if isinstance(cost, int) and not 1 <= cost <= smallest:
+            raise ValueError(f"cost={cost} is not within 1 and the limit's burst of {smallest}")
+    if isinstance(key, str) and key not in ("address", "identity"):
+        raise ValueError(f"key={key!r}: 'address', 'identity' or a callable")
+    return Marking(
+        LimitMark(
+            limits=limits,
+            burst=burst,
+            key=key,
+            cost=cost,
+            name=name,
+            methods=None if methods is None else frozenset(one.upper() for one in methods),
+            exempt_when=exempt_when,
+        )
+    )
+
+
+def cors(**overrides: Any) -> Marking:
+    """Give one view other CORS settings than the app's.
+
+    Args:
+        overrides: keys of `security.cors` (`allowed_origins`, `allow_credentials`, …).
+
+    Raises:
+        SettingsError: a key or a value is wrong.
+    """
+    overridden(CORSSettings(), overrides, "@cors")
+    return Marking(CORSMark(overrides))
+
+
+def security_headers(**overrides: Any) -> Marking:
+    """Give one view other security headers than the app's.
+
+    Args:
+        overrides: keys of `security.headers` (`preset`, `content_security_policy`, …); `None`
+            switches a header off.
+
+    Raises:
+        SettingsError: a key or a value is wrong.
+    """
+    overridden(HeadersSettings(), overrides, "@security_headers")
+    return Marking(HeadersMark(overrides))
+
+
+_NAME = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+", re.ASCII)
+
+
+def _names(argument: str, names: str | Collection[str]) -> tuple[str, ...]:
+    separate = tuple(names.split() if isinstance(names, str) else names)
+    for name in separate:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ValueError(f"{argument}: {name!a} is no scope-token (RFC 6749 §3.3)")
+    return separate

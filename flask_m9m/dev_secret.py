@@ -1,0 +1,60 @@
+"""The secret that development mode makes and keeps."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from .errors import Problem, SettingsError
+
+_LENGTH = 64
+
+
+def dev_secret(instance_path: str) -> tuple[SecretStr, Path]:
+    """Return the secret kept in `<instance>/m9m/dev-secret`, made where there is none.
+
+    Reloads, workers and the command line share it.
+
+    Raises:
+        SettingsError: the file cannot be made or read, is not this user's alone, or holds
+            something else.
+    """
+    path = Path(instance_path, "m9m", "dev-secret")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _create(path)
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        with os.fdopen(descriptor) as file:
+            shared = os.fstat(descriptor).st_mode & 0o077
+            secret = file.read(_LENGTH + 1)
+    except OSError as error:
+        raise _unusable(path, error.strerror or "cannot be opened") from None
+    if shared:
+        raise _unusable(path, "other users may read it")
+    if len(secret) != _LENGTH:
+        raise _unusable(path, "it does not hold a secret")
+    return SecretStr(secret), path
+
+
+def _create(path: Path) -> None:
+    """Write the file whole under another name and link it into place: first come, first kept."""
+    if path.exists():
+        return
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(_LENGTH // 2))
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+def _unusable(path: Path, found: str) -> SettingsError:
+    accepted = "delete it, or set M9M_JWT_SECRET"
+    return SettingsError([Problem("security.jwt.secret", f"{path}: {found}", accepted)])

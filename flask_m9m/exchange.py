@@ -1,0 +1,59 @@
+"""Exchange: one request and its answer, as the guard sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .address import Client
+from .errors import M9MError
+from .identity import Identity
+from .marks import Mark
+from .policy import RoutePolicy
+from .ratelimit import Hit
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+    from .guard import Guard
+
+IDENTITY = "m9m.identity"
+CLIENT_ADDRESS = "m9m.client_address"
+
+
+NOT_LOADED = object()
+
+
+class Exchange:
+    """One request and its answer, as the guard sees them.
+
+    Attributes:
+        owner: whose exchange it is; a mounted app may have a guard of its own.
+        environ: the request.
+        client: where the request came from.
+        policy: what the route demands, once it is known.
+        identity: who is calling, once that is proved.
+        enforced: the marks that have been enforced already.
+        hits: what the rate limits said, in the order in which they were asked.
+        refusal: the error that ended the request, if one of the guard's did.
+        cors_headers: what a preflight is told; `None` for any other request.
+        nonce: of the answer's Content-Security-Policy, if the view asked for one.
+        sealed_later: whether the WSGI wrapper is around to seal the answer.
+        user: what the app's user loader returned, once it has been asked.
+    """
+
+    policy: RoutePolicy | None = None
+    identity: Identity | None = None
+    enforced: frozenset[Mark] = frozenset()
+    hits: tuple[Hit, ...] = ()
+    refusal: M9MError | None = None
+    cors_headers: Sequence[tuple[str, str]] | None = None
+    nonce: str | None = None
+    sealed_later: bool = False
+    user: Any = NOT_LOADED
+
+    def __init__(self, owner: Guard, environ: WSGIEnvironment, client: Client) -> None:
+        self.owner = owner
+        self.environ = environ
+        self.client = client
+        environ[CLIENT_ADDRESS] = client.address

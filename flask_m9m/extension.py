@@ -1,0 +1,103 @@
+"""M9M: binds a guard to a Flask app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from typing import Any, TypeVar
+
+from flask import Blueprint, Flask
+
+from .auth import Tokens
+from .context import EXTENSION, current_state
+from .decorators import Marking, require_auth
+from .hooks import Hooks
+from .identity import Identity
+from .routes import Declarations
+from .settings import Settings, load
+from .state import AppState
+from .wsgi import SealedApp
+
+Loader = TypeVar("Loader", bound=Callable[[Identity], Any])
+SettingsSource = Settings | Mapping[str, Any] | str | PathLike[str]
+
+
+class M9M:
+    """Secures Flask apps; one `M9M` can serve several, each under its own settings.
+
+    Args:
+        app: the app, or nothing where a factory calls `init_app`.
+        settings: a configuration file's path, a mapping of settings, or a complete `Settings`;
+            left out, the settings come from `config.yaml`, `.env` and the environment.
+        clock: seconds since the epoch, for tests.
+
+    Raises:
+        SettingsError: the settings cannot be used; it lists every problem.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        settings: SettingsSource | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._declarations = Declarations()
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask, *, settings: SettingsSource | None = None) -> None:
+        """Secure an app.
+
+        Args:
+            app: the app; its views may be registered before or after.
+            settings: as in the constructor, for this app alone.
+
+        Raises:
+            RuntimeError: the app is secured already.
+            SettingsError: the settings cannot be used.
+        """
+        if EXTENSION in app.extensions:
+            raise RuntimeError(
+                f"the app {app.name!r} already has an M9M: call M9M(app) or init_app(app) once"
+            )
+        loaded = load(settings if settings is not None else self._settings, app_config=app.config)
+        state = AppState(app, loaded, self._declarations, self._clock)
+        app.extensions[EXTENSION] = state
+        app.wsgi_app = SealedApp(  # type: ignore[method-assign]
+            app, app.wsgi_app, state, Hooks(app, state)
+        )
+
+    def protect(self, target: Blueprint | str, *marks: Marking | Callable[..., Any]) -> None:
+        """Put marks on routes that nobody can decorate.
+
+        The mark nearest to a view decides its access, CORS and headers: its own, its class's,
+        the inner blueprint's, the outer one's, a pattern's. Rate limits add up.
+
+        Args:
+            target: a blueprint, registered or not yet, or a pattern of endpoint names as
+                `fnmatch` reads them (`"api-docs.*"`).
+            marks: `require_auth(…)`, `public`, `rate_limit(…)`, `cors(…)`, `security_headers(…)`.
+        """
+        markings = [require_auth() if mark is require_auth else mark for mark in marks]
+        for marking in markings:
+            if not isinstance(marking, Marking):
+                raise TypeError(f"protect takes flask-m9m's decorators, not {marking!r}")
+        self._declarations.protect(target, tuple(one.mark for one in markings))
+
+    def user_loader(self, load: Loader) -> Loader:
+        """Take a function that returns the app's own object for an identity, for `current_user`."""
+        self._declarations.user_loader = load
+        return load
+
+    @property
+    def settings(self) -> Settings:
+        """The current app's settings."""
+        return current_state("m9m.settings").loaded.settings
+
+    @property
+    def tokens(self) -> Tokens:
+        """Issue and verify the current app's tokens."""
+        return current_state("m9m.tokens").guard.tokens

@@ -1,0 +1,280 @@
+"""The guard: the one pipeline that every request and every answer passes, free of frameworks.
+
+A binding makes an `Exchange` for each request, calls `Guard.receive` (steps 1 to 4: address,
+networks, preflight, rate limit by address) before anything else can end the request,
+`Guard.authorize` (steps 5 to 7: authentication, rate limits by identity and route,
+authorisation) before the view, and `Guard.seal` (step 9) on the head of whatever answer
+comes out.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from werkzeug.wrappers import Response
+from werkzeug.wsgi import get_current_url
+
+from . import address, cors
+from .auth import Authenticator, BearerAuthenticator, Tokens, challenges
+from .errors import (
+    AccessDenied,
+    AddressNotAllowed,
+    Answered,
+    AuthenticationRequired,
+    CORSRefused,
+    ErrorFormat,
+    HTTPSRequired,
+    InvalidCredentials,
+    InvalidRequest,
+    M9MError,
+    RateLimited,
+)
+from .exchange import IDENTITY, Exchange
+from .identity import Identity
+from .marks import Mark
+from .policy import Access, PolicyCompiler, RouteLimit, RoutePolicy
+from .ratelimit import Hit, LimitStore, MemoryStore, RateLimit
+from .sealing import Seal
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+logger = logging.getLogger("flask_m9m")
+
+FindRoute = Callable[[str], tuple[RoutePolicy, Collection[str] | None]]
+"""Given a method, return the policy of the route that would answer it at this path, and the
+methods that the path supports; `None` where no route answers there."""
+
+
+class Guard:
+    """One app's rules, compiled.
+
+    Args:
+        settings: the app's.
+        clock: seconds since the epoch.
+        limit_clock: seconds of a clock that never steps back.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+        limit_clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        server, security = settings.server, settings.security
+        self.settings = settings
+        self.clock = clock
+        self.tokens = Tokens(security.jwt, clock)
+        self.resolver = address.AddressResolver(
+            server.trusted_proxies,
+            header=address.ProxyHeader(server.proxy_headers),
+            ipv6_prefix=settings.performance.rate_limit.ipv6_prefix,
+            trust_forwarded_host=server.trust_forwarded_host,
+        )
+        self.authenticators: tuple[Authenticator, ...] = ()
+        if self.tokens.verifier is not None:
+            self.authenticators = (BearerAuthenticator(self.tokens.verifier),)
+        self.policies = PolicyCompiler(settings, self.authenticators)
+        self.unrouted = self.policies.unrouted()
+        self.store: LimitStore = MemoryStore(clock=limit_clock)
+        networks = server.allowed_networks
+        self._networks = address.Networks(networks) if networks else None
+        self._realm = security.basic_auth.realm
+        self._error_format = security.errors.format
+        limiting = settings.performance.rate_limit
+        general = RateLimit(limiting.requests_per_minute, 60, limiting.burst)
+        by_address = limiting.key == "address"
+        self._address_limit = general if limiting.enabled and by_address else None
+        self._identity_limit = general if limiting.enabled and not by_address else None
+        self._default_key = limiting.key
+        self.seal = Seal(
+            self.unrouted,
+            credential_fields=("Authorization", "Cookie", security.api_keys.header),
+            challenges=challenges(self.authenticators, self._realm, AuthenticationRequired()),
+            legacy_limit_fields=limiting.legacy_headers,
+            clock=clock,
+        )
+        if limiting.enabled and limiting.storage != "memory":
+            logger.warning(
+                "performance.rate_limit.storage: %s is not available, rate limits are kept in "
+                "the memory of each process",
+                limiting.storage,
+            )
+
+    def begin(self, environ: WSGIEnvironment) -> Exchange:
+        """Make the exchange of a request."""
+        return Exchange(self, environ, self.resolver.resolve(environ))
+
+    # Steps 1 to 4
+
+    def receive(self, exchange: Exchange, policy: RoutePolicy, find_route: FindRoute) -> None:
+        """Take a request in, before any credential is looked at.
+
+        Args:
+            exchange: the request.
+            policy: what the route that answers it demands.
+            find_route: asked only for a preflight.
+
+        Raises:
+            M9MError: the request ends here.
+        """
+        exchange.policy = policy
+        client = exchange.client
+        if self._networks is not None and not self._networks.contains(client.address):
+            self.refuse(exchange, AddressNotAllowed())
+        if self.settings.server.https != "off" and not client.secure:
+            self._insist_on_https(exchange)
+        environ = exchange.environ
+        if environ["REQUEST_METHOD"] == "OPTIONS" and cors.is_preflight(environ):
+            self._answer_preflight(exchange, find_route)
+        if self._address_limit is not None:
+            self._take(exchange, self._address_limit, client.key)
+
+    def _insist_on_https(self, exchange: Exchange) -> NoReturn:
+        redirect = self.settings.server.https == "redirect"
+        if not redirect or exchange.environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            self.refuse(exchange, HTTPSRequired())
+        host = exchange.client.host
+        url = get_current_url(exchange.environ)
+        location = "https" + url.removeprefix(exchange.environ["wsgi.url_scheme"])
+        if host is not None:
+            location = f"https://{host}/" + location.split("/", 3)[3]
+        raise Answered(Response(status=308, headers={"Location": location}))
+
+    def _answer_preflight(self, exchange: Exchange, find_route: FindRoute) -> None:
+        environ = exchange.environ
+        method = environ["HTTP_ACCESS_CONTROL_REQUEST_METHOD"]
+        policy, route_methods = find_route(method)
+        exchange.policy = policy
+        if policy.cors is None:
+            return
+        exchange.cors_headers = ()
+        try:
+            exchange.cors_headers = policy.cors.preflight(
+                environ["HTTP_ORIGIN"],
+                method,
+                environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS"),
+                route_methods,
+            )
+        except CORSRefused as refusal:
+            self.refuse(exchange, refusal)
+        answer = Response(status=204)
+        del answer.headers["Content-Type"]
+        raise Answered(answer)
+
+    # Steps 5 to 7
+
+    def authorize(self, exchange: Exchange, policy: RoutePolicy) -> None:
+        """Hold a request to what its route demands.
+
+        Raises:
+            M9MError: the request ends here.
+        """
+        try:
+            identity = self._authenticate(exchange, policy) if policy.authenticators else None
+        except M9MError:
+            if self._identity_limit is not None:
+                self._take(exchange, self._identity_limit, exchange.client.key)
+            raise
+        if self._identity_limit is not None and not exchange.enforced:
+            self._take(exchange, self._identity_limit, self._client_key(exchange, "identity"))
+        for limit in policy.limits:
+            self._take_route_limit(exchange, limit)
+        for requirement in policy.requirements:
+            error = requirement.unmet_by(identity)
+            if error is not None:
+                self.refuse(exchange, error)
+        exchange.enforced |= policy.marks
+
+    def enforce(self, exchange: Exchange, mark: Mark, view: str) -> None:
+        """Hold a request to one mark, where the way to the view led past its route's policy."""
+        if mark not in exchange.enforced:
+            self.authorize(exchange, self.policies.for_mark(mark, view))
+
+    def _authenticate(self, exchange: Exchange, policy: RoutePolicy) -> Identity | None:
+        environ = exchange.environ
+        known = exchange.identity
+        if known is not None and any(one.scheme == known.scheme for one in policy.authenticators):
+            return known
+        presented = [
+            (authenticator, credential)
+            for authenticator in policy.authenticators
+            if (credential := authenticator.find(environ)) is not None
+        ]
+        if not presented:
+            if "HTTP_AUTHORIZATION" in environ:
+                self.refuse(exchange, InvalidCredentials(), policy.authenticators)
+            if policy.access is Access.OPTIONAL:
+                return None
+            self.refuse(exchange, AuthenticationRequired(), policy.authenticators)
+        if len(presented) > 1:
+            self.refuse(exchange, InvalidRequest())
+        authenticator, credential = presented[0]
+        try:
+            identity = authenticator.authenticate(credential)
+        except M9MError as error:
+            self.refuse(exchange, error, policy.authenticators)
+        exchange.identity = environ[IDENTITY] = identity
+        return identity
+
+    def _take_route_limit(self, exchange: Exchange, route_limit: RouteLimit) -> None:
+        mark = route_limit.mark
+        if mark.exempt_when is not None and mark.exempt_when():
+            return
+        key = mark.key or self._default_key
+        client = key() if callable(key) else self._client_key(exchange, key)
+        cost = mark.cost() if callable(mark.cost) else mark.cost
+        for limit in route_limit.limits():
+            self._take(exchange, limit, client, cost)
+
+    def _client_key(self, exchange: Exchange, key: str) -> str:
+        if key == "identity" and exchange.identity is not None:
+            return f"identity:{exchange.identity.subject}"
+        return exchange.client.key
+
+    def _take(self, exchange: Exchange, limit: RateLimit, client: str, cost: int = 1) -> None:
+        if not 1 <= cost <= limit.burst:
+            logger.error("rate limit %s: a cost of %r is not within 1 to its burst", limit, cost)
+            hit = Hit(limit, False, 0, limit.period, limit.period)
+        else:
+            hit = self.store.hit(limit, client, cost)
+        exchange.hits += (hit,)
+        if not hit.admitted:
+            error = RateLimited()
+            error.headers = [("Retry-After", str(max(1, hit.next_token)))]
+            error.members = {"violated-policies": [limit.name]}
+            self.refuse(exchange, error)
+
+    # Refusals
+
+    def refuse(
+        self,
+        exchange: Exchange,
+        error: M9MError,
+        authenticators: Sequence[Authenticator] | None = None,
+    ) -> NoReturn:
+        """End a request with an error, rendered and with its challenges."""
+        exchange.refusal = error
+        self.render(exchange, error, authenticators)
+        raise error from None
+
+    def render(
+        self,
+        exchange: Exchange,
+        error: M9MError,
+        authenticators: Sequence[Authenticator] | None = None,
+    ) -> Response:
+        """Give an error its challenges and its body, in the format that the client reads."""
+        asked = authenticators or self.authenticators
+        if isinstance(error, AccessDenied):
+            scheme = exchange.identity.scheme if exchange.identity is not None else None
+            asked = [one for one in asked if one.scheme == scheme]
+        if error.code == 401 or isinstance(error, AccessDenied):
+            error.headers = [*error.headers, *challenges(asked, self._realm, error)]
+        accept = exchange.environ.get("HTTP_ACCEPT", "")
+        return error.render(ErrorFormat.negotiate(self._error_format, accept))

@@ -1,0 +1,94 @@
+"""Marks: what decorators and `protect` demand of a route.
+
+A mark counts by its identity: however many wrappers carry it, it is one demand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import AccessDenied, AuthenticationRequired, FreshTokenRequired, M9MError
+from .identity import Identity
+
+LimitKey = str | Callable[[], str]
+
+
+class Mark:
+    """One demand that a decorator or `protect` makes of a route; counted by identity."""
+
+    __slots__ = ("__weakref__",)
+
+    closes = False
+    """Whether it narrows what a route lets through, so that it may always hold."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Requirement(Mark):
+    """`@require_auth`: who may use a route."""
+
+    scopes: tuple[str, ...] = ()
+    any_scope: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    schemes: tuple[str, ...] | None = None
+    optional: bool = False
+    fresh: bool = False
+
+    @property
+    def closes(self) -> bool:  # type: ignore[override]
+        return not self.optional
+
+    def unmet_by(self, identity: Identity | None) -> M9MError | None:
+        """Return the error that a caller gets here, or `None` where all is met."""
+        if identity is None:
+            return None if self.optional else AuthenticationRequired()
+        if self.fresh and identity.claims.get("fresh") is not True:
+            return FreshTokenRequired()
+        scopes_met = identity.scopes.issuperset(self.scopes)
+        if self.any_scope and identity.scopes.isdisjoint(self.any_scope):
+            scopes_met = False
+        if scopes_met and not (self.roles and identity.roles.isdisjoint(self.roles)):
+            return None
+        denied = AccessDenied()
+        denied.scopes = () if scopes_met else (*self.scopes, *self.any_scope)
+        return denied
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Opening(Mark):
+    """`@public`: anyone may use a route."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LimitMark(Mark):
+    """`@rate_limit`: how often a route may be used."""
+
+    limits: str | Callable[[], str]
+    burst: int | None = None
+    key: LimitKey | None = None
+    cost: int | Callable[[], int] = 1
+    name: str | None = None
+    methods: frozenset[str] | None = None
+    exempt_when: Callable[[], bool] | None = None
+
+    closes = True
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CORSMark(Mark):
+    """`@cors`: settings of `security.cors` that differ for a route."""
+
+    overrides: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class HeadersMark(Mark):
+    """`@security_headers`: settings of `security.headers` that differ for a route."""
+
+    overrides: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CacheableMark(Mark):
+    """`@cacheable`: shared caches may keep what an authenticated route answers."""

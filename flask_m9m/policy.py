@@ -1,0 +1,299 @@
+"""RoutePolicy: what one endpoint demands, compiled once from settings and decorator marks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from .auth import Authenticator
+from .cors import CORSPolicy
+from .errors import Problem, SettingsError
+from .headers import SecurityHeaders
+from .marks import (
+    CacheableMark,
+    CORSMark,
+    HeadersMark,
+    LimitMark,
+    Mark,
+    Opening,
+    Requirement,
+)
+from .ratelimit import RateLimit, limit_name, parse_limits
+from .settings import CORSSettings, HeadersSettings, Settings
+
+T = TypeVar("T")
+S = TypeVar("S", bound=BaseModel)
+
+
+class Access(StrEnum):
+    """Who gets through to a route."""
+
+    PUBLIC = "public"
+    OPTIONAL = "optional"
+    AUTHENTICATED = "authenticated"
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The marks found in one place, the nearest to the view first in a list of levels.
+
+    Attributes:
+        origin: where they stand: `view`, `blueprint api`, `pattern api-docs.*`.
+        marks: in the order in which they were written, the innermost first.
+        binding: whether what they close stays closed although a nearer level opens it.
+    """
+
+    origin: str
+    marks: Sequence[Mark]
+    binding: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RouteLimit:
+    """One `@rate_limit` as it holds for one route."""
+
+    mark: LimitMark
+    name: str
+    fixed: tuple[RateLimit, ...] | None
+
+    def limits(self) -> tuple[RateLimit, ...]:
+        """Return the limits in force for this request.
+
+        Raises:
+            ValueError: the app's callable returned what is no limit.
+        """
+        if self.fixed is not None:
+            return self.fixed
+        notation = self.mark.limits
+        assert callable(notation)  # noqa: S101  # the compiler parses every string
+        return parse_limits(notation(), burst=self.mark.burst, name=self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class RoutePolicy:
+    """What one endpoint demands of a request by one method, and adds to its answer.
+
+    Attributes:
+        access: who gets through.
+        decided_by: what decided that: a level's origin, or `settings`.
+        requirements: all of them hold.
+        authenticators: the schemes that are accepted here.
+        limits: rate limits of the route, besides the general one.
+        cors: `None` where CORS is switched off.
+        headers: `None` where security headers are switched off.
+        marks: what this policy enforces.
+        cacheable: whether shared caches may keep authenticated answers.
+        vary: request fields on which the answer depends.
+    """
+
+    access: Access
+    decided_by: str
+    requirements: tuple[Requirement, ...]
+    authenticators: tuple[Authenticator, ...]
+    limits: tuple[RouteLimit, ...]
+    cors: CORSPolicy | None
+    headers: SecurityHeaders | None
+    marks: frozenset[Mark]
+    cacheable: bool
+    vary: tuple[str, ...]
+
+    @property
+    def undecided(self) -> bool:
+        """Whether nobody but the settings' default said who gets through."""
+        return self.decided_by == "settings"
+
+    @cached_property
+    def vary_value(self) -> str:
+        """The `Vary` field of an answer that sets none itself."""
+        return ", ".join(self.vary)
+
+
+class PolicyCompiler:
+    """Compiles policies from levels of marks, under one app's settings.
+
+    Args:
+        settings: the app's.
+        authenticators: the schemes that are switched on, in the order of their challenges.
+    """
+
+    def __init__(self, settings: Settings, authenticators: Sequence[Authenticator]) -> None:
+        self._settings = settings
+        self._authenticators = tuple(authenticators)
+        self._development = settings.development.enabled
+        self._cors = cors_policy(settings.security.cors, development=self._development)
+        self._headers = header_policy(settings.security.headers, development=self._development)
+
+    def compile(self, route: str, levels: Iterable[Level], method: str) -> RoutePolicy:
+        """Compile what a route demands.
+
+        Args:
+            route: its name in messages, and that of its limits.
+            levels: the nearest to the view first.
+            method: the request's; limits may hold for some methods only.
+
+        Raises:
+            SettingsError: the marks contradict each other or the settings, or name a scheme
+                that is switched off.
+        """
+        levels = tuple(levels)
+        access, decided_by, requirements = self._access(route, levels)
+        authenticators = self._schemes(route, requirements) if access is not Access.PUBLIC else ()
+        cors = self._nearest_cors(route, levels)
+        vary = ["Origin"] if cors is not None and cors.varies else []
+        if authenticators:
+            vary += ["Authorization", "Cookie", self._settings.security.api_keys.header]
+        limits = self._limits(route, levels, method)
+        return RoutePolicy(
+            access=access,
+            decided_by=decided_by,
+            requirements=requirements,
+            authenticators=authenticators,
+            limits=limits,
+            cors=cors,
+            headers=self._nearest_headers(route, levels),
+            marks=frozenset((*requirements, *(limit.mark for limit in limits))),
+            cacheable=_nearest(levels, CacheableMark) is not None,
+            vary=tuple(vary),
+        )
+
+    def unrouted(self) -> RoutePolicy:
+        """Compile the policy of requests that no route answers."""
+        return self.compile("none", [Level("no route", [Opening()])], "GET")
+
+    def for_mark(self, mark: Mark, view: str) -> RoutePolicy:
+        """Compile what a single mark on this view demands, for a way that led past the route."""
+        marks = (mark,) if isinstance(mark, Requirement) else (mark, Opening())
+        return self.compile(view, [Level("view", marks)], "GET")
+
+    def _access(
+        self, route: str, levels: Sequence[Level]
+    ) -> tuple[Access, str, tuple[Requirement, ...]]:
+        binding = _unique(
+            mark
+            for level in levels
+            for mark in level.marks
+            if level.binding and isinstance(mark, Requirement) and not mark.optional
+        )
+        for level in levels:
+            requirements = _unique(mark for mark in level.marks if isinstance(mark, Requirement))
+            opened = any(isinstance(mark, Opening) for mark in level.marks)
+            if requirements and opened:
+                raise _contradiction(route, f"both @public and @require_auth ({level.origin})")
+            requirements = _unique((*requirements, *binding))
+            if requirements:
+                optional = all(requirement.optional for requirement in requirements)
+                access = Access.OPTIONAL if optional else Access.AUTHENTICATED
+                return access, level.origin, requirements
+            if opened:
+                return Access.PUBLIC, level.origin, ()
+        if self._settings.security.default_access == "authenticated":
+            return Access.AUTHENTICATED, "settings", (Requirement(),)
+        return Access.PUBLIC, "settings", ()
+
+    def _schemes(
+        self, route: str, requirements: Iterable[Requirement]
+    ) -> tuple[Authenticator, ...]:
+        accepted = self._authenticators
+        for requirement in requirements:
+            if requirement.schemes is not None:
+                accepted = tuple(one for one in accepted if one.scheme in requirement.schemes)
+        if not accepted:
+            switched_on = ", ".join(one.scheme for one in self._authenticators) or "none"
+            raise _contradiction(
+                route,
+                "it needs authentication, and every scheme that it accepts is switched off "
+                f"(switched on: {switched_on}; for JWT set M9M_JWT_SECRET)",
+            )
+        return accepted
+
+    def _limits(self, route: str, levels: Iterable[Level], method: str) -> tuple[RouteLimit, ...]:
+        method = "GET" if method == "HEAD" else method
+        marks = _unique(
+            mark for level in levels for mark in level.marks if isinstance(mark, LimitMark)
+        )
+        held = [mark for mark in marks if mark.methods is None or method in mark.methods]
+        limits = []
+        for number, mark in enumerate(held, 1):
+            name = mark.name or limit_name(route if number == 1 else f"{route}-{number}")
+            fixed = None
+            if isinstance(mark.limits, str):
+                fixed = parse_limits(mark.limits, burst=mark.burst, name=name)
+            limits.append(RouteLimit(mark, name, fixed))
+        return tuple(limits)
+
+    def _nearest_cors(self, route: str, levels: Iterable[Level]) -> CORSPolicy | None:
+        mark = _nearest(levels, CORSMark)
+        if mark is None:
+            return self._cors
+        own = overridden(self._settings.security.cors, mark.overrides, f"@cors of {route}")
+        return cors_policy(own, development=self._development)
+
+    def _nearest_headers(self, route: str, levels: Iterable[Level]) -> SecurityHeaders | None:
+        mark = _nearest(levels, HeadersMark)
+        if mark is None:
+            return self._headers
+        own = overridden(
+            self._settings.security.headers, mark.overrides, f"@security_headers of {route}"
+        )
+        return header_policy(own, development=self._development)
+
+
+def overridden(section: S, overrides: Mapping[str, Any], where: str) -> S:
+    """Return a section of the settings with some of its values replaced.
+
+    Raises:
+        SettingsError: a value is wrong, alone or beside those of the settings.
+    """
+    try:
+        return type(section).model_validate({**dict(section), **overrides})
+    except ValidationError as error:
+        problems = [
+            Problem(
+                f"{where}: {'.'.join(map(str, one['loc']))}", repr(one["input"])[:80], one["msg"]
+            )
+            for one in error.errors()
+        ]
+        raise SettingsError(problems) from None
+
+
+def cors_policy(settings: CORSSettings, *, development: bool) -> CORSPolicy | None:
+    """Build the policy that `security.cors` describes."""
+    if not settings.enabled:
+        return None
+    return CORSPolicy(
+        allowed_origins=settings.allowed_origins,
+        allowed_methods=settings.allowed_methods,
+        allowed_headers=settings.allowed_headers,
+        expose_headers=settings.expose_headers,
+        allow_credentials=settings.allow_credentials,
+        max_age=settings.max_age,
+        any_origin_without_credentials=development,
+    )
+
+
+def header_policy(settings: HeadersSettings, *, development: bool) -> SecurityHeaders | None:
+    """Build what `security.headers` describes."""
+    if not settings.enabled:
+        return None
+    return SecurityHeaders(settings.effective(), development=development)
+
+
+def _nearest(levels: Iterable[Level], kind: type[T]) -> T | None:
+    for level in levels:
+        for mark in reversed(level.marks):
+            if isinstance(mark, kind):
+                return mark
+    return None
+
+
+def _unique(items: Iterable[T]) -> tuple[T, ...]:
+    return tuple(dict.fromkeys(items))
+
+
+def _contradiction(route: str, found: str) -> SettingsError:
+    return SettingsError([Problem(f"route {route}", found, "change its marks or the settings")])

@@ -1,0 +1,110 @@
+"""RateLimit: so many requests a period, with a burst; and the notation it is written in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from zlib import crc32
+
+MICROSECONDS = 1_000_000
+
+_PERIODS = {
+    "second": 1,
+    "minute": 60,
+    "hour": 3_600,
+    "day": 86_400,
+    "month": 30 * 86_400,
+    "year": 360 * 86_400,
+}
+_NOTATION = re.compile(
+    r"\s*(?P<count>\d{1,9})\s*(?:/|\s+per\s+)\s*(?:(?P<multiple>\d{1,6})\s*)?"
+    r"(?P<unit>second|minute|hour|day|month|year)s?\s*",
+    re.ASCII | re.IGNORECASE,
+)
+_NAME = re.compile(r"[A-Za-z0-9_.:/<>-]{1,64}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """A bucket of `burst` tokens, refilled with `count` tokens every `period` seconds.
+
+    In any window of `w` seconds at most `burst + count / period * w` requests pass.
+
+    Attributes:
+        count: tokens refilled in a period, at least 1.
+        period: seconds, at least 1.
+        burst: tokens that a full bucket holds, at least 1.
+        name: what it is called in the `RateLimit` fields: 1 to 64 printable ASCII characters.
+        interval: microseconds in which one token is refilled, rounded up so that rounding
+            never admits a request too many.
+        tolerance: microseconds in which an empty bucket is full again.
+        key: tells this limit's clients from those of every other limit in a store.
+        policy_item: its item in the `RateLimit-Policy` field.
+    """
+
+    count: int
+    period: int
+    burst: int
+    name: str = "default"
+    interval: int = field(init=False)
+    tolerance: int = field(init=False)
+    key: str = field(init=False, repr=False)
+    policy_item: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if min(self.count, self.period, self.burst) < 1:
+            raise ValueError("a rate limit needs a count, a period and a burst of at least 1")
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"{self.name!a} cannot name a rate limit: use 1 to 64 letters, digits and ._:/-"
+            )
+        interval = -(-self.period * MICROSECONDS // self.count)
+        for name, value in (
+            ("interval", interval),
+            ("tolerance", interval * self.burst),
+            ("key", f"{self.name}|{self.count}/{self.period}|{self.burst}"),
+            ("policy_item", f'"{self.name}";q={self.count};w={self.period}'),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def most_in_a_period(self) -> int:
+        """The most requests that any one period can admit."""
+        return self.burst + self.count - 1
+
+
+def limit_name(text: str) -> str:
+    """Make a limit's name of any text; different texts get different names."""
+    if _NAME.fullmatch(text):
+        return text
+    return f"{re.sub('[^A-Za-z0-9_.-]', '-', text)[:48]}-{crc32(text.encode()):08x}"
+
+
+@lru_cache(maxsize=1024)
+def parse_limits(
+    notation: str, *, burst: int | None = None, name: str = "default"
+) -> tuple[RateLimit, ...]:
+    """Read `100/hour`, `10 per 5 minutes`, or several of these with `;` or `,` between them.
+
+    Args:
+        notation: the limits, as Flask-Limiter writes them.
+        burst: tokens in a full bucket; the limit's own count where it is left out.
+        name: what the limits are called; the second and later ones get a number behind it.
+
+    Raises:
+        ValueError: the notation is not of that form.
+    """
+    limits: list[RateLimit] = []
+    for part in re.split("[;,]", notation):
+        match = _NOTATION.fullmatch(part)
+        if match is None:
+            raise ValueError(
+                f"{notation[:80]!a} is no rate limit: write '100/hour' or '10 per 5 minutes', "
+                "several of them with ';' between"
+            )
+        count = int(match["count"])
+        period = int(match["multiple"] or 1) * _PERIODS[match["unit"].lower()]
+        own_name = f"{name}-{len(limits) + 1}" if limits else name
+        limits.append(RateLimit(count, period, count if burst is None else burst, own_name))
+    return tuple(limits)

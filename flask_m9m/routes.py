@@ -1,0 +1,179 @@
+"""Routes: which policy holds for a request, from the marks around its view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from flask import Blueprint, Flask
+from flask.views import View
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import RequestRedirect
+
+from .decorators import layers_of, marks_of
+from .identity import Identity
+from .marks import Mark, Opening
+from .policy import Level, PolicyCompiler, RoutePolicy
+
+if TYPE_CHECKING:
+    from flask import Request
+    from werkzeug.routing import MapAdapter, Rule
+
+
+@dataclass(slots=True)
+class Declarations:
+    """What was declared on an `M9M`, for every app that it serves.
+
+    Attributes:
+        user_loader: returns the app's own object for an identity.
+        revision: grows with each protection.
+    """
+
+    user_loader: Callable[[Identity], Any] | None = None
+    revision: int = 0
+    _blueprints: list[tuple[Blueprint, Sequence[Mark]]] = field(default_factory=list)
+    _patterns: list[tuple[str, Sequence[Mark]]] = field(default_factory=list)
+
+    def protect(self, target: Blueprint | str, marks: Sequence[Mark]) -> None:
+        """Put marks on a blueprint or on all endpoints that fit a pattern."""
+        if isinstance(target, str):
+            self._patterns.append((target, marks))
+        else:
+            self._blueprints.append((target, marks))
+        self.revision += 1
+
+    def levels_of(self, endpoint: str, app: Flask) -> Iterator[Level]:
+        """Yield the levels around an endpoint: inner blueprint, outer ones, patterns."""
+        names = endpoint.split(".")[:-1]
+        for depth in range(len(names), 0, -1):
+            name = ".".join(names[:depth])
+            blueprint = app.blueprints.get(name)
+            marks = [m for one, marks in self._blueprints if one is blueprint for m in marks]
+            yield Level(f"blueprint {name}", marks)
+        fitting = [one for one in self._patterns if fnmatchcase(endpoint, one[0])]
+        for pattern, marks in sorted(fitting, key=_exactness, reverse=True):
+            yield Level(f"pattern {pattern}", marks)
+
+
+def _exactness(protection: tuple[str, Sequence[Mark]]) -> tuple[bool, int]:
+    pattern = protection[0]
+    literal = len(pattern) - sum(map(pattern.count, "*?[]"))
+    return literal == len(pattern), literal
+
+
+class Routes:
+    """Finds the policy of a request's route, compiling each once.
+
+    Args:
+        app: the app.
+        policies: compiles them.
+        declarations: what holds for blueprints and endpoint patterns.
+    """
+
+    def __init__(self, app: Flask, policies: PolicyCompiler, declarations: Declarations) -> None:
+        self._app = app
+        self._policies = policies
+        self._declarations = declarations
+        self._revision = declarations.revision
+        self._compiled: dict[tuple[str, str], RoutePolicy] = {}
+        self._unrouted = policies.unrouted()
+
+    def policy(self, request: Request) -> RoutePolicy:
+        """Return what holds for a request; for one that no route answers, what holds for all."""
+        return self._policy_of(request.url_rule, request.method)
+
+    def find(self, request: Request, method: str) -> tuple[RoutePolicy, Collection[str] | None]:
+        """Return what holds at a request's path for another method, and the path's methods.
+
+        Args:
+            request: a preflight.
+            method: what it asks for; any text.
+        """
+        try:
+            adapter = self._app.create_url_adapter(request)
+        except HTTPException:
+            adapter = None
+        if adapter is None:
+            return self._unrouted, None
+        rule, methods = _match(adapter, method)
+        return self._policy_of(rule, method.upper()), methods
+
+    def _policy_of(self, rule: Rule | None, method: str) -> RoutePolicy:
+        if rule is None:
+            return self._unrouted
+        key = (rule.endpoint, method)
+        if method == "OPTIONS" and rule.provide_automatic_options:  # type: ignore[attr-defined]
+            # Flask answers with the methods and never runs the view.
+            key = (rule.endpoint, "OPTIONS, answered by Flask")
+        if self._revision != self._declarations.revision:
+            self._revision = self._declarations.revision
+            self._compiled.clear()
+        policy = self._compiled.get(key)
+        if policy is None:
+            policy = self._compiled[key] = self.compile(*key)
+        return policy
+
+    def compile(self, endpoint: str, method: str) -> RoutePolicy:
+        """Compile what one endpoint demands of one method.
+
+        Raises:
+            SettingsError: its marks contradict each other or the settings.
+        """
+        levels = list(self._levels(endpoint, method))
+        if method.startswith("OPTIONS,"):
+            levels.insert(0, Level("Flask", [Opening()]))
+            levels = [Level(one.origin, one.marks) for one in levels]
+        return self._policies.compile(endpoint, levels, method)
+
+    def _levels(self, endpoint: str, method: str) -> Iterator[Level]:
+        layers = list(layers_of(self._app.view_functions.get(endpoint)))
+        yield Level("view", _marks_on(layers), binding=True)
+        view_class = next((vars(one)["view_class"] for one in layers if _has_class(one)), None)
+        if view_class is not None:
+            yield from _class_levels(view_class, method)
+        yield from self._declarations.levels_of(endpoint, self._app)
+        if layers and _serves_static_files(endpoint, layers[-1]):
+            yield Level("Flask", [Opening()])
+
+
+def _match(adapter: MapAdapter, method: str) -> tuple[Rule | None, Collection[str] | None]:
+    """Match a path as Flask would for this method, following a missing trailing slash."""
+    path = None
+    try:
+        try:
+            rule, _ = adapter.match(method=method, return_rule=True)
+        except RequestRedirect:
+            path = adapter.path_info.rstrip("/") + "/"
+            rule, _ = adapter.match(path, method=method, return_rule=True)
+    except MethodNotAllowed as error:
+        return None, error.valid_methods or ()
+    except HTTPException:
+        return None, None
+    return rule, adapter.allowed_methods(path)
+
+
+def _marks_on(layers: Sequence[Any]) -> tuple[Mark, ...]:
+    return tuple(dict.fromkeys(mark for one in reversed(layers) for mark in marks_of(one)))
+
+
+def _has_class(layer: Any) -> bool:
+    view_class = getattr(layer, "__dict__", {}).get("view_class")
+    return isinstance(view_class, type) and issubclass(view_class, View)
+
+
+def _class_levels(view_class: type, method: str) -> Iterator[Level]:
+    names = [method.lower(), "dispatch_request"]
+    if method == "HEAD" and not hasattr(view_class, "head"):
+        names[0] = "get"
+    for name in names:
+        layers = list(layers_of(getattr(view_class, name, None)))
+        yield Level(f"method {name}", _marks_on(layers), binding=True)
+    for one in view_class.__mro__:
+        yield Level(f"class {one.__qualname__}", marks_of(one))
+
+
+def _serves_static_files(endpoint: str, innermost: object) -> bool:
+    module = getattr(innermost, "__module__", None)
+    return endpoint.rpartition(".")[2] == "static" and module in ("flask.app", "flask.blueprints")

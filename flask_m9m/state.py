@@ -1,0 +1,96 @@
+"""AppState: what one Flask app's flask-m9m consists of, under `app.extensions["m9m"]`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .dev_secret import dev_secret
+from .errors import SettingsError
+from .exchange import Exchange
+from .guard import Guard
+from .routes import Declarations, Routes
+from .settings import Loaded, Settings, check_secret_key
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+    from flask import Flask
+
+logger = logging.getLogger("flask_m9m")
+
+EXTENSION = "m9m"
+_EXCHANGE = "m9m.exchange"
+
+
+class AppState:
+    """One app's settings, and the guard and routes that are made of them at first use.
+
+    Args:
+        app: the app.
+        loaded: its settings, and where they came from.
+        declarations: what was declared on the `M9M`.
+        clock: seconds since the epoch; also drives rate limits where it is not the system's.
+    """
+
+    def __init__(
+        self,
+        app: Flask,
+        loaded: Loaded,
+        declarations: Declarations,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self.app = app
+        self.loaded = loaded
+        self.declarations = declarations
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._guard: Guard | None = None
+        self.routes: Routes
+
+    @property
+    def guard(self) -> Guard:
+        """The guard, made at first use, when the app is complete."""
+        return self._guard or self._assemble()
+
+    def exchange(self, environ: WSGIEnvironment) -> Exchange:
+        """Return the exchange of a request, beginning it where nothing has yet."""
+        guard = self._guard or self._assemble()
+        exchange: Exchange | None = environ.get(_EXCHANGE)
+        if exchange is None or exchange.owner is not guard:
+            exchange = environ[_EXCHANGE] = guard.begin(environ)
+        return exchange
+
+    def _assemble(self) -> Guard:
+        with self._lock:
+            if self._guard is None:
+                problems = check_secret_key(self.loaded.settings, self.app.secret_key)
+                if problems:
+                    raise SettingsError(problems)
+                settings = self._with_secret(self.loaded.settings)
+                guard = Guard(
+                    settings,
+                    clock=self._clock or time.time,
+                    limit_clock=self._clock or time.monotonic,
+                )
+                self.routes = Routes(self.app, guard.policies, self.declarations)
+                self._guard = guard
+            return self._guard
+
+    def _with_secret(self, settings: Settings) -> Settings:
+        """Give development a secret of its own; say once where JWT stays switched off."""
+        jwt = settings.security.jwt
+        if jwt.secret is not None or jwt.enabled is False:
+            return settings
+        if not (settings.development.enabled or self.app.debug):
+            logger.warning(
+                "JWT is switched off: there is no security.jwt.secret (run: flask m9m init)"
+            )
+            return settings
+        secret, path = dev_secret(self.app.instance_path)
+        logger.warning("development: tokens are signed with the secret in %s", path)
+        jwt = jwt.model_copy(update={"secret": secret})
+        security = settings.security.model_copy(update={"jwt": jwt})
+        return settings.model_copy(update={"security": security})

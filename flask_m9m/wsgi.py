@@ -1,0 +1,87 @@
+"""SealedApp: what an app's answers pass last, whoever made them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask
+from werkzeug.wsgi import ClosingIterator
+
+from .errors import InternalError
+from .exchange import Exchange
+from .hooks import Hooks
+from .state import AppState
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+Headers = list[tuple[str, str]]
+
+_SEALED = "m9m.sealed"
+
+
+class SealedApp:
+    """Wraps `app.wsgi_app` and seals the head of every answer, at the last moment.
+
+    Sealing here and nowhere else makes it happen exactly once for views, error handlers,
+    static files, exceptions and whatever is mounted inside. An answer that the guard of a
+    mounted app has sealed is left as it is.
+
+    Args:
+        app: the app.
+        wsgi_app: what stood in `app.wsgi_app`.
+        state: the app's.
+        hooks: the app's.
+    """
+
+    def __init__(
+        self, app: Flask, wsgi_app: WSGIApplication, state: AppState, hooks: Hooks
+    ) -> None:
+        self._app = app
+        self._wsgi_app = wsgi_app
+        self._state = state
+        self._hooks = hooks
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        self._hooks.ensure_first()
+        exchange = self._state.exchange(environ)
+        exchange.sealed_later = True
+        seal = exchange.owner.seal
+        restored: list[Iterable[bytes]] = []
+
+        def start_sealed(status: str, headers: Headers, exc_info: Any = None) -> Any:
+            sealed_by = environ.setdefault(_SEALED, exchange)
+            if sealed_by is exchange:
+                if status.startswith("5"):
+                    status, headers = _restore(exchange, status, headers, restored)
+                headers = seal(exchange, status, headers)
+            if exc_info is None:
+                return start_response(status, headers)
+            return start_response(status, headers, exc_info)
+
+        try:
+            body = self._wsgi_app(environ, start_sealed)
+        except Exception:
+            if self._app.debug or self._app.testing:
+                raise
+            self._app.logger.exception("An exception left the app")
+            error = exchange.owner.render(exchange, InternalError())
+            body, status, headers = error.get_wsgi_response(environ)
+            start_sealed(status, headers, sys.exc_info())
+        if restored:
+            return ClosingIterator(restored[0], getattr(body, "close", None))
+        return body
+
+
+def _restore(
+    exchange: Exchange, status: str, headers: Headers, restored: list[Iterable[bytes]]
+) -> tuple[str, Headers]:
+    """Put a refusal back that an app's catch-all handler turned into a server error."""
+    refusal = exchange.refusal
+    if refusal is None or refusal.response is None or refusal.code >= 500:
+        return status, headers
+    body, status, headers = refusal.response.get_wsgi_response(exchange.environ)
+    restored.append(body)
+    return status, headers
