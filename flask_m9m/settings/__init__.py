@@ -1,0 +1,72 @@
+"""The settings: what can be set, where values come from, and what is wrong with them."""
+
+from __future__ import annotations
+
+from .checks import check, check_secret_key
+from .describe import Described, describe
+from .durations import parse_duration
+from .models import (
+    Algorithm,
+    APIKeySettings,
+    APISettings,
+    AuditSettings,
+    BasicAuthSettings,
+    CORSSettings,
+    CredentialSettings,
+    DatabaseSettings,
+    DevelopmentSettings,
+    ErrorSettings,
+    HeadersSettings,
+    JWTSettings,
+    LockoutSettings,
+    PerformanceSettings,
+    RateLimitSettings,
+    RevocationSettings,
+    SecuritySettings,
+    ServerSettings,
+    Settings,
+    TLSSettings,
+)
+from .origins import OriginKind, OriginRule, parse_origin_rule
+from .paths import get, nearest_path
+from .presets import PRESETS
+from .schema import json_schema
+from .sources import Loaded, SettingsSource, load
+
+__all__ = [
+    "PRESETS",
+    "APIKeySettings",
+    "APISettings",
+    "Algorithm",
+    "AuditSettings",
+    "BasicAuthSettings",
+    "CORSSettings",
+    "CredentialSettings",
+    "DatabaseSettings",
+    "Described",
+    "DevelopmentSettings",
+    "ErrorSettings",
+    "HeadersSettings",
+    "JWTSettings",
+    "Loaded",
+    "LockoutSettings",
+    "OriginKind",
+    "OriginRule",
+    "PerformanceSettings",
+    "RateLimitSettings",
+    "RevocationSettings",
+    "SecuritySettings",
+    "ServerSettings",
+    "Settings",
+    "SettingsSource",
+    "TLSSettings",
+    "check",
+    "check_secret_key",
+    "describe",
+    "get",
+    "json_schema",
+    "load",
+    "nearest_path",
+    "parse_duration",
+    "parse_origin_rule",
+]

@@ -1,0 +1,148 @@
+"""Contradictions: values that are right alone and wrong together, and secrets that are none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import SecretStr
+
+from ..errors import Problem
+from .models import BasicAuthSettings, Settings
+from .secrets import KEY_FORMS, is_asymmetric_key, is_placeholder, key_material
+from .wording import secret_found
+
+_INIT = "run: flask m9m init"
+_FRESH_SECRET = f"random text of its own ({_INIT})"
+
+
+def check(settings: Settings) -> list[Problem]:
+    """Return what stops a start with these settings, each problem at the path to change."""
+    return [
+        *_signing(settings),
+        *_encryption(settings),
+        *_basic_auth(settings.security.basic_auth),
+        *_serving(settings),
+    ]
+
+
+def check_secret_key(settings: Settings, secret_key: str | bytes | None) -> list[Problem]:
+    """Return what is wrong about `app.secret_key` beside the settings.
+
+    The secret that signs tokens must not also sign sessions. An entry of `previous_secrets` may:
+    that is how an app moves over from Flask-JWT-Extended.
+    """
+    jwt = settings.security.jwt
+    if jwt.secret is None or jwt.enabled is False or not secret_key:
+        return []
+    other = secret_key if isinstance(secret_key, bytes) else _octets(secret_key)
+    if _octets(jwt.secret.get_secret_value()) != other:
+        return []
+    return [Problem("security.jwt.secret", "the same as app.secret_key", _FRESH_SECRET)]
+
+
+def _octets(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _signing(settings: Settings) -> Iterator[Problem]:
+    jwt = settings.security.jwt
+    path = "security.jwt.secret"
+    if jwt.enabled is False:
+        return
+    if jwt.secret is None:
+        if jwt.enabled and not settings.development.enabled:
+            accepted = f"set M9M_JWT_SECRET ({_INIT}), or security.jwt.enabled: false"
+            yield Problem(path, "no secret, while security.jwt.enabled is true", accepted)
+    else:
+        yield from _one_secret(path, jwt.secret, jwt.algorithm.secret_bytes)
+    credentials = settings.credentials
+    keys = {
+        key_material(key.get_secret_value())
+        for key in (credentials.encryption_key, *credentials.previous_keys)
+        if key is not None
+    }
+    known = {jwt.secret.get_secret_value()} if jwt.secret is not None else set()
+    if jwt.secret is not None and key_material(jwt.secret.get_secret_value()) in keys:
+        yield Problem(path, "the same as an encryption key", _FRESH_SECRET)
+    for index, previous in enumerate(jwt.previous_secrets):
+        entry = f"security.jwt.previous_secrets[{index}]"
+        text = previous.get_secret_value()
+        yield from _one_secret(entry, previous, jwt.algorithm.secret_bytes)
+        if text in known:
+            yield Problem(entry, "a secret that is listed already", "list each secret once")
+        if key_material(text) in keys:
+            yield Problem(entry, "the same as an encryption key", "remove it")
+        known.add(text)
+
+
+def _one_secret(path: str, secret: SecretStr, shortest: int) -> Iterator[Problem]:
+    text = secret.get_secret_value()
+    if is_placeholder(text):
+        yield Problem(path, "a placeholder", _FRESH_SECRET)
+    elif is_asymmetric_key(text):
+        yield Problem(path, "a key in PEM, SSH, JWK or DER form", _FRESH_SECRET)
+    elif len(_octets(text)) < shortest:
+        accepted = f"at least {shortest} bytes of random text (RFC 7518 §3.2; {_INIT})"
+        yield Problem(path, secret_found(secret), accepted)
+
+
+def _encryption(settings: Settings) -> Iterator[Problem]:
+    credentials = settings.credentials
+    named = [("credentials.encryption_key", credentials.encryption_key)]
+    for index, key in enumerate(credentials.previous_keys):
+        named.append((f"credentials.previous_keys[{index}]", key))
+    known = set()
+    for path, secret in named:
+        if secret is None:
+            continue
+        text = secret.get_secret_value()
+        if is_placeholder(text):
+            yield Problem(path, "a placeholder", f"{KEY_FORMS} ({_INIT})")
+        elif is_asymmetric_key(text):
+            yield Problem(path, "a key in PEM, SSH, JWK or DER form", KEY_FORMS)
+        elif len(text) < 32:
+            yield Problem(path, secret_found(secret), KEY_FORMS)
+        material = key_material(text)
+        if material in known:
+            yield Problem(path, "a key that is listed already", "list each key once")
+        known.add(material)
+
+
+def _basic_auth(basic: BasicAuthSettings) -> Iterator[Problem]:
+    section = "security.basic_auth"
+    if not basic.enabled:
+        return
+    if basic.username is None:
+        yield Problem(f"{section}.username", "none, while Basic is enabled", "set it")
+    if basic.password is None and basic.password_hash is None:
+        accepted = f"set it, or {section}.password_hash"
+        yield Problem(f"{section}.password", "none, while Basic is enabled", accepted)
+    if basic.password is None:
+        return
+    if basic.password_hash is not None:
+        accepted = f"keep one of it and {section}.password"
+        yield Problem(f"{section}.password_hash", "two passwords of one user", accepted)
+    if basic.password.get_secret_value() == "" or is_placeholder(basic.password.get_secret_value()):
+        yield Problem(f"{section}.password", "a placeholder", "a password of its own")
+
+
+def _serving(settings: Settings) -> Iterator[Problem]:
+    tls, limit = settings.server.tls, settings.performance.rate_limit
+    revocation = settings.security.revocation
+    if tls.enabled:
+        for name in ("cert_file", "key_file"):
+            if getattr(tls, name) is None:
+                accepted = "name a PEM file, or server.tls.enabled: false"
+                yield Problem(f"server.tls.{name}", "none, while TLS is enabled", accepted)
+    if limit.storage == "redis" and limit.redis_url is None:
+        yield Problem(
+            "performance.rate_limit.redis_url",
+            "none, while performance.rate_limit.storage is redis",
+            'set it, such as "redis://localhost:6379/0"',
+        )
+    if revocation.max_staleness < revocation.propagation:
+        yield Problem(
+            "security.revocation.max_staleness",
+            f"{revocation.max_staleness:g} seconds",
+            f"at least security.revocation.propagation, {revocation.propagation:g} seconds",
+        )

@@ -1,0 +1,61 @@
+"""Durations: `"90s"`, `"15m"`, `"1h30m"`, `"7d"`, or a number of seconds."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+LONGEST = 36_525 * 86_400.0  # a century
+DURATION_PATTERN = (
+    r"^(?=.)([0-9]+(\.[0-9]+)?d)?([0-9]+(\.[0-9]+)?h)?([0-9]+(\.[0-9]+)?m)?"
+    r"([0-9]+(\.[0-9]+)?s)?([0-9]+(\.[0-9]+)?ms)?$|^[0-9]+(\.[0-9]+)?$"
+)
+
+_ACCEPTED = 'a duration such as "90s", "15m", "24h", "7d", "1h30m", or a number of seconds'
+_LONGEST_TEXT = 64
+_SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_COMPOUND = re.compile(
+    "".join(rf"(?:(?P<{unit}>[0-9]+(?:\.[0-9]+)?){unit}(?![a-z]))?" for unit in _SECONDS)
+)
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+
+
+def parse_duration(value: str | float | timedelta) -> float:
+    """Return a duration in seconds.
+
+    Args:
+        value: amounts with the units `d`, `h`, `m`, `s`, `ms`, each at most once and the largest
+            first; or a number of seconds, as a number or as text; or a `timedelta`.
+
+    Returns:
+        Seconds, from 0 to a century.
+
+    Raises:
+        ValueError: it is none of these; the message says what is accepted.
+    """
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+    elif isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(_ACCEPTED)
+    elif isinstance(value, str):
+        seconds = _parse_text(value.strip())
+    elif -LONGEST <= value <= LONGEST:
+        seconds = float(value)
+    else:  # out of range, infinite, or not a number at all
+        raise ValueError(_ACCEPTED)
+    if not 0 <= seconds <= LONGEST:
+        raise ValueError(f"{_ACCEPTED}, from 0 to a century")
+    return seconds
+
+
+def _parse_text(text: str) -> float:
+    if 0 < len(text) <= _LONGEST_TEXT:
+        if _NUMBER.fullmatch(text):
+            return float(text)
+        if amounts := _COMPOUND.fullmatch(text):
+            return sum(
+                float(amount) * _SECONDS[unit]
+                for unit, amount in amounts.groupdict().items()
+                if amount is not None
+            )
+    raise ValueError(_ACCEPTED)

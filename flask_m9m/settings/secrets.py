@@ -1,0 +1,84 @@
+"""What a signing secret and an encryption key must not look like."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+KEY_FORMS = (
+    "base64 of 32 bytes (openssl rand -base64 32), 64 hex digits, or at least 32 characters of "
+    "random text"
+)
+
+_HEX_KEY = re.compile(r"[0-9A-Fa-f]{64}")
+_BASE64_KEY = re.compile(r"[A-Za-z0-9+/]{43}=?")
+_NOT_LETTERS = re.compile(r"[^a-z0-9]+")
+_PLACEHOLDERS = (
+    "changeme",
+    "changethis",
+    "placeholder",
+    "replaceme",
+    "replacethis",
+    "yourencryptionkey",
+    "yourjwtsecret",
+    "yoursecret",
+    "yoursupersecret",
+)
+_PUBLISHED = frozenset({"developmentsecretkey32charsmin", "developmentencryptionkey32chars"})
+_KEY_FILES = ("-----BEGIN", "---- BEGIN", "ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
+_SHORTEST_DER = 44  # an Ed25519 public key
+
+
+def is_placeholder(secret: str) -> bool:
+    """Tell whether a secret is one that documentation gives as an example."""
+    letters = _NOT_LETTERS.sub("", secret.casefold())
+    return letters in _PUBLISHED or any(word in letters for word in _PLACEHOLDERS)
+
+
+def is_asymmetric_key(secret: str) -> bool:
+    """Tell whether a secret looks like a key of another kind: PEM, SSH, JWK or DER.
+
+    Anybody may know such a key's public half, and sign with it (CVE-2017-11424, CVE-2022-29217).
+    """
+    text = secret.strip()
+    if text.startswith(_KEY_FILES) or "-----BEGIN" in text:
+        return True
+    if text.startswith(("{", "[")) and '"kty"' in text:
+        return True
+    return _is_der(text)
+
+
+def _is_der(text: str) -> bool:
+    """Tell whether text is a DER sequence that holds a key, in base64 or in hex (X.690 §8.1)."""
+    compact = "".join(text.split())
+    for decode in (_decode_base64, binascii.unhexlify):
+        try:
+            octets = decode(compact)
+        except ValueError:
+            continue
+        if len(octets) >= _SHORTEST_DER and octets[0] == 0x30 and _fills(octets):
+            return True
+    return False
+
+
+def _decode_base64(text: str) -> bytes:
+    standard = text.rstrip("=").replace("-", "+").replace("_", "/")
+    return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+
+
+def _fills(octets: bytes) -> bool:
+    """Tell whether a DER length covers all octets, and a sequence or an integer follows it."""
+    size = octets[1] & 0x7F if octets[1] & 0x80 else 0
+    header = 2 + size
+    length = int.from_bytes(octets[2:header], "big") if size else octets[1]
+    return len(octets) == header + length and octets[header] in (0x02, 0x30)
+
+
+def key_material(key: str) -> str | bytes:
+    """Return what two spellings of one encryption key have in common."""
+    if _HEX_KEY.fullmatch(key):
+        return bytes.fromhex(key)
+    if _BASE64_KEY.fullmatch(key):
+        return _decode_base64(key)
+    return key
