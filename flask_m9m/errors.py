@@ -102,10 +102,18 @@ class AuthenticationRequired(exceptions.Unauthorized, M9MError):
 
 
 class InvalidToken(exceptions.Unauthorized, M9MError):
-    """A bearer token does not hold; every cause reads the same (RFC 6750 §3.1)."""
+    """A bearer token does not hold; every cause reads the same (RFC 6750 §3.1).
+
+    Attributes:
+        reason: the cause, for the command line; never part of an answer, never a secret.
+    """
 
     error_code = "INVALID_TOKEN"
     description = "invalid or expired token"
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__()
+        self.reason = reason
 
 
 class InvalidCredentials(exceptions.Unauthorized, M9MError):

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
+
+_SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+", re.ASCII)
+
+
+def names(argument: str, given: str | Collection[str]) -> tuple[str, ...]:
+    """Return scopes or roles, given one by one or as one text with spaces between.
+
+    Raises:
+        ValueError: one of them is no scope-token (RFC 6749 §3.3); the message names `argument`.
+    """
+    separate = tuple(given.split() if isinstance(given, str) else given)
+    for name in separate:
+        if not isinstance(name, str) or not _SCOPE_TOKEN.fullmatch(name):
+            raise ValueError(f"{argument}: {name!a} is no scope-token (RFC 6749 §3.3)")
+    return separate
 
 
 class FrozenDict(dict[str, Any]):

@@ -1,0 +1,88 @@
+"""Issuer: writes access tokens (RFC 9068)."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from ..identity import names
+from .claims import ACCESS_TOKEN, RESERVED
+from .jws import sign
+from .keys import KeyRing
+
+_LONGEST_LIFE = 36_525 * 86_400  # seconds: a century
+
+
+class Issuer:
+    """Issues access tokens under the ring's current key.
+
+    Args:
+        ring: its first key signs.
+        expiration: seconds that a token lives where nothing else is said.
+        issuer: `iss`, where set.
+        audience: `aud`, where set.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        ring: KeyRing,
+        *,
+        expiration: float,
+        issuer: str | None = None,
+        audience: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ring = ring
+        self._expiration = expiration
+        parties = {"iss": issuer, "aud": audience}
+        self._parties = {name: value for name, value in parties.items() if value is not None}
+        self._clock = clock
+
+    def issue(
+        self,
+        subject: str,
+        scopes: str | Collection[str] = (),
+        roles: str | Collection[str] = (),
+        claims: Mapping[str, Any] | None = None,
+        expires_in: float | None = None,
+        fresh: bool = False,
+    ) -> str:
+        """Issue an access token.
+
+        Args:
+            subject: who it speaks for; not empty.
+            scopes: what it may do (RFC 6749 §3.3).
+            roles: what the subject is.
+            claims: further claims; those with a meaning here cannot be set.
+            expires_in: seconds that it lives, more than 0 and at most a century.
+            fresh: whether the subject has just now logged in.
+
+        Raises:
+            ValueError: an argument cannot go into a token.
+        """
+        life = self._expiration if expires_in is None else expires_in
+        if not 0 < life <= _LONGEST_LIFE:
+            raise ValueError("expires_in is longer than zero and at most a century")
+        if not isinstance(subject, str) or not subject:
+            raise ValueError("a token's subject is a text, not empty")
+        if taken := RESERVED.intersection(claims or {}):
+            raise ValueError(f"claims cannot set {', '.join(sorted(taken))}")
+        now = int(self._clock())
+        payload = {
+            **(claims or {}),
+            **self._parties,
+            "sub": subject,
+            "iat": now,
+            "nbf": now,
+            "exp": now + math.ceil(life),
+            "jti": secrets.token_urlsafe(16),
+            "scope": " ".join(names("scopes", scopes)),
+            "roles": list(names("roles", roles)),
+        }
+        if fresh:
+            payload["fresh"] = True
+        return sign(payload, self._ring.current, ACCESS_TOKEN)

@@ -1,0 +1,73 @@
+"""Verifier: tells who a token speaks for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from hashlib import sha256
+
+from ..errors import InvalidToken
+from ..identity import Identity
+from .claims import ClaimRules, Judged
+from .jws import LONGEST, parse_object, verify
+from .keys import KeyRing
+
+
+class Verifier:
+    """Verifies access tokens, and remembers those that hold.
+
+    Only good tokens are kept, so that nobody without a key can fill the memory; the moments
+    between which they hold are checked on every use.
+
+    Args:
+        ring: the keys that are accepted.
+        rules: which claims are believed.
+        clock: seconds since the epoch.
+        capacity: tokens remembered, about 3 KB each.
+    """
+
+    def __init__(
+        self,
+        ring: KeyRing,
+        rules: ClaimRules | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        capacity: int = 4_096,
+    ) -> None:
+        self._ring = ring
+        self._rules = rules or ClaimRules()
+        self._clock = clock
+        self._capacity = capacity
+        self._known: dict[bytes, Judged] = {}
+        self._lock = threading.Lock()
+
+    def verify(self, token: str) -> Identity:
+        """Return who a token speaks for.
+
+        Raises:
+            InvalidToken: for whatever is wrong with it; `reason` says what, for logs and the
+                command line.
+        """
+        if len(token) > LONGEST or not token.isascii():
+            raise InvalidToken(f"longer than {LONGEST} characters, or not ASCII")
+        digest = sha256(token.encode("ascii")).digest()
+        judged = self._known.get(digest) or self._judge(token, digest)
+        now = self._clock()
+        if now >= judged.ends:
+            raise InvalidToken("expired")
+        if now < judged.begins:
+            raise InvalidToken("not valid yet")
+        return judged.identity
+
+    def _judge(self, token: str, digest: bytes) -> Judged:
+        jws = verify(token, self._ring)
+        try:
+            judged = self._rules.judge(jws.header, parse_object(jws.payload))
+        except RecursionError:
+            raise InvalidToken("nested too deep") from None
+        with self._lock:
+            while len(self._known) >= self._capacity:
+                del self._known[next(iter(self._known))]
+            self._known[digest] = judged
+        return judged
