@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 import sys
 from collections.abc import Callable, Collection, Iterator
 from types import FrameType, FunctionType, MethodType
@@ -20,6 +19,7 @@ from typing import Any, TypeVar, cast, overload
 from weakref import WeakKeyDictionary
 
 from .context import current_exchange
+from .identity import names
 from .marks import (
     CacheableMark,
     CORSMark,
@@ -78,7 +78,8 @@ class Marking:
         if isinstance(view, type):
             _add(view, self.mark)
             if self.mark.closes and hasattr(view, "dispatch_request"):
-                guarded = _guard(vars(view).get("dispatch_request") or _inherited(view), self.mark)
+                dispatch = vars(view).get("dispatch_request") or _inherited(view)
+                guarded = _guard(dispatch, self.mark, on_class=True)
                 view.dispatch_request = guarded
             return view
         if not callable(view):
@@ -95,7 +96,7 @@ def _inherited(view_class: type) -> Callable[..., Any]:
     """A `dispatch_request` that calls the next class's."""
 
     def dispatch_request(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return super(view_class, self).dispatch_request(*args, **kwargs)  # type: ignore[misc]
+        return super(view_class, self).dispatch_request(*args, **kwargs)  # type: ignore[arg-type]
 
     return dispatch_request
 
@@ -113,28 +114,30 @@ def _add(target: Any, mark: Mark) -> None:
         _marks[target] = (*held, mark)
 
 
-def _guard(view: Callable[..., Any], mark: Mark) -> Callable[..., Any]:
+def _guard(view: Callable[..., Any], mark: Mark, on_class: bool = False) -> Callable[..., Any]:
     name = getattr(view, "__qualname__", type(view).__qualname__)
 
     if inspect.iscoroutinefunction(view):
 
         @functools.wraps(view)
         async def guarded_coroutine(*args: Any, **kwargs: Any) -> Any:
-            _enforce(mark, name)
+            _enforce(mark, name, on_class)
             return await view(*args, **kwargs)
 
         return guarded_coroutine
 
     @functools.wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        _enforce(mark, name)
+        _enforce(mark, name, on_class)
         return view(*args, **kwargs)
 
     return guarded
 
 
-def _enforce(mark: Mark, view: str) -> None:
+def _enforce(mark: Mark, view: str, on_class: bool) -> None:
     exchange = current_exchange(view)
+    if on_class and exchange.policy is not None and mark in exchange.policy.class_marks:
+        return  # the route's policy weighed it, against what its methods say
     if isinstance(mark, Requirement | LimitMark):
         exchange.owner.enforce(exchange, mark, view)
 
@@ -201,10 +204,10 @@ def require_auth(
     """
     marking = Marking(
         Requirement(
-            scopes=_names("scopes", scopes),
-            any_scope=_names("any_scope", any_scope),
-            roles=_names("roles", roles),
-            schemes=None if schemes is None else _names("schemes", schemes),
+            scopes=names("scopes", scopes),
+            any_scope=names("any_scope", any_scope),
+            roles=names("roles", roles),
+            schemes=None if schemes is None else names("schemes", schemes),
             optional=optional,
             fresh=fresh,
         )
@@ -290,14 +293,3 @@ def security_headers(**overrides: Any) -> Marking:
     """
     overridden(HeadersSettings(), overrides, "@security_headers")
     return Marking(HeadersMark(overrides))
-
-
-_NAME = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+", re.ASCII)
-
-
-def _names(argument: str, names: str | Collection[str]) -> tuple[str, ...]:
-    separate = tuple(names.split() if isinstance(names, str) else names)
-    for name in separate:
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ValueError(f"{argument}: {name!a} is no scope-token (RFC 6749 §3.3)")
-    return separate

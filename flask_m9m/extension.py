@@ -13,6 +13,7 @@ from .context import EXTENSION, current_state
 from .decorators import Marking, require_auth
 from .hooks import Hooks
 from .identity import Identity
+from .marks import Mark
 from .routes import Declarations
 from .settings import Settings, load
 from .state import AppState
@@ -81,11 +82,7 @@ class M9M:
                 `fnmatch` reads them (`"api-docs.*"`).
             marks: `require_auth(…)`, `public`, `rate_limit(…)`, `cors(…)`, `security_headers(…)`.
         """
-        markings = [require_auth() if mark is require_auth else mark for mark in marks]
-        for marking in markings:
-            if not isinstance(marking, Marking):
-                raise TypeError(f"protect takes flask-m9m's decorators, not {marking!r}")
-        self._declarations.protect(target, tuple(one.mark for one in markings))
+        self._declarations.protect(target, tuple(_mark_of(one) for one in marks))
 
     def user_loader(self, load: Loader) -> Loader:
         """Take a function that returns the app's own object for an identity, for `current_user`."""
@@ -101,3 +98,12 @@ class M9M:
     def tokens(self) -> Tokens:
         """Issue and verify the current app's tokens."""
         return current_state("m9m.tokens").guard.tokens
+
+
+def _mark_of(decorator: object) -> Mark:
+    """Return the mark that one of the decorators puts on views."""
+    if decorator is require_auth:
+        decorator = require_auth()
+    if isinstance(decorator, Marking):
+        return decorator.mark
+    raise TypeError(f"protect takes flask-m9m's decorators, not {decorator!r}")

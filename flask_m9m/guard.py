@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, NoReturn
 from werkzeug.wrappers import Response
 from werkzeug.wsgi import get_current_url
 
-from . import address, cors
+from .address import AddressResolver, Networks, ProxyHeader
 from .auth import Authenticator, BearerAuthenticator, Tokens, challenges
+from .cors import is_preflight
 from .errors import (
     AccessDenied,
     AddressNotAllowed,
@@ -70,9 +71,9 @@ class Guard:
         self.settings = settings
         self.clock = clock
         self.tokens = Tokens(security.jwt, clock)
-        self.resolver = address.AddressResolver(
+        self.resolver = AddressResolver(
             server.trusted_proxies,
-            header=address.ProxyHeader(server.proxy_headers),
+            header=ProxyHeader(server.proxy_headers),
             ipv6_prefix=settings.performance.rate_limit.ipv6_prefix,
             trust_forwarded_host=server.trust_forwarded_host,
         )
@@ -83,7 +84,7 @@ class Guard:
         self.unrouted = self.policies.unrouted()
         self.store: LimitStore = MemoryStore(clock=limit_clock)
         networks = server.allowed_networks
-        self._networks = address.Networks(networks) if networks else None
+        self._networks = Networks(networks) if networks else None
         self._realm = security.basic_auth.realm
         self._error_format = security.errors.format
         limiting = settings.performance.rate_limit
@@ -130,7 +131,7 @@ class Guard:
         if self.settings.server.https != "off" and not client.secure:
             self._insist_on_https(exchange)
         environ = exchange.environ
-        if environ["REQUEST_METHOD"] == "OPTIONS" and cors.is_preflight(environ):
+        if environ["REQUEST_METHOD"] == "OPTIONS" and is_preflight(environ):
             self._answer_preflight(exchange, find_route)
         if self._address_limit is not None:
             self._take(exchange, self._address_limit, client.key)

@@ -28,7 +28,7 @@ class Hooks:
         self._state = state
         self._lock = threading.Lock()
         self._checked = False
-        app.register_error_handler(M9MError, self._answer)  # type: ignore[arg-type]
+        app.register_error_handler(M9MError, self._answer)
         app.after_request_funcs.setdefault(None, []).append(self._seal)
         self._go_first()
 
@@ -44,7 +44,7 @@ class Hooks:
             (self._app.url_value_preprocessors, self._receive),
             (self._app.before_request_funcs, self._authorize),
         ):
-            line: list[Any] = hooks.setdefault(None, [])  # type: ignore[attr-defined]
+            line: list[Any] = hooks.setdefault(None, [])
             if not line or line[0] != own:
                 line[:] = [own, *(hook for hook in line if hook != own)]
 

@@ -46,11 +46,13 @@ class Level:
         origin: where they stand: `view`, `blueprint api`, `pattern api-docs.*`.
         marks: in the order in which they were written, the innermost first.
         binding: whether what they close stays closed although a nearer level opens it.
+        view_class: whether they stand on a view class, whose methods' own marks come first.
     """
 
     origin: str
     marks: Sequence[Mark]
     binding: bool = False
+    view_class: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -87,6 +89,7 @@ class RoutePolicy:
         cors: `None` where CORS is switched off.
         headers: `None` where security headers are switched off.
         marks: what this policy enforces.
+        class_marks: the marks of the view's classes, those that a nearer mark overrides too.
         cacheable: whether shared caches may keep authenticated answers.
         vary: request fields on which the answer depends.
     """
@@ -99,6 +102,7 @@ class RoutePolicy:
     cors: CORSPolicy | None
     headers: SecurityHeaders | None
     marks: frozenset[Mark]
+    class_marks: frozenset[Mark]
     cacheable: bool
     vary: tuple[str, ...]
 
@@ -157,6 +161,7 @@ class PolicyCompiler:
             cors=cors,
             headers=self._nearest_headers(route, levels),
             marks=frozenset((*requirements, *(limit.mark for limit in limits))),
+            class_marks=frozenset(mark for one in levels if one.view_class for mark in one.marks),
             cacheable=_nearest(levels, CacheableMark) is not None,
             vary=tuple(vary),
         )

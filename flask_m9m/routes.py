@@ -50,8 +50,8 @@ class Declarations:
         for depth in range(len(names), 0, -1):
             name = ".".join(names[:depth])
             blueprint = app.blueprints.get(name)
-            marks = [m for one, marks in self._blueprints if one is blueprint for m in marks]
-            yield Level(f"blueprint {name}", marks)
+            protections = (marks for one, marks in self._blueprints if one is blueprint)
+            yield Level(f"blueprint {name}", [mark for marks in protections for mark in marks])
         fitting = [one for one in self._patterns if fnmatchcase(endpoint, one[0])]
         for pattern, marks in sorted(fitting, key=_exactness, reverse=True):
             yield Level(f"pattern {pattern}", marks)
@@ -99,6 +99,17 @@ class Routes:
             return self._unrouted, None
         rule, methods = _match(adapter, method)
         return self._policy_of(rule, method.upper()), methods
+
+    def all(self) -> Iterator[tuple[Rule, str, RoutePolicy]]:
+        """Yield every route of the app, each of its methods, and what holds there.
+
+        Raises:
+            SettingsError: marks contradict each other or the settings.
+        """
+        for rule in self._app.url_map.iter_rules():
+            automatic = {"HEAD", "OPTIONS"} if rule.provide_automatic_options else {"HEAD"}  # type: ignore[attr-defined]
+            for method in sorted((rule.methods or set()) - automatic):
+                yield rule, method, self._policy_of(rule, method)
 
     def _policy_of(self, rule: Rule | None, method: str) -> RoutePolicy:
         if rule is None:
@@ -148,10 +159,10 @@ def _match(adapter: MapAdapter, method: str) -> tuple[Rule | None, Collection[st
             path = adapter.path_info.rstrip("/") + "/"
             rule, _ = adapter.match(path, method=method, return_rule=True)
     except MethodNotAllowed as error:
-        return None, error.valid_methods or ()
+        return None, list(error.valid_methods or ())
     except HTTPException:
         return None, None
-    return rule, adapter.allowed_methods(path)
+    return rule, list(adapter.allowed_methods(path))
 
 
 def _marks_on(layers: Sequence[Any]) -> tuple[Mark, ...]:
@@ -171,7 +182,7 @@ def _class_levels(view_class: type, method: str) -> Iterator[Level]:
         layers = list(layers_of(getattr(view_class, name, None)))
         yield Level(f"method {name}", _marks_on(layers), binding=True)
     for one in view_class.__mro__:
-        yield Level(f"class {one.__qualname__}", marks_of(one))
+        yield Level(f"class {one.__qualname__}", marks_of(one), view_class=True)
 
 
 def _serves_static_files(endpoint: str, innermost: object) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from . import cors, headers
+from .cors import PREFLIGHT_VARY, RESPONSE_FIELDS
 from .exchange import Exchange
+from .headers import merge_vary, private_cache_control
 from .policy import RoutePolicy
 from .ratelimit import Hit
 
@@ -56,6 +57,7 @@ class Seal:
         sealed = list(fields)
         _seal_cors(exchange, policy, present, sealed)
         if policy.headers is not None:
+            security: Sequence[tuple[str, str]]
             security = policy.headers.secure if exchange.client.secure else policy.headers.plain
             if exchange.nonce is not None:
                 security = policy.headers.with_nonce(security, exchange.nonce)
@@ -104,10 +106,10 @@ class Seal:
         if exchange.identity is not None and not policy.authenticators:
             vary = (*vary, *self._credential_fields)
         if exchange.cors_headers is not None:
-            vary = (*vary, *cors.PREFLIGHT_VARY)
+            vary = (*vary, *PREFLIGHT_VARY)
         if vary:
             if "vary" in present:
-                _replace(sealed, "Vary", headers.merge_vary(_values(sealed, "vary"), vary))
+                _replace(sealed, "Vary", merge_vary(_values(sealed, "vary"), vary))
             else:
                 sealed.append(("Vary", ", ".join(vary)))
         if status[:3] in ("401", "403", "429") or exchange.refusal is not None:
@@ -116,7 +118,7 @@ class Seal:
             own = _values(sealed, "cache-control") if "cache-control" in present else []
             if "expires" in present and not own:
                 own = ["private"]
-            caching = headers.private_cache_control(", ".join(own) or None)
+            caching = private_cache_control(", ".join(own) or None)
             if own:
                 _replace(sealed, "Cache-Control", caching)
             else:
@@ -126,8 +128,8 @@ class Seal:
 def _seal_cors(exchange: Exchange, policy: RoutePolicy, present: set[str], sealed: Headers) -> None:
     if policy.cors is None:
         return
-    if not present.isdisjoint(cors.RESPONSE_FIELDS):
-        sealed[:] = [field for field in sealed if field[0].lower() not in cors.RESPONSE_FIELDS]
+    if not present.isdisjoint(RESPONSE_FIELDS):
+        sealed[:] = [field for field in sealed if field[0].lower() not in RESPONSE_FIELDS]
     if exchange.cors_headers is None:
         sealed += policy.cors.response_headers(exchange.environ.get("HTTP_ORIGIN"))
     else:

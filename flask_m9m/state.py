@@ -48,12 +48,19 @@ class AppState:
         self._clock = clock
         self._lock = threading.Lock()
         self._guard: Guard | None = None
-        self.routes: Routes
+        self._routes: Routes
 
     @property
     def guard(self) -> Guard:
         """The guard, made at first use, when the app is complete."""
         return self._guard or self._assemble()
+
+    @property
+    def routes(self) -> Routes:
+        """What holds for each route."""
+        if self._guard is None:
+            self._assemble()
+        return self._routes
 
     def exchange(self, environ: WSGIEnvironment) -> Exchange:
         """Return the exchange of a request, beginning it where nothing has yet."""
@@ -75,7 +82,7 @@ class AppState:
                     clock=self._clock or time.time,
                     limit_clock=self._clock or time.monotonic,
                 )
-                self.routes = Routes(self.app, guard.policies, self.declarations)
+                self._routes = Routes(self.app, guard.policies, self.declarations)
                 self._guard = guard
             return self._guard
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
+from werkzeug.wrappers import Response
 from werkzeug.wsgi import ClosingIterator
 
 from .errors import InternalError
@@ -51,7 +52,11 @@ class SealedApp:
         seal = exchange.owner.seal
         restored: list[Iterable[bytes]] = []
 
+        started = False
+
         def start_sealed(status: str, headers: Headers, exc_info: Any = None) -> Any:
+            nonlocal started
+            started = True
             sealed_by = environ.setdefault(_SEALED, exchange)
             if sealed_by is exchange:
                 if status.startswith("5"):
@@ -69,7 +74,7 @@ class SealedApp:
             self._app.logger.exception("An exception left the app")
             error = exchange.owner.render(exchange, InternalError())
             body, status, headers = error.get_wsgi_response(environ)
-            start_sealed(status, headers, sys.exc_info())
+            start_sealed(status, headers, sys.exc_info() if started else None)
         if restored:
             return ClosingIterator(restored[0], getattr(body, "close", None))
         return body
@@ -80,7 +85,7 @@ def _restore(
 ) -> tuple[str, Headers]:
     """Put a refusal back that an app's catch-all handler turned into a server error."""
     refusal = exchange.refusal
-    if refusal is None or refusal.response is None or refusal.code >= 500:
+    if refusal is None or refusal.code >= 500 or not isinstance(refusal.response, Response):
         return status, headers
     body, status, headers = refusal.response.get_wsgi_response(exchange.environ)
     restored.append(body)

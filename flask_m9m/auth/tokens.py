@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import Problem, SettingsError
 from ..identity import Identity
 from ..settings import JWTSettings, parse_duration
-from ..tokens import Issuer, KeyRing, SigningKey, Verifier
+from ..tokens import ClaimRules, Issuer, KeyRing, SigningKey, Verifier
 
 
 class Tokens:
@@ -46,10 +46,12 @@ class Tokens:
         )
         self.verifier = Verifier(
             ring,
-            issuer=settings.issuer,
-            audience=settings.audience,
-            leeway=settings.leeway,
-            accept_untyped=settings.accept_untyped,
+            ClaimRules(
+                issuer=settings.issuer,
+                audience=settings.audience,
+                leeway=settings.leeway,
+                accept_untyped=settings.accept_untyped,
+            ),
             clock=clock,
         )
 

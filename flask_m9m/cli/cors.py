@@ -26,7 +26,7 @@ def check(state: AppState, origin: str, method: str, path: str, headers: tuple[s
 
     Exit 1 if it may not.
     """
-    policy, methods = state.guard_routes.find(_request(state.app, path), method)
+    policy, methods = state.routes.find(_request(state.app, path), method)
     if policy.cors is None:
         click.echo("refused: CORS is switched off (security.cors.enabled)")
         click.get_current_context().exit(1)

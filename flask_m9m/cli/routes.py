@@ -18,7 +18,7 @@ from .output import output_option, print_rows, with_app
 def routes(state: AppState, fail_on: str | None, output: str) -> None:
     """Show every route with what it demands."""
     rows, undecided = [], 0
-    for rule, method, policy in state.all_routes():
+    for rule, method, policy in state.routes.all():
         undecided += policy.undecided
         rows.append(
             {

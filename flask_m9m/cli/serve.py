@@ -9,6 +9,7 @@ import click
 from flask.cli import ScriptInfo
 from werkzeug.serving import run_simple
 
+from ..state import AppState
 from .output import fail, settings_errors, state_of
 
 
@@ -36,9 +37,16 @@ def serve(
             f"server.host: {host!a} is not loopback, and development mode answers any origin; "
             "use 127.0.0.1, ::1 or localhost"
         )
-    state.check_routes()
+    _name_undecided(state)
     app.debug = True
     run_simple(host, port or server.port, app, use_reloader=reload, threaded=True)
+
+
+def _name_undecided(state: AppState) -> None:
+    """Compile every policy, so that contradictions stop the start, and name undecided routes."""
+    routes = {rule.endpoint for rule, _, policy in state.routes.all() if policy.undecided}
+    if routes and state.loaded.settings.security.default_access == "authenticated":
+        click.echo(f"undecided, so they need authentication: {', '.join(sorted(routes))}", err=True)
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,0 +1,321 @@
+"""`flask m9m …`, run as a user runs it: a process of its own in an empty folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+APP = """
+from flask import Blueprint, Flask
+from flask_m9m import M9M, public, rate_limit, require_auth
+
+app = Flask(__name__)
+m9m = M9M(app)
+
+@app.get("/items")
+@require_auth(scopes="items:read")
+def items(): return "items"
+
+@app.post("/login")
+@public
+@rate_limit("5/minute", burst=1)
+def login(): return "login"
+
+@app.get("/undecided")
+def undecided(): return "undecided"
+"""
+SECRET = "0123456789abcdef" * 3
+
+
+class Folder:
+    """An empty folder in which commands run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, name: str, text: str) -> None:
+        (self.path / name).write_text(text)
+
+    def run(
+        self, *arguments: str, stdin: str = "", **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "flask", *arguments],
+            cwd=self.path,
+            input=stdin,
+            env=self.environ(**environ),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def m9m(
+        self, *arguments: str, stdin: str = "", **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        result = self.run("m9m", *arguments, stdin=stdin, **environ)
+        assert "Traceback" not in result.stderr
+        return result
+
+    def environ(self, **environ: str) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        return {**kept, "HOME": str(self.path), **environ}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+@pytest.fixture
+def project(folder: Folder) -> Folder:
+    folder.write("app.py", APP)
+    folder.write(".env", f"M9M_JWT_SECRET={SECRET}\n")
+    folder.write(
+        "config.yaml",
+        "security: {default_access: authenticated, "
+        "cors: {allowed_origins: ['https://app.example.com', 'https://*.example.net']}}",
+    )
+    return folder
+
+
+def test_init_writes_secrets_for_their_owner_alone_and_a_config_that_is_valid(
+    folder: Folder,
+) -> None:
+    (folder.path / ".git").mkdir()
+    folder.write(".gitignore", "*.pyc")
+    result = folder.m9m("init")
+    assert result.returncode == 0, result.stderr
+    dotenv = folder.path / ".env"
+    assert stat.S_IMODE(dotenv.stat().st_mode) == 0o600
+    secrets = dict(line.split("=", 1) for line in dotenv.read_text().splitlines())
+    assert set(secrets) == {"M9M_JWT_SECRET", "M9M_ENCRYPTION_KEY"}
+    assert len(set(secrets.values())) == 2
+    assert not [secret for secret in secrets.values() if secret in result.stdout + result.stderr]
+    assert (folder.path / ".gitignore").read_text() == "*.pyc\n.env\n"
+    assert folder.m9m("config", "validate").returncode == 0
+    assert folder.m9m("config", "get", "performance.rate_limit.enabled").stdout.strip() == "true"
+
+
+def test_init_overwrites_nothing(folder: Folder) -> None:
+    folder.write(".env", "MINE=1\n")
+    result = folder.m9m("init")
+    assert result.returncode == 1
+    assert "left as it is" in result.stderr
+    assert (folder.path / ".env").read_text() == "MINE=1\n"
+    assert not (folder.path / "config.yaml").exists()
+
+
+def test_init_follows_no_link(folder: Folder) -> None:
+    target = folder.path / "elsewhere"
+    (folder.path / ".env").symlink_to(target)
+    assert folder.m9m("init").returncode == 1
+    assert not target.exists()
+
+
+def test_secret_prints_another_one_each_time(folder: Folder) -> None:
+    one, other = (folder.m9m("secret").stdout.strip() for _ in range(2))
+    assert one != other
+    assert len(one) == 44
+
+
+def test_config_show_names_the_source_of_each_value_and_masks_secrets(project: Folder) -> None:
+    result = project.m9m("config", "show", "-o", "json", M9M_SECURITY_CORS_MAX_AGE="60")
+    shown = json.loads(result.stdout)
+    assert shown["security.cors.max_age"]["value"] == 60
+    assert "M9M_SECURITY_CORS_MAX_AGE" in shown["security.cors.max_age"]["source"]
+    assert "config.yaml" in shown["security.default_access"]["source"]
+    assert ".env" in shown["security.jwt.secret"]["source"]
+    assert shown["server.port"] == {"value": 8080, "source": "default"}
+    table = project.m9m("config", "show").stdout
+    assert SECRET not in result.stdout + table
+    assert re.search(r"^security\.default_access +authenticated", table, re.MULTILINE)
+
+
+def test_config_validate_lists_every_problem_without_a_traceback(project: Folder) -> None:
+    project.write("config.yaml", "security: {jwt: {secert: x, expiration: soon}, cors: 7}\n")
+    result = project.m9m("config", "validate", M9M_SECURITY_CORS_MAX_AEG="1")
+    assert result.returncode == 1
+    printed = result.stdout + result.stderr
+    for named in ("security.jwt.secert", "secret", "security.jwt.expiration", "security.cors"):
+        assert named in printed
+    assert "M9M_SECURITY_CORS_MAX_AGE" in printed
+
+
+def test_config_get_of_an_unknown_path_fails_and_names_the_nearest(project: Folder) -> None:
+    result = project.m9m("config", "get", "security.cors.max_aeg")
+    assert result.returncode == 1
+    assert "security.cors.max_age" in result.stderr
+
+
+def test_config_get_never_prints_a_secret(project: Folder) -> None:
+    assert SECRET not in project.m9m("config", "get", "security.jwt.secret").stdout
+
+
+def test_config_schema_accepts_a_config_and_refuses_a_typo(project: Folder) -> None:
+    schema = json.loads(project.m9m("config", "schema").stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    config = yaml.safe_load((project.path / "config.yaml").read_text())
+    jsonschema.validate(config, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"security": {"cros": {}}}, schema)
+
+
+def test_a_token_is_issued_and_inspected_through_standard_input(project: Folder) -> None:
+    issued = project.m9m(
+        "token", "issue", "ann", "--scope", "a b", "--role", "r", "--expires", "1h"
+    )
+    assert issued.returncode == 0, issued.stderr
+    token = issued.stdout.strip()
+    shown = project.m9m("token", "inspect", "-", "-o", "json", stdin=token)
+    document = json.loads(shown.stdout)
+    assert shown.returncode == 0
+    assert document["valid"] is True
+    assert document["claims"]["scope"] == "a b"
+    assert document["claims"]["exp"] - document["claims"]["iat"] == 3600
+    forged = project.m9m("token", "inspect", "-", "-o", "json", stdin=token[:-4] + "AAAA")
+    assert forged.returncode == 1
+    assert json.loads(forged.stdout)["valid"] is False
+    assert project.m9m("token", "inspect", "-", stdin="garbage").returncode == 1
+
+
+@pytest.mark.parametrize("expires", ["soon", "-1h", "0", "9" * 400])
+def test_a_life_that_cannot_be_is_refused(project: Folder, expires: str) -> None:
+    result = project.m9m("token", "issue", "ann", f"--expires={expires}")
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error:")
+
+
+def test_without_a_secret_issue_says_what_to_do(folder: Folder) -> None:
+    folder.write("app.py", APP)
+    result = folder.m9m("token", "issue", "ann")
+    assert result.returncode == 1
+    assert "flask m9m init" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("https://app.example.com", "GET", "/items"), 0, "Access-Control-Allow-Origin"),
+        (("https://a.b.example.net", "GET", "/items"), 0, "https://*.example.net"),
+        (("https://example.net", "GET", "/items"), 1, "refused"),
+        (("https://app.example.com.evil.net", "GET", "/items"), 1, "refused"),
+        (("https://app.example.com", "DELETE", "/items"), 1, "DELETE"),
+        (("https://app.example.com", "GET", "/items", "--header", "x-mine"), 1, "x-mine"),
+        (("https://app.example.com", "GET", "/nowhere"), 0, "404"),
+    ],
+)
+def test_cors_check_answers_as_a_browser_would_see_it(
+    project: Folder, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    result = project.m9m("cors", "check", *arguments)
+    assert result.returncode == code, result.stderr
+    assert said in result.stdout
+
+
+def test_routes_shows_what_each_demands_and_fails_on_undecided_ones(project: Folder) -> None:
+    result = project.m9m("routes", "-o", "json")
+    rows = {row["endpoint"]: row for row in json.loads(result.stdout)}
+    assert result.returncode == 0
+    assert rows["items"]["access"] == "authenticated"
+    assert rows["items"]["needs"] == ["scope items:read"]
+    assert rows["login"]["access"] == "public"
+    assert rows["login"]["limits"] == ["5 per 60 s, burst 1 (at most 5 in any 60 s)"]
+    assert rows["undecided"]["decided by"] == "settings"
+    assert "https://app.example.com" in rows["items"]["cors"]
+    failing = project.m9m("routes", "--fail-on", "undecided")
+    assert failing.returncode == 1
+    assert "ENDPOINT" in failing.stdout
+
+
+def test_wrong_usage_exits_2(project: Folder) -> None:
+    assert project.m9m("token", "issue").returncode == 2
+    assert project.m9m("cors", "check", "x").returncode == 2
+    assert project.m9m("nonsense").returncode == 2
+    assert project.m9m("serve").returncode == 2
+
+
+def test_an_app_without_m9m_is_told_so(folder: Folder) -> None:
+    folder.write("app.py", "from flask import Flask\napp = Flask(__name__)\n")
+    result = folder.m9m("routes")
+    assert result.returncode == 1
+    assert "M9M(app)" in result.stderr
+
+
+def test_a_closed_pipe_ends_quietly(project: Folder) -> None:
+    command = f"{sys.executable} -m flask m9m config show | head -n 1"
+    result = subprocess.run(
+        ["bash", "-c", command],
+        cwd=project.path,
+        env=project.environ(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.com", ""])
+def test_the_development_server_stays_on_loopback(project: Folder, host: str) -> None:
+    result = project.m9m("serve", "--dev", f"--host={host}", M9M_HOST=host or "0.0.0.0")
+    assert result.returncode == 1
+    assert "loopback" in result.stderr
+
+
+def test_the_development_server_answers_any_origin_and_keeps_its_secret(folder: Folder) -> None:
+    folder.write("app.py", APP)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "flask",
+            "m9m",
+            "serve",
+            "--dev",
+            "--no-reload",
+            "--port",
+            str(port),
+        ],
+        cwd=folder.path,
+        env=folder.environ(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        token = ""
+        for _ in range(100):
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        issued = folder.m9m("token", "issue", "ann", "--scope", "items:read", M9M_DEV_MODE="true")
+        token = issued.stdout.strip()
+        request = urllib.request.Request(
+            f"{url}/items",
+            headers={"Authorization": f"Bearer {token}", "Origin": "https://any.example"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.read() == b"items"
+            assert answer.headers["Access-Control-Allow-Origin"] == "*"
+            assert "Strict-Transport-Security" not in answer.headers
+    finally:
+        server.terminate()
+        server.wait(10)
+    secret = folder.path / "instance" / "m9m" / "dev-secret"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from flask_m9m import M9M
+from flask_m9m.testing import Clock, make_settings
+
+MakeApp = Callable[..., Flask]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith(("M9M_", "N8N_", "FLASK_")) and not name.startswith("M9M_TEST_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make_app(clock: Clock) -> MakeApp:
+    """Return a function that makes an app, secured under the given settings."""
+
+    def make(settings: Mapping[str, Any] | None = None, **config: Any) -> Flask:
+        app = Flask("app")
+        app.config.update({"TESTING": True, **config})
+        M9M(app, settings=make_settings(settings), clock=clock)
+        return app
+
+    return make
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    return make_app()
+
+
+@pytest.fixture
+def client(app: Flask) -> Iterator[FlaskClient]:
+    with app.test_client() as client:
+        yield client

@@ -1,0 +1,407 @@
+"""Decorators: either order protects, opening stays where it was meant."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Blueprint, Flask
+from flask.views import MethodView, View
+
+from flask_m9m import (
+    M9M,
+    SettingsError,
+    current_identity,
+    public,
+    rate_limit,
+    require_auth,
+    security_headers,
+)
+from flask_m9m.testing import client_as, make_settings
+from tests.conftest import MakeApp
+
+CLOSED = {"security": {"default_access": "authenticated"}}
+
+
+def report() -> str:
+    return "report"
+
+
+def statuses(app: Flask, path: str) -> tuple[int, int]:
+    """Return what a stranger and what ann get."""
+    return app.test_client().get(path).status_code, client_as(app, "ann").get(path).status_code
+
+
+def test_either_order_of_the_decorators_protects(app: Flask) -> None:
+    @app.get("/below")
+    @require_auth
+    def below() -> str:
+        return "below"
+
+    @require_auth
+    @app.get("/above")
+    def above() -> str:
+        return "above"
+
+    assert statuses(app, "/below") == (401, 200)
+    assert statuses(app, "/above") == (401, 200)
+
+
+def test_what_closes_holds_for_every_route_of_the_function(app: Flask) -> None:
+    def own() -> str:
+        return "own"
+
+    app.add_url_rule("/bare", "bare", own)
+    app.add_url_rule("/closed", "closed", require_auth(own))
+    assert statuses(app, "/bare") == (401, 200)
+    assert statuses(app, "/closed") == (401, 200)
+
+
+@pytest.mark.parametrize("open_first", [True, False])
+@pytest.mark.parametrize("again", [1, 2])
+def test_public_of_one_route_leaves_another_of_the_same_function_closed(
+    make_app: MakeApp, open_first: bool, again: int
+) -> None:
+    app = make_app(CLOSED)
+    rules: list[tuple[str, Callable[[], Any]]] = [("/open", public(report)), ("/closed", report)]
+    for path, view in rules if open_first else reversed(rules):
+        app.add_url_rule(path, path[1:], view)
+    assert statuses(app, "/open") == (200, 200)
+    assert statuses(app, "/closed") == (401, 200)
+
+
+def test_public_opens_above_and_below_the_route_decorator(make_app: MakeApp) -> None:
+    app = make_app(CLOSED)
+    blueprint = Blueprint("api", "api")
+
+    @app.get("/below")
+    @public
+    def below() -> str:
+        return "below"
+
+    @public
+    @app.get("/above")
+    def above() -> str:
+        return "above"
+
+    @public
+    @blueprint.get("/in-blueprint")
+    def in_blueprint() -> str:
+        return "in-blueprint"
+
+    @app.get("/undecided")
+    def undecided() -> str:
+        return "undecided"
+
+    app.register_blueprint(blueprint)
+    for path in ("/below", "/above", "/in-blueprint"):
+        assert statuses(app, path) == (200, 200), path
+    assert statuses(app, "/undecided") == (401, 200)
+
+
+def test_public_and_require_auth_on_one_view_contradict(make_app: MakeApp) -> None:
+    with pytest.raises(ValueError, match="both @public and @require_auth"):
+
+        @public
+        @require_auth
+        def view() -> str:
+            return ""
+
+    def other() -> str:
+        return ""
+
+    app = make_app()
+    opened = public(other)
+    require_auth(other)
+    app.add_url_rule("/x", "x", opened)
+    with pytest.raises(SettingsError, match="both @public and @require_auth"):
+        app.test_client().get("/x")
+
+
+def test_a_mark_copied_by_wraps_counts_once(make_app: MakeApp) -> None:
+    app = make_app()
+
+    def passing(view: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(view)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return view(*args, **kwargs)
+
+        return wrapper
+
+    @app.get("/x")
+    @passing
+    @rate_limit("3/minute", burst=3)
+    @passing
+    def view() -> str:
+        return "x"
+
+    client = app.test_client()
+    assert [client.get("/x").status_code for _ in range(4)] == [200, 200, 200, 429]
+    assert client.get("/x").headers["RateLimit-Policy"] == '"view";q=3;w=60'
+
+
+def test_a_decorator_without_wraps_between_still_leaves_the_view_guarded(app: Flask) -> None:
+    def opaque(view: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(**kwargs: Any) -> Any:
+            return view(**kwargs)
+
+        return wrapper
+
+    @app.get("/x", endpoint="x")
+    @opaque
+    @require_auth(scopes="a")
+    @rate_limit("2/minute", burst=2)
+    def view() -> str:
+        return current_identity.subject
+
+    assert app.test_client().get("/x").status_code == 401
+    assert client_as(app, "ann").get("/x").status_code == 403
+    good = client_as(app, "ann", ["a"])
+    answers = [good.get("/x") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[0].text == "ann"
+    assert answers[0].headers["Cache-Control"] == "no-store"
+    assert "Authorization" in answers[0].headers["Vary"]
+
+
+def test_a_view_called_by_another_view_is_guarded(app: Flask) -> None:
+    @require_auth(roles="admin")
+    def inner() -> str:
+        return "inner"
+
+    @app.get("/outer")
+    @require_auth
+    def outer() -> str:
+        return inner()
+
+    assert statuses(app, "/outer") == (401, 403)
+    assert client_as(app, "ann", roles=["admin"]).get("/outer").text == "inner"
+
+
+def test_several_requirements_on_one_view_all_hold(app: Flask) -> None:
+    @app.get("/x")
+    @require_auth(scopes="a b")
+    @require_auth(roles=["admin", "owner"])
+    @require_auth(any_scope=["c", "d"])
+    def view() -> str:
+        return "x"
+
+    def status(scopes: str, *roles: str) -> int:
+        return client_as(app, "ann", scopes.split(), roles).get("/x").status_code
+
+    assert status("a b c", "owner") == 200
+    assert status("a b d", "admin", "other") == 200
+    assert status("a b c") == 403
+    assert status("a c", "admin") == 403
+    assert status("a b", "admin") == 403
+
+
+def test_a_missing_scope_is_named_in_the_challenge(app: Flask) -> None:
+    app.add_url_rule("/x", "x", require_auth(scopes=["workflow:read", "b"])(lambda: "x"))
+    answer = client_as(app, "ann").get("/x")
+    assert answer.status_code == 403
+    assert answer.headers["WWW-Authenticate"] == (
+        'Bearer realm="m9m", error="insufficient_scope", scope="workflow:read b"'
+    )
+    assert answer.json == {
+        "error": "Forbidden",
+        "code": "ACCESS_DENIED",
+        "message": "Access denied",
+    }
+
+
+def test_optional_allows_absence_only(app: Flask) -> None:
+    @app.get("/x")
+    @require_auth(optional=True)
+    def view() -> str:
+        return current_identity.subject if current_identity else "nobody"
+
+    client = app.test_client()
+    answer = client.get("/x")
+    assert (answer.status_code, answer.text) == (200, "nobody")
+    assert "Authorization" in answer.headers["Vary"]
+    assert client.get("/x", headers={"Authorization": "Bearer bad"}).status_code == 401
+    assert client.get("/x", headers={"Authorization": "Digest x"}).status_code == 401
+    assert client_as(app, "ann").get("/x").text == "ann"
+
+
+def test_fresh_wants_a_token_from_a_login(app: Flask) -> None:
+    app.add_url_rule("/x", "x", require_auth(fresh=True)(lambda: "x"))
+    answer = client_as(app, "ann").get("/x")
+    assert answer.status_code == 401
+    assert 'error="insufficient_user_authentication"' in answer.headers["WWW-Authenticate"]
+    assert client_as(app, "ann", fresh=True).get("/x").status_code == 200
+
+
+def test_view_classes_inherit_marks_and_methods_differ(make_app: MakeApp) -> None:
+    app = make_app(CLOSED)
+
+    @require_auth(roles="admin")
+    class Base(MethodView):
+        def get(self) -> str:
+            return "get"
+
+        @require_auth(scopes="w")
+        def post(self) -> str:
+            return "post"
+
+    class Child(Base):
+        @public
+        def put(self) -> str:
+            return "put"
+
+    @public
+    class Opened(Base):
+        pass
+
+    app.add_url_rule("/child", view_func=Child.as_view("child"))
+    app.add_url_rule("/opened", view_func=Opened.as_view("opened"))
+    stranger, ann = app.test_client(), client_as(app, "ann")
+    admin = client_as(app, "ann", ["w"], ["admin"])
+    assert [one.get("/child").status_code for one in (stranger, ann, admin)] == [401, 403, 200]
+    assert [one.head("/child").status_code for one in (stranger, ann, admin)] == [401, 403, 200]
+    assert [one.post("/child").status_code for one in (stranger, ann, admin)] == [401, 403, 200]
+    assert stranger.put("/child").status_code == 200
+    assert stranger.get("/opened").status_code == 200
+    assert stranger.post("/opened").status_code == 401
+
+
+def test_the_decorators_list_of_a_view_class_protects(app: Flask) -> None:
+    class Listed(View):
+        decorators = [require_auth(scopes="a")]  # noqa: RUF012
+
+        def dispatch_request(self) -> str:
+            return "listed"
+
+    app.add_url_rule("/x", view_func=Listed.as_view("listed"))
+    assert statuses(app, "/x") == (401, 403)
+    assert client_as(app, "ann", ["a"]).get("/x").status_code == 200
+
+
+def test_a_marked_class_is_guarded_when_its_route_hides_it(app: Flask) -> None:
+    @require_auth
+    class Hidden(MethodView):
+        def get(self) -> str:
+            return "hidden"
+
+    view = Hidden.as_view("hidden")
+    app.add_url_rule("/x", "x", lambda: view())
+    assert statuses(app, "/x") == (401, 200)
+
+
+def test_async_views_are_protected_and_know_the_caller(app: Flask) -> None:
+    @app.get("/x")
+    @require_auth
+    async def view() -> str:
+        return current_identity.subject
+
+    assert app.test_client().get("/x").status_code == 401
+    assert client_as(app, "ann").get("/x").text == "ann"
+
+
+def test_head_is_held_to_what_get_demands(app: Flask) -> None:
+    app.add_url_rule("/x", "x", require_auth(lambda: "x"))
+    assert app.test_client().head("/x").status_code == 401
+
+
+@pytest.mark.parametrize("registered_first", [True, False])
+def test_protect_covers_a_blueprint_before_and_after_its_registration(
+    registered_first: bool,
+) -> None:
+    app = Flask("app")
+    app.testing = True
+    m9m = M9M(app, settings=make_settings())
+    blueprint = Blueprint("api", "api")
+    blueprint.add_url_rule("/x", "x", lambda: "x")
+    blueprint.add_url_rule("/open", "open", public(lambda: "open"))
+    if registered_first:
+        app.register_blueprint(blueprint)
+    m9m.protect(blueprint, require_auth, rate_limit("100/minute"))
+    if not registered_first:
+        app.register_blueprint(blueprint)
+    assert statuses(app, "/x") == (401, 200)
+    assert statuses(app, "/open") == (200, 200)
+    assert '"api.open";q=100;w=60' in app.test_client().get("/open").headers["RateLimit-Policy"]
+
+
+def test_the_more_exact_pattern_wins_and_blueprints_beat_patterns() -> None:
+    app = Flask("app")
+    app.testing = True
+    m9m = M9M(app, settings=make_settings(CLOSED))
+    docs, admin = Blueprint("docs", "docs"), Blueprint("admin", "admin")
+    for blueprint in (docs, admin):
+        blueprint.add_url_rule(f"/{blueprint.name}/index", "index", lambda: "index")
+        blueprint.add_url_rule(f"/{blueprint.name}/secret", "secret", lambda: "secret")
+        app.register_blueprint(blueprint)
+    m9m.protect("docs.*", public, security_headers(preset="web"))
+    m9m.protect("docs.secret", require_auth(roles="admin"))
+    m9m.protect("*", public)
+    m9m.protect(admin, require_auth)
+    assert statuses(app, "/docs/index") == (200, 200)
+    policy = app.test_client().get("/docs/index").headers["Content-Security-Policy"]
+    assert "default-src 'self'" in policy
+    assert statuses(app, "/docs/secret") == (401, 403)
+    assert statuses(app, "/admin/index") == (401, 200)
+
+
+def test_protect_takes_only_marks(app: Flask) -> None:
+    m9m = M9M()
+    with pytest.raises(TypeError, match="decorators"):
+        m9m.protect("x", lambda view: view)
+
+
+def test_flasks_own_static_files_are_public_and_a_view_of_that_name_is_not(
+    make_app: MakeApp,
+) -> None:
+    app = make_app(CLOSED)
+    blueprint = Blueprint("own", "own")
+    blueprint.add_url_rule("/own-static", "static", lambda: "mine")
+    app.register_blueprint(blueprint)
+    assert app.test_client().get("/static/none.txt").status_code == 404
+    assert statuses(app, "/own-static") == (401, 200)
+
+
+def test_a_decorated_view_without_m9m_says_what_to_do() -> None:
+    app = Flask("bare")
+    app.testing = True
+    app.add_url_rule("/x", "x", require_auth(lambda: "x"))
+    with pytest.raises(RuntimeError, match=r"call M9M\(app\)"):
+        app.test_client().get("/x")
+
+
+def test_a_route_whose_schemes_are_all_off_lets_nobody_through(make_app: MakeApp) -> None:
+    app = make_app({"security": {"jwt": {"enabled": False}}}, TESTING=False)
+    ran = []
+
+    @app.get("/x")
+    @require_auth
+    def view() -> str:
+        ran.append(1)
+        return "x"
+
+    assert app.test_client().get("/x").status_code == 500
+    app.testing = True
+    with pytest.raises(SettingsError, match=r"route view: .*switched off"):
+        app.test_client().get("/x", headers={"Authorization": "Bearer x"})
+    assert not ran
+
+
+def test_a_scheme_that_is_switched_off_opens_nothing(app: Flask) -> None:
+    app.add_url_rule("/x", "x", require_auth(schemes=["api_key"])(lambda: "x"))
+    with pytest.raises(SettingsError, match="switched on: bearer"):
+        client_as(app, "ann").get("/x")
+
+
+def test_an_automatic_options_answer_is_open_and_another_is_not(app: Flask) -> None:
+    app.add_url_rule("/x", "x", require_auth(lambda: "x"), methods=["GET"])
+    answer = app.test_client().options("/x")
+    assert answer.status_code == 200
+    assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
+
+
+@pytest.mark.parametrize("name", ["", "a b\x00", 'a"b', "a\\b", "ä", "a\r\nb"])
+def test_a_scope_that_cannot_stand_in_a_header_is_refused_when_written(name: str) -> None:
+    with pytest.raises(ValueError, match="scope-token"):
+        require_auth(scopes=[name])

@@ -1,0 +1,283 @@
+"""The way of a request: one fixed order, whatever else hooks in."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from flask import Blueprint, Flask, abort
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+from flask_m9m import M9M, require_auth
+from flask_m9m.testing import client_as, make_settings
+from tests.conftest import MakeApp
+
+ORIGIN = "https://app.example.com"
+CORS = {"security": {"cors": {"allowed_origins": [ORIGIN], "allow_credentials": True}}}
+PREFLIGHT = {
+    "Origin": ORIGIN,
+    "Access-Control-Request-Method": "GET",
+    "Access-Control-Request-Headers": "authorization",
+}
+LIMIT = {"performance": {"rate_limit": {"enabled": True, "requests_per_minute": 60, "burst": 3}}}
+ONE_A_MINUTE = {
+    "performance": {"rate_limit": {"enabled": True, "requests_per_minute": 1, "burst": 1}}
+}
+
+
+def add_items(app: Flask) -> None:
+    @app.get("/items")
+    @require_auth
+    def items() -> str:
+        return "items"
+
+
+def test_a_preflight_needs_no_token_and_uses_up_no_limit(make_app: MakeApp) -> None:
+    app = make_app({**CORS, **ONE_A_MINUTE})
+    add_items(app)
+    client = app.test_client()
+    for _ in range(5):
+        answer = client.options("/items", headers=PREFLIGHT)
+        assert answer.status_code == 204
+        assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+        assert "RateLimit" not in answer.headers
+    assert client.get("/items").status_code == 401
+    assert client.get("/items").status_code == 429
+    assert client.options("/items", headers=PREFLIGHT).status_code == 204
+
+
+def test_a_preflight_never_runs_the_view_even_where_it_handles_options(make_app: MakeApp) -> None:
+    app, ran = make_app(CORS), []
+
+    @app.route("/items", methods=["GET", "OPTIONS"])
+    @require_auth
+    def items() -> str:
+        ran.append(1)
+        return "items"
+
+    client = app.test_client()
+    assert client.options("/items", headers=PREFLIGHT).status_code == 204
+    assert not ran
+    assert client.options("/items").status_code == 401
+    assert client_as(app, "ann").options("/items").status_code == 200
+    assert ran == [1]
+
+
+def test_a_preflight_to_an_unknown_path_lets_the_browser_read_the_real_404(
+    make_app: MakeApp,
+) -> None:
+    answer = make_app(CORS).test_client().options("/nowhere", headers=PREFLIGHT)
+    assert answer.status_code == 204
+    assert answer.headers["Access-Control-Allow-Methods"].split(", ")[0] == "GET"
+
+
+def test_a_missing_trailing_slash_never_redirects_a_preflight(make_app: MakeApp) -> None:
+    app = make_app(CORS)
+
+    @app.get("/folder/")
+    @require_auth
+    def folder() -> str:
+        return "folder"
+
+    answer = app.test_client().options("/folder", headers=PREFLIGHT)
+    assert answer.status_code == 204
+    assert "POST" not in answer.headers["Access-Control-Allow-Methods"]
+    assert app.test_client().get("/folder").status_code == 308
+
+
+def test_the_methods_of_a_preflight_are_those_of_the_route(make_app: MakeApp) -> None:
+    app = make_app(CORS)
+    add_items(app)
+    app.add_url_rule("/items", "create", lambda: "", methods=["POST"])
+    answer = app.test_client().options("/items", headers=PREFLIGHT)
+    methods = {one.strip() for one in answer.headers["Access-Control-Allow-Methods"].split(",")}
+    assert methods == {"GET", "HEAD", "POST"}
+    refused = app.test_client().options(
+        "/items", headers={**PREFLIGHT, "Access-Control-Request-Method": "DELETE"}
+    )
+    assert refused.status_code == 403
+    assert refused.json is not None
+    assert refused.json["code"] == "CORS_REFUSED"
+    assert not [name for name in refused.headers if name[0].startswith("Access-Control-")]
+
+
+def test_unknown_paths_and_methods_and_failed_logins_count_against_the_address(
+    make_app: MakeApp,
+) -> None:
+    app = make_app(LIMIT)
+    add_items(app)
+    client = app.test_client()
+    statuses = [
+        client.get("/nowhere").status_code,
+        client.post("/items").status_code,
+        client.get("/items", headers={"Authorization": "Bearer x"}).status_code,
+        client.get("/items").status_code,
+    ]
+    assert statuses == [404, 405, 401, 429]
+
+
+@pytest.mark.parametrize("hook", ["url_value_preprocessor", "before_request"])
+@pytest.mark.parametrize("first", [True, False])
+def test_another_extension_that_aborts_neither_stops_preflights_nor_counting(
+    hook: str, first: bool
+) -> None:
+    app = Flask("app")
+    app.testing = True
+    settings = make_settings({**CORS, **LIMIT})
+
+    def abort_early(*_: object) -> None:
+        abort(418)
+
+    if not first:
+        M9M(app, settings=settings)
+    getattr(app, hook)(abort_early)
+    if first:
+        M9M(app, settings=settings)
+    hooks = app.url_value_preprocessors if hook.startswith("url") else app.before_request_funcs
+    hooks[None].insert(0, abort_early)  # type: ignore[arg-type]
+    add_items(app)
+    client = app.test_client()
+    assert client.options("/items", headers=PREFLIGHT).status_code == 204
+    expected = 401 if hook == "before_request" else 418
+    assert [client.get("/items").status_code for _ in range(4)] == [expected] * 3 + [429]
+
+
+def test_extensions_in_any_order_of_registration_get_the_same_answers() -> None:
+    def first(app: Flask) -> None:
+        M9M(app, settings=make_settings({**CORS, **LIMIT}))
+
+    def session_reader(app: Flask) -> None:
+        app.before_request(lambda: None)
+
+    def noisy(app: Flask) -> None:
+        @app.after_request
+        def add(response: Any) -> Any:
+            response.headers["Access-Control-Allow-Origin"] = "https://evil.example"
+            response.headers["Vary"] = "Cookie"
+            return response
+
+    def other(app: Flask) -> None:
+        add_items(app)
+
+    answers = []
+    for order in itertools.permutations([first, session_reader, noisy, other]):
+        app = Flask("app")
+        app.testing = True
+        for register in order:
+            register(app)
+        answer = app.test_client().get("/items", headers={"Origin": ORIGIN})
+        answers.append((answer.status_code, sorted(answer.headers.to_wsgi_list())))
+    assert all(answer == answers[0] for answer in answers)
+    assert answers[0][0] == 401
+
+
+def test_one_m9m_keeps_two_apps_apart() -> None:
+    m9m = M9M()
+    apps = []
+    for origin, limit in ((ORIGIN, 1), ("https://other.example", 60)):
+        app = Flask(f"app-{limit}")
+        app.testing = True
+        settings = make_settings(
+            {
+                "security": {"cors": {"allowed_origins": [origin]}},
+                "performance": {
+                    "rate_limit": {"enabled": True, "requests_per_minute": limit, "burst": limit}
+                },
+            }
+        )
+        m9m.init_app(app, settings=settings)
+        add_items(app)
+        apps.append(app)
+    one, other = (client_as(app, "ann") for app in apps)
+    assert (
+        one.get("/items", headers={"Origin": ORIGIN}).headers["RateLimit"] == '"default";r=0;t=60'
+    )
+    assert one.get("/items").status_code == 429
+    answer = other.get("/items", headers={"Origin": ORIGIN})
+    assert answer.status_code == 200
+    assert "Access-Control-Allow-Origin" not in answer.headers
+    stranger = apps[1].test_client()
+    token = one.environ_base["HTTP_AUTHORIZATION"]
+    assert stranger.get("/items", headers={"Authorization": token}).status_code == 401
+    with apps[0].app_context():
+        first = m9m.settings
+    with apps[1].app_context():
+        assert m9m.settings is not first
+
+
+def test_a_second_m9m_on_one_app_is_refused(app: Flask) -> None:
+    with pytest.raises(RuntimeError, match="already has an M9M"):
+        M9M(app, settings=make_settings())
+
+
+def test_networks_outside_the_allowed_ones_are_refused_before_anything_else(
+    make_app: MakeApp,
+) -> None:
+    app = make_app({**CORS, "server": {"allowed_networks": ["10.0.0.0/8", "2001:db8::/32"]}})
+    add_items(app)
+    client = app.test_client()
+    for address, status in (
+        ("10.1.2.3", 401),
+        ("::ffff:10.1.2.3", 401),
+        ("2001:db8::1", 401),
+        ("11.0.0.1", 403),
+        ("garbage", 403),
+        ("", 403),
+    ):
+        answer = client.get("/items", environ_base={"REMOTE_ADDR": address})
+        assert answer.status_code == status, address
+    refused = client.options("/items", headers=PREFLIGHT, environ_base={"REMOTE_ADDR": "1.1.1.1"})
+    assert refused.json is not None
+    assert refused.json["code"] == "ADDRESS_NOT_ALLOWED"
+
+
+@pytest.mark.parametrize("policy", ["redirect", "refuse"])
+def test_plain_http_is_redirected_or_refused_as_the_settings_say(
+    make_app: MakeApp, policy: str
+) -> None:
+    app = make_app({"server": {"https": policy}})
+    app.add_url_rule("/x", "x", lambda: "x", methods=["GET", "POST"])
+    client = app.test_client()
+    answer = client.get("/x?a=b", base_url="http://api.example.com")
+    if policy == "redirect":
+        assert answer.status_code == 308
+        assert answer.headers["Location"] == "https://api.example.com/x?a=b"
+    else:
+        assert answer.status_code == 403
+    assert client.post("/x").status_code == 403
+    assert client.get("/x", base_url="https://api.example.com").status_code == 200
+
+
+def test_a_mounted_app_is_sealed_once_and_its_own_guard_wins() -> None:
+    outer, inner, plain = Flask("outer"), Flask("inner"), Flask("plain")
+    for app in (outer, inner, plain):
+        app.testing = True
+        app.add_url_rule("/", "index", lambda: "index")
+    M9M(inner, settings=make_settings({"security": {"headers": {"x_frame_options": "SAMEORIGIN"}}}))
+    outer.wsgi_app = DispatcherMiddleware(  # type: ignore[method-assign]
+        outer.wsgi_app, {"/inner": inner, "/plain": plain}
+    )
+    M9M(outer, settings=make_settings())
+    client = outer.test_client()
+    for path, frame in (("/", "DENY"), ("/plain/", "DENY"), ("/inner/", "SAMEORIGIN")):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert answer.headers.getlist("X-Frame-Options") == [frame]
+        assert len(answer.headers.getlist("Content-Security-Policy")) == 1
+
+
+def test_a_nested_blueprint_under_a_protected_one_is_protected(make_app: MakeApp) -> None:
+    app = Flask("app")
+    app.testing = True
+    m9m = M9M(app, settings=make_settings())
+    outer, inner = Blueprint("outer", "outer"), Blueprint("inner", "inner")
+    inner.add_url_rule("/x", "x", lambda: "x")
+    m9m.protect(outer, require_auth(roles="admin"))
+    outer.register_blueprint(inner, url_prefix="/inner")
+    app.register_blueprint(outer, url_prefix="/outer")
+    app.register_blueprint(outer, url_prefix="/again", name="again")
+    for path in ("/outer/inner/x", "/again/inner/x"):
+        assert app.test_client().get(path).status_code == 401
+        assert client_as(app, "ann").get(path).status_code == 403
+        assert client_as(app, "ann", roles=["admin"]).get(path).status_code == 200

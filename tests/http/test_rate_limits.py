@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import http_sfv
+import pytest
+from flask import Flask, request
+
+from flask_m9m import rate_limit, require_auth
+from flask_m9m.testing import Clock, client_as
+from tests.conftest import MakeApp
+
+
+def general(count: int, burst: int, **more: Any) -> dict[str, Any]:
+    limit = {"enabled": True, "requests_per_minute": count, "burst": burst, **more}
+    return {"performance": {"rate_limit": limit}}
+
+
+def add_items(app: Flask) -> None:
+    app.add_url_rule("/x", "x", lambda: "x", methods=["GET", "POST"])
+
+
+def test_a_burst_passes_then_429_says_when_and_then_it_passes(
+    make_app: MakeApp, clock: Clock
+) -> None:
+    app = make_app(general(10, 5))
+    add_items(app)
+    client = app.test_client()
+    answers = [client.get("/x") for _ in range(6)]
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429]
+    assert answers[0].headers["RateLimit"] == '"default";r=4;t=6'
+    assert answers[0].headers["RateLimit-Policy"] == '"default";q=10;w=60'
+    assert "Retry-After" not in answers[0].headers
+    refused = answers[-1]
+    assert refused.headers["RateLimit"] == '"default";r=0;t=6'
+    assert refused.headers["Retry-After"] == "6"
+    assert refused.headers["Cache-Control"] == "no-store"
+    assert refused.headers["X-RateLimit-Limit"] == "10"
+    assert refused.headers["X-RateLimit-Remaining"] == "0"
+    assert refused.headers["X-RateLimit-Reset"] == str(int(clock()) + 30)
+    assert refused.json is not None
+    assert refused.json["code"] == "RATE_LIMITED"
+    clock.advance(5.9)
+    assert client.get("/x").status_code == 429
+    clock.advance(0.1)
+    assert client.get("/x").status_code == 200
+
+
+def test_the_fields_parse_as_structured_fields_and_are_never_negative(
+    make_app: MakeApp, clock: Clock
+) -> None:
+    app = make_app(general(60, 3))
+    app.add_url_rule("/y", "y", rate_limit("5/second;100/hour")(lambda: "y"))
+    client = app.test_client()
+    for number in range(120):
+        answer = client.get("/y")
+        clock.advance((number * 7 % 13) / 10)
+        policies, limits = http_sfv.List(), http_sfv.List()
+        policies.parse(answer.headers["RateLimit-Policy"].encode())
+        limits.parse(answer.headers["RateLimit"].encode())
+        assert [one.value for one in policies] == [one.value for one in limits]
+        for policy, limit in zip(policies, limits, strict=True):
+            assert policy.params["q"] >= 1
+            assert policy.params["w"] >= 1
+            assert limit.params["r"] >= 0
+            assert limit.params["t"] >= 0
+        if answer.status_code == 429:
+            assert int(answer.headers["Retry-After"]) >= limits[-1].params["t"]
+
+
+def test_an_invented_forwarding_header_buys_no_budget(make_app: MakeApp) -> None:
+    app = make_app(general(1, 2))
+    add_items(app)
+    client = app.test_client()
+    statuses = [
+        client.get("/x", headers={"X-Forwarded-For": f"10.0.0.{n}", "Forwarded": f"for=1.1.1.{n}"})
+        for n in range(3)
+    ]
+    assert [answer.status_code for answer in statuses] == [200, 200, 429]
+
+
+def test_behind_a_trusted_proxy_the_real_client_is_limited(make_app: MakeApp) -> None:
+    app = make_app({**general(1, 1), "server": {"trusted_proxies": ["10.0.0.0/8"]}})
+    add_items(app)
+    client = app.test_client()
+
+    def status(forwarded: str, peer: str = "10.0.0.1") -> int:
+        return client.get(
+            "/x", headers={"X-Forwarded-For": forwarded}, environ_base={"REMOTE_ADDR": peer}
+        ).status_code
+
+    assert status("6.6.6.6, 1.2.3.4") == 200
+    assert status("7.7.7.7, 1.2.3.4") == 429
+    assert status("1.2.3.4, 10.0.0.9") == 429
+    assert status("1.2.3.5") == 200
+    assert status("9.9.9.9", peer="11.0.0.1") == 200
+    assert status("9.9.9.8", peer="11.0.0.1") == 429
+
+
+def test_one_ipv6_network_is_one_client_and_mapped_addresses_are_their_own(
+    make_app: MakeApp,
+) -> None:
+    """CVE-2026-30827 of express-rate-limit."""
+    app = make_app(general(1, 1))
+    add_items(app)
+    client = app.test_client()
+
+    def status(address: str) -> int:
+        return client.get("/x", environ_base={"REMOTE_ADDR": address}).status_code
+
+    assert status("2001:db8::1") == 200
+    assert status("2001:db8::ffff:2") == 429
+    assert status("2001:db8:0:1::1") == 200
+    assert status("::ffff:1.2.3.4") == 200
+    assert status("1.2.3.4") == 429
+    assert status("::ffff:5.6.7.8") == 200
+
+
+@pytest.mark.parametrize("path", ["/x", "/x?a=1", "/x/", "/X", "//x"])
+def test_no_variation_of_the_path_buys_a_budget(make_app: MakeApp, path: str) -> None:
+    app = make_app(general(1, 2))
+    add_items(app)
+    client = app.test_client()
+    assert client.get("/x").status_code == 200
+    assert client.head("/x").status_code == 200
+    assert client.get(path).status_code == 429
+    assert client.post("/x", headers={"X-HTTP-Method-Override": "GET"}).status_code == 429
+    assert client.options("/x").status_code == 429
+
+
+def test_a_route_limit_holds_although_the_general_one_is_off(app: Flask) -> None:
+    app.add_url_rule("/login", "login", rate_limit("5/minute", burst=1)(lambda: "x"))
+    app.add_url_rule("/x", "x", lambda: "x")
+    client = app.test_client()
+    assert [client.get("/login").status_code for _ in range(2)] == [200, 429]
+    assert client.get("/x").status_code == 200
+    assert "RateLimit" not in client.get("/x").headers
+
+
+def test_limits_add_up_and_each_has_a_name(make_app: MakeApp, clock: Clock) -> None:
+    app = make_app(general(600, 100))
+    view = rate_limit("2/second")(rate_limit("3/minute", name="slow")(lambda: "x"))
+    app.add_url_rule("/x", "x", view)
+    client = app.test_client()
+    answers = []
+    for _ in range(4):
+        answers.append(client.get("/x"))
+        clock.advance(1)
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert answers[0].headers["RateLimit-Policy"] == (
+        '"default";q=600;w=60, "slow";q=3;w=60, "x-2";q=2;w=1'
+    )
+
+
+def test_each_identity_has_a_budget_and_strangers_share_the_addresss(app: Flask) -> None:
+    @app.get("/x")
+    @require_auth(optional=True)
+    @rate_limit("1/minute", key="identity")
+    def view() -> str:
+        return "x"
+
+    for client in (client_as(app, "ann"), client_as(app, "bob"), app.test_client()):
+        assert [client.get("/x").status_code for _ in range(2)] == [200, 429]
+
+
+def test_the_general_limit_can_be_each_identitys(make_app: MakeApp) -> None:
+    app = make_app(general(1, 1, key="identity"))
+    app.add_url_rule("/x", "x", require_auth(lambda: "x"))
+    ann, bob = client_as(app, "ann"), client_as(app, "bob")
+    assert [ann.get("/x").status_code for _ in range(2)] == [200, 429]
+    assert bob.get("/x").status_code == 200
+    stranger = app.test_client()
+    assert [stranger.get("/x").status_code for _ in range(2)] == [401, 429]
+    assert bob.get("/x").status_code == 429
+
+
+def test_callables_choose_limit_key_cost_and_exemption(app: Flask) -> None:
+    @app.get("/x")
+    @rate_limit(
+        lambda: request.args["limit"],
+        key=lambda: request.args.get("tenant", ""),
+        cost=lambda: int(request.args.get("cost", 1)),
+        exempt_when=lambda: "free" in request.args,
+    )
+    def view() -> str:
+        return "x"
+
+    client = app.test_client()
+    assert client.get("/x?limit=3/minute&cost=3").status_code == 200
+    assert client.get("/x?limit=3/minute").status_code == 429
+    assert client.get("/x?limit=3/minute&free").status_code == 200
+    assert client.get("/x?limit=3/minute&tenant=b").status_code == 200
+    assert client.get("/x?limit=4/minute").status_code == 200
+    for cost in (0, -5, 100):
+        assert client.get(f"/x?limit=3/minute&tenant=c&cost={cost}").status_code == 429
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"limits": "many"}, {"limits": "5/minute", "cost": 6}, {"limits": "5/minute", "cost": 0}],
+)
+def test_a_limit_that_cannot_be_is_refused_when_it_is_written(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        rate_limit(**arguments)
+
+
+def test_methods_choose_what_counts(app: Flask) -> None:
+    view = rate_limit("1/minute", methods=["POST"])(lambda: "x")
+    app.add_url_rule("/x", "x", view, methods=["GET", "POST"])
+    client = app.test_client()
+    assert [client.post("/x").status_code for _ in range(2)] == [200, 429]
+    assert [client.get("/x").status_code for _ in range(3)] == [200] * 3
+
+
+def test_routes_whose_limits_have_one_name_share_the_budget(app: Flask) -> None:
+    shared = rate_limit("1/minute", name="shared")
+    for path in ("a", "b"):
+        app.add_url_rule(f"/{path}", path, shared(lambda: "x"))
+    assert app.test_client().get("/a").status_code == 200
+    assert app.test_client().get("/b").status_code == 429
+
+
+def test_a_clock_that_steps_back_shuts_nobody_out(make_app: MakeApp, clock: Clock) -> None:
+    app = make_app(general(60, 5))
+    add_items(app)
+    client = app.test_client()
+    for _ in range(6):
+        client.get("/x")
+    clock.advance(-3600)
+    assert client.get("/x").status_code == 200
+
+
+def test_threads_together_get_no_more_than_the_burst(make_app: MakeApp) -> None:
+    app = make_app(general(1, 40))
+    add_items(app)
+    barrier = threading.Barrier(16)
+
+    def hit(_: int) -> list[int]:
+        client = app.test_client()
+        barrier.wait()
+        return [client.get("/x").status_code for _ in range(10)]
+
+    with ThreadPoolExecutor(16) as pool:
+        statuses = [status for part in pool.map(hit, range(16)) for status in part]
+    assert statuses.count(200) == 40
+    assert statuses.count(429) == 120
+
+
+def test_legacy_fields_can_be_left_out(make_app: MakeApp) -> None:
+    app = make_app(general(60, 5, legacy_headers=False))
+    add_items(app)
+    headers = app.test_client().get("/x").headers
+    assert "RateLimit" in headers
+    assert "X-RateLimit-Limit" not in headers
+
+
+def test_until_the_shared_store_exists_memory_is_used_and_that_is_said_once(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(general(60, 5))
+    add_items(app)
+    for _ in range(3):
+        app.test_client().get("/x")
+    said = [one for one in caplog.messages if "performance.rate_limit.storage" in one]
+    assert len(said) == 1
