@@ -34,6 +34,7 @@ from flask_m9m import M9M, require_auth
 ORIGIN = "https://app.example.com"
 PEERS = ("Flask-JWT-Extended", "Flask-CORS", "Flask-Limiter", "Flask-Talisman")
 PLENTY = 900_000_000
+START = time.time()
 Environ = dict[str, Any]
 
 
@@ -43,7 +44,7 @@ def bare(routes: int = 1) -> Flask:
     return app
 
 
-def peers(secret: str, per_minute: int) -> Flask:
+def peers(secret: str, limit: str) -> Flask:
     app = Flask("peers")
     app.config.update(JWT_SECRET_KEY=secret)
     JWTManager(app)
@@ -51,7 +52,7 @@ def peers(secret: str, per_minute: int) -> Flask:
     Limiter(
         get_remote_address,
         app=app,
-        default_limits=[f"{per_minute} per minute"],
+        default_limits=[limit],
         storage_uri="memory://",
         headers_enabled=True,
     )
@@ -60,11 +61,19 @@ def peers(secret: str, per_minute: int) -> Flask:
     return app
 
 
-def m9m(secret: str, per_minute: int, *, routes: int = 1, origins: int = 1) -> tuple[Flask, M9M]:
+def m9m(
+    secret: str,
+    per_minute: int,
+    *,
+    routes: int = 1,
+    origins: int = 1,
+    clock: Callable[[], float] | None = None,
+) -> tuple[Flask, M9M]:
     app = Flask("m9m")
     others = [f"https://app-{number}.example.net" for number in range(origins - 1)]
     extension = M9M(
         app,
+        clock=clock,
         settings={
             "security": {
                 "jwt": {"secret": secret},
@@ -95,7 +104,13 @@ def add_views(app: Flask, count: int, protect: Callable[[Any], Any]) -> None:
 
 def request(method: str = "GET", **headers: str) -> Environ:
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    return EnvironBuilder("/items", method=method, headers={"Origin": ORIGIN, **sent}).get_environ()
+    builder = EnvironBuilder(
+        "/items",
+        method=method,
+        headers={"Origin": ORIGIN, **sent},
+        environ_base={"REMOTE_ADDR": "127.0.0.1"},
+    )
+    return builder.get_environ()
 
 
 def preflight() -> Environ:
@@ -108,6 +123,11 @@ def preflight() -> Environ:
 
 def with_token(token: str) -> Environ:
     return request(Authorization=f"Bearer {token}")
+
+
+def slow_clock() -> float:
+    """A clock on which a limit of one a minute stays used up for the whole run."""
+    return START + (time.time() - START) / 10_000
 
 
 class Case:
@@ -149,14 +169,14 @@ def measure(cases: dict[Any, Case], rounds: int, requests: int) -> None:
 
 def side_by_side(rounds: int, requests: int) -> dict[tuple[str, str], Case]:
     secret = secrets.token_urlsafe(48)
-    bare_app, peer_app = bare(), peers(secret, PLENTY)
+    bare_app, peer_app = bare(), peers(secret, f"{PLENTY} per minute")
     m9m_app, extension = m9m(secret, PLENTY)
     spent = rounds * requests + requests
     with m9m_app.app_context():
         ours = [extension.tokens.issue(f"user-{number}") for number in range(spent)]
     with peer_app.app_context():
         theirs = [create_access_token(f"user-{number}") for number in range(spent)]
-    limited_peer, (limited_m9m, _) = peers(secret, 1), m9m(secret, 1)
+    limited_peer, (limited_m9m, _) = peers(secret, "1 per day"), m9m(secret, 1, clock=slow_clock)
     plain = [request()]
     cases = {
         ("bare", "a known token"): Case(bare_app, plain, 200),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from flask import current_app, has_request_context, request
+from flask import Request, current_app, has_request_context, request
 from werkzeug.local import LocalProxy
 
 from .exchange import IDENTITY, NOT_LOADED, Exchange
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from .state import AppState
 
 EXTENSION = "m9m"
+
+current_request: Callable[[], Request] = request._get_current_object  # type: ignore[attr-defined]
+"""Return the current request itself; an attribute of the proxy costs a microsecond each time."""
 
 
 def current_state(asking: str) -> AppState:

@@ -104,6 +104,9 @@ class CORSPolicy:
         if allow_credentials:
             self._listed_fields = ((ALLOW_CREDENTIALS, "true"), *expose)
         self._any_fields: Fields = ((ALLOW_ORIGIN, "*"), *expose)
+        self._ready = {
+            origin: ((ALLOW_ORIGIN, origin), *self._listed_fields) for origin in self._exact
+        }
 
     def _any_text(self) -> tuple[str, ...]:
         return (self._any.text,) if self._any is not None else ()
@@ -131,6 +134,8 @@ class CORSPolicy:
         """Return the CORS fields of an answer to a request from this origin (§3.3.3)."""
         if origin is None:
             return () if self._any is None else self._any_fields
+        if (ready := self._ready.get(origin)) is not None:
+            return ready
         rule = self.rule_for(origin)
         return () if rule is None else self._fields(origin, rule)
 

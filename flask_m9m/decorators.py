@@ -18,7 +18,8 @@ from types import FrameType, FunctionType, MethodType
 from typing import Any, TypeVar, cast, overload
 from weakref import WeakKeyDictionary
 
-from .context import current_exchange
+from .context import current_exchange, current_request
+from .exchange import EXCHANGE, Exchange
 from .identity import names
 from .marks import (
     CacheableMark,
@@ -121,17 +122,25 @@ def _guard(view: Callable[..., Any], mark: Mark, on_class: bool = False) -> Call
 
         @functools.wraps(view)
         async def guarded_coroutine(*args: Any, **kwargs: Any) -> Any:
-            _enforce(mark, name, on_class)
+            if not _enforced(mark):
+                _enforce(mark, name, on_class)
             return await view(*args, **kwargs)
 
         return guarded_coroutine
 
     @functools.wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        _enforce(mark, name, on_class)
+        if not _enforced(mark):
+            _enforce(mark, name, on_class)
         return view(*args, **kwargs)
 
     return guarded
+
+
+def _enforced(mark: Mark) -> bool:
+    """Tell whether the request's own policy held it to a mark already, as it nearly always did."""
+    exchange: Exchange | None = current_request().environ.get(EXCHANGE)
+    return exchange is not None and mark in exchange.enforced
 
 
 def _enforce(mark: Mark, view: str, on_class: bool) -> None:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from http import HTTPStatus
 from types import MappingProxyType
 
@@ -58,33 +59,34 @@ class M9MError(Exception):
     headers: Sequence[tuple[str, str]] = ()
     members: Mapping[str, object] = MappingProxyType({})
 
-    def render(self, error_format: ErrorFormat) -> Response:
-        """Build the answer, keep it as `response`, and return it."""
-        status = HTTPStatus(self.code)
+    def render(
+        self, error_format: ErrorFormat, response_class: type[Response] = Response
+    ) -> Response:
+        """Build the answer, keep it as `response`, and return it; `headers` are not on it yet."""
         if error_format is ErrorFormat.PROBLEM:
-            body: dict[str, object] = {
-                **self.members,
-                "type": self.problem_type,
-                "title": status.phrase,
-                "status": status.value,
-                "detail": self.description,
-                "code": self.error_code,
-            }
+            body = _problem(self.code, self.error_code, self.description, self.problem_type)
+            if self.members:
+                body = json.dumps({**self.members, **json.loads(body)}).encode()
             mimetype = PROBLEM_JSON
         else:
-            body = {
-                "error": status.phrase,
-                "code": self.error_code,
-                "message": self.description,
-            }
+            body = _m9m(self.code, self.error_code, self.description)
             mimetype = "application/json"
-        response = self.response = Response(
-            json.dumps(body) + "\n",
-            status.value,
-            [*self.headers, ("Vary", "Accept")],
-            mimetype=mimetype,
-        )
+        response = self.response = response_class(body, self.code, mimetype=mimetype)
         return response
+
+
+@lru_cache(256)
+def _m9m(status: int, code: str, message: str | None) -> bytes:
+    return json.dumps(
+        {"error": HTTPStatus(status).phrase, "code": code, "message": message}
+    ).encode()
+
+
+@lru_cache(256)
+def _problem(status: int, code: str, detail: str | None, problem_type: str) -> bytes:
+    title = HTTPStatus(status).phrase
+    members = {"type": problem_type, "title": title, "status": status, "detail": detail}
+    return json.dumps({**members, "code": code}).encode()
 
 
 class InvalidRequest(exceptions.BadRequest, M9MError):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from .guard import Guard
 
+EXCHANGE = "m9m.exchange"
 IDENTITY = "m9m.identity"
 CLIENT_ADDRESS = "m9m.client_address"
 
@@ -57,3 +58,4 @@ class Exchange:
         self.environ = environ
         self.client = client
         environ[CLIENT_ADDRESS] = client.address
+        environ[IDENTITY] = None

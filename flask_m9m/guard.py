@@ -56,6 +56,7 @@ class Guard:
 
     Args:
         settings: the app's.
+        response_class: what answers are made of.
         clock: seconds since the epoch.
         limit_clock: seconds of a clock that never steps back.
     """
@@ -64,12 +65,15 @@ class Guard:
         self,
         settings: Settings,
         *,
+        response_class: type[Response] = Response,
         clock: Callable[[], float] = time.time,
         limit_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         server, security = settings.server, settings.security
         self.settings = settings
         self.clock = clock
+        self._response_class = response_class
+        self._https = server.https
         self.tokens = Tokens(security.jwt, clock)
         self.resolver = AddressResolver(
             server.trusted_proxies,
@@ -128,7 +132,7 @@ class Guard:
         client = exchange.client
         if self._networks is not None and not self._networks.contains(client.address):
             self.refuse(exchange, AddressNotAllowed())
-        if self.settings.server.https != "off" and not client.secure:
+        if self._https != "off" and not client.secure:
             self._insist_on_https(exchange)
         environ = exchange.environ
         if environ["REQUEST_METHOD"] == "OPTIONS" and is_preflight(environ):
@@ -137,7 +141,7 @@ class Guard:
             self._take(exchange, self._address_limit, client.key)
 
     def _insist_on_https(self, exchange: Exchange) -> NoReturn:
-        redirect = self.settings.server.https == "redirect"
+        redirect = self._https == "redirect"
         if not redirect or exchange.environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             self.refuse(exchange, HTTPSRequired())
         host = exchange.client.host
@@ -145,7 +149,7 @@ class Guard:
         location = "https" + url.removeprefix(exchange.environ["wsgi.url_scheme"])
         if host is not None:
             location = f"https://{host}/" + location.split("/", 3)[3]
-        raise Answered(Response(status=308, headers={"Location": location}))
+        raise Answered(self._response_class(status=308, headers={"Location": location}))
 
     def _answer_preflight(self, exchange: Exchange, find_route: FindRoute) -> None:
         environ = exchange.environ
@@ -164,7 +168,7 @@ class Guard:
             )
         except CORSRefused as refusal:
             self.refuse(exchange, refusal)
-        answer = Response(status=204)
+        answer = self._response_class(status=204)
         del answer.headers["Content-Type"]
         raise Answered(answer)
 
@@ -190,7 +194,7 @@ class Guard:
             error = requirement.unmet_by(identity)
             if error is not None:
                 self.refuse(exchange, error)
-        exchange.enforced |= policy.marks
+        exchange.enforced = exchange.enforced | policy.marks if exchange.enforced else policy.marks
 
     def enforce(self, exchange: Exchange, mark: Mark, view: str) -> None:
         """Hold a request to one mark, where the way to the view led past its route's policy."""
@@ -202,11 +206,11 @@ class Guard:
         known = exchange.identity
         if known is not None and any(one.scheme == known.scheme for one in policy.authenticators):
             return known
-        presented = [
-            (authenticator, credential)
-            for authenticator in policy.authenticators
-            if (credential := authenticator.find(environ)) is not None
-        ]
+        presented = []
+        for authenticator in policy.authenticators:
+            credential = authenticator.find(environ)
+            if credential is not None:
+                presented.append((authenticator, credential))
         if not presented:
             if "HTTP_AUTHORIZATION" in environ:
                 self.refuse(exchange, InvalidCredentials(), policy.authenticators)
@@ -260,7 +264,6 @@ class Guard:
         authenticators: Sequence[Authenticator] | None = None,
     ) -> NoReturn:
         """End a request with an error, rendered and with its challenges."""
-        exchange.refusal = error
         self.render(exchange, error, authenticators)
         raise error from None
 
@@ -271,6 +274,7 @@ class Guard:
         authenticators: Sequence[Authenticator] | None = None,
     ) -> Response:
         """Give an error its challenges and its body, in the format that the client reads."""
+        exchange.refusal = error
         asked = authenticators or self.authenticators
         if isinstance(error, AccessDenied):
             scheme = exchange.identity.scheme if exchange.identity is not None else None
@@ -278,4 +282,5 @@ class Guard:
         if error.code == 401 or isinstance(error, AccessDenied):
             error.headers = [*error.headers, *challenges(asked, self._realm, error)]
         accept = exchange.environ.get("HTTP_ACCEPT", "")
-        return error.render(ErrorFormat.negotiate(self._error_format, accept))
+        error_format = ErrorFormat.negotiate(self._error_format, accept)
+        return error.render(error_format, self._response_class)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 CONTENT_SECURITY_POLICY = "Content-Security-Policy"
 STRICT_TRANSPORT_SECURITY = "Strict-Transport-Security"
@@ -74,10 +74,10 @@ def _nonce_template(policy: str) -> str:
     return "; ".join(f"{name} {sources}".strip() for name, sources in directives.items())
 
 
-def merge_vary(values: Sequence[str], fields: Sequence[str]) -> str:
-    """Return a `Vary` field of what an answer has already and what is added (RFC 9110 §12.5.5)."""
+def merge_vary(values: Iterable[str]) -> str:
+    """Return one `Vary` field of several, each name once (RFC 9110 §12.5.5)."""
     merged: dict[str, str] = {}
-    for name in (*",".join(values).split(","), *fields):
+    for name in ",".join(values).split(","):
         if name := name.strip(" \t"):
             merged.setdefault(name.lower(), name)
     return "*" if "*" in merged else ", ".join(merged.values())

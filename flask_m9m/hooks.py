@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Response, after_this_request
 from werkzeug.datastructures import Headers
 
+from .context import current_request
 from .errors import M9MError
-from .exchange import Exchange
+from .exchange import EXCHANGE, Exchange
 
 if TYPE_CHECKING:
     from .state import AppState
@@ -21,23 +23,24 @@ class Hooks:
     Args:
         app: the app.
         state: the app's.
+
+    Attributes:
+        checked: whether their places were looked at once the app was complete.
     """
 
     def __init__(self, app: Flask, state: AppState) -> None:
         self._app = app
         self._state = state
         self._lock = threading.Lock()
-        self._checked = False
+        self.checked = False
         app.register_error_handler(M9MError, self._answer)
-        app.after_request_funcs.setdefault(None, []).append(self._seal)
         self._go_first()
 
     def ensure_first(self) -> None:
         """Before the first request: go ahead of whatever registered since."""
-        if not self._checked:
-            with self._lock:
-                self._go_first()
-                self._checked = True
+        with self._lock:
+            self._go_first()
+            self.checked = True
 
     def _go_first(self) -> None:
         for hooks, own in (
@@ -50,16 +53,17 @@ class Hooks:
 
     def _receive(self, endpoint: str | None, values: dict[str, Any] | None) -> None:
         """Take steps 1 to 4, before any other hook can end the request."""
-        current: Request = request._get_current_object()  # type: ignore[attr-defined]
+        current = current_request()
         exchange = self._state.exchange(current.environ)
+        if not exchange.sealed_later:
+            # Somebody replaced `app.wsgi_app`, and `SealedApp` with it.
+            after_this_request(self._seal)
         routes = self._state.routes
-        exchange.owner.receive(
-            exchange, routes.policy(current), lambda method: routes.find(current, method)
-        )
+        exchange.owner.receive(exchange, routes.policy(current), partial(routes.find, current))
 
     def _authorize(self) -> None:
         """Take steps 5 to 7."""
-        exchange = self._exchange()
+        exchange: Exchange = current_request().environ[EXCHANGE]
         assert exchange.policy is not None  # noqa: S101  # _receive ran before
         exchange.owner.authorize(exchange, exchange.policy)
 
@@ -69,12 +73,10 @@ class Hooks:
         return error.response or exchange.owner.render(exchange, error)
 
     def _seal(self, response: Response) -> Response:
-        """Seal an answer that will not pass `SealedApp`, because the app replaced it."""
         exchange = self._exchange()
-        if not exchange.sealed_later:
-            fields = response.headers.to_wsgi_list()
-            response.headers = Headers(exchange.owner.seal(exchange, response.status, fields))
+        fields = response.headers.to_wsgi_list()
+        response.headers = Headers(exchange.owner.seal(exchange, response.status, fields))
         return response
 
     def _exchange(self) -> Exchange:
-        return self._state.exchange(request.environ)
+        return self._state.exchange(current_request().environ)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from .auth import Authenticator
-from .cors import CORSPolicy
+from .cors import RESPONSE_FIELDS, CORSPolicy
 from .errors import Problem, SettingsError
 from .headers import SecurityHeaders
 from .marks import (
@@ -25,6 +25,12 @@ from .marks import (
 )
 from .ratelimit import RateLimit, limit_name, parse_limits
 from .settings import CORSSettings, HeadersSettings, Settings
+
+_CONTESTED = RESPONSE_FIELDS.union(
+    ("vary", "cache-control", "expires", "www-authenticate", "retry-after"),
+    ("ratelimit", "ratelimit-policy"),
+    ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"),
+)
 
 T = TypeVar("T")
 S = TypeVar("S", bound=BaseModel)
@@ -112,9 +118,14 @@ class RoutePolicy:
         return self.decided_by == "settings"
 
     @cached_property
-    def vary_value(self) -> str:
-        """The `Vary` field of an answer that sets none itself."""
-        return ", ".join(self.vary)
+    def vary_fields(self) -> tuple[tuple[str, str], ...]:
+        """The `Vary` of an answer that sets none itself, if it varies at all."""
+        return (("Vary", ", ".join(self.vary)),) if self.vary else ()
+
+    @cached_property
+    def contested(self) -> frozenset[str]:
+        """The fields, in lower case, that an answer of its own accord may have as well."""
+        return _CONTESTED.union(self.headers.names if self.headers is not None else ())
 
 
 class PolicyCompiler:

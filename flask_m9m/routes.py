@@ -82,7 +82,14 @@ class Routes:
 
     def policy(self, request: Request) -> RoutePolicy:
         """Return what holds for a request; for one that no route answers, what holds for all."""
-        return self._policy_of(request.url_rule, request.method)
+        rule = request.url_rule
+        if rule is None:
+            return self._unrouted
+        if self._revision == self._declarations.revision and request.method != "OPTIONS":
+            policy = self._compiled.get((rule.endpoint, request.method))
+            if policy is not None:
+                return policy
+        return self._policy_of(rule, request.method)
 
     def find(self, request: Request, method: str) -> tuple[RoutePolicy, Collection[str] | None]:
         """Return what holds at a request's path for another method, and the path's methods.

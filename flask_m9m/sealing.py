@@ -12,6 +12,9 @@ from .ratelimit import Hit
 
 Headers = list[tuple[str, str]]
 
+_NO_STORE = ("Cache-Control", "no-store")
+_NEVER_STORED = frozenset(("401", "403", "429"))
+
 
 class Seal:
     """Puts on an answer's head what belongs there.
@@ -53,32 +56,53 @@ class Seal:
             fields: the answer's own.
         """
         policy = exchange.policy or self._unrouted
-        present = {name.lower() for name, _ in fields}
-        sealed = list(fields)
-        _seal_cors(exchange, policy, present, sealed)
-        if policy.headers is not None:
-            security: Sequence[tuple[str, str]]
-            security = policy.headers.secure if exchange.client.secure else policy.headers.plain
-            if exchange.nonce is not None:
-                security = policy.headers.with_nonce(security, exchange.nonce)
-            if present.isdisjoint(policy.headers.names):
-                sealed += security
+        never_stored = exchange.refusal is not None or status[:3] in _NEVER_STORED
+        ours = self._ours(exchange, policy, status)
+        if never_stored or (exchange.identity is not None and not policy.cacheable):
+            ours.append(_NO_STORE)
+        if policy.contested.isdisjoint([name.lower() for name, _ in fields]):
+            return [*fields, *ours]
+        return _merge(fields, ours, policy.cors is not None, never_stored)
+
+    def _ours(self, exchange: Exchange, policy: RoutePolicy, status: str) -> Headers:
+        """Return what an answer gets that has none of it yet, but for its caching."""
+        ours: Headers = []
+        if policy.cors is not None:
+            preflight = exchange.cors_headers
+            if preflight is None:
+                ours += policy.cors.response_headers(exchange.environ.get("HTTP_ORIGIN"))
             else:
-                sealed += [field for field in security if field[0].lower() not in present]
-        if exchange.hits and "ratelimit" not in present:
-            sealed += self._limit_fields(exchange.hits)
-        if exchange.refusal is not None or status.startswith("401"):
-            self._restore(exchange, status, present, sealed)
-        self._seal_caching(exchange, policy, status, present, sealed)
-        return sealed
+                ours += preflight
+        headers = policy.headers
+        if headers is not None:
+            security = headers.secure if exchange.client.secure else headers.plain
+            nonce = exchange.nonce
+            ours += security if nonce is None else headers.with_nonce(security, nonce)
+        if exchange.hits:
+            ours += self._limit_fields(exchange.hits)
+        refusal = exchange.refusal
+        if refusal is not None and status.startswith(str(refusal.code)):
+            ours += refusal.headers
+        elif status.startswith("401"):
+            ours += self._challenges
+        expected = exchange.identity is None or policy.authenticators
+        if expected and refusal is None and exchange.cors_headers is None:
+            ours += policy.vary_fields
+        elif vary := self._vary(exchange, policy):
+            ours.append(("Vary", merge_vary(vary)))
+        return ours
 
     def _limit_fields(self, hits: Sequence[Hit]) -> Headers:
-        fields = [
-            ("RateLimit-Policy", ", ".join([hit.limit.policy_item for hit in hits])),
-            ("RateLimit", ", ".join([hit.item for hit in hits])),
-        ]
+        if len(hits) == 1:
+            tightest = hits[0]
+            fields = [tightest.limit.policy_field, ("RateLimit", tightest.item)]
+        else:
+            tightest = min(hits, key=_tightness)
+            fields = [
+                ("RateLimit-Policy", ", ".join([hit.limit.policy_item for hit in hits])),
+                ("RateLimit", ", ".join([hit.item for hit in hits])),
+            ]
         if self._legacy_limit_fields:
-            tightest = min(hits, key=_tightness) if len(hits) > 1 else hits[0]
             fields += [
                 ("X-RateLimit-Limit", str(tightest.limit.count)),
                 ("X-RateLimit-Remaining", str(tightest.remaining)),
@@ -86,65 +110,43 @@ class Seal:
             ]
         return fields
 
-    def _restore(self, exchange: Exchange, status: str, present: set[str], sealed: Headers) -> None:
-        """Put back what an error handler dropped from a refusal; challenge every 401."""
-        refusal = exchange.refusal
-        if refusal is not None and status.startswith(str(refusal.code)):
-            sealed += [field for field in refusal.headers if field[0].lower() not in present]
-        elif status.startswith("401") and "www-authenticate" not in present:
-            sealed += self._challenges
-
-    def _seal_caching(
-        self,
-        exchange: Exchange,
-        policy: RoutePolicy,
-        status: str,
-        present: set[str],
-        sealed: Headers,
-    ) -> None:
-        vary: Sequence[str] = policy.vary
-        if exchange.identity is not None and not policy.authenticators:
-            vary = (*vary, *self._credential_fields)
+    def _vary(self, exchange: Exchange, policy: RoutePolicy) -> list[str]:
+        """Return the request fields on which this answer depends."""
+        vary = list(policy.vary)
+        if exchange.identity is not None:
+            vary += self._credential_fields
         if exchange.cors_headers is not None:
-            vary = (*vary, *PREFLIGHT_VARY)
-        if vary:
-            if "vary" in present:
-                _replace(sealed, "Vary", merge_vary(_values(sealed, "vary"), vary))
-            else:
-                sealed.append(("Vary", ", ".join(vary)))
-        if status[:3] in ("401", "403", "429") or exchange.refusal is not None:
-            _replace(sealed, "Cache-Control", "no-store")
-        elif exchange.identity is not None and not policy.cacheable:
-            own = _values(sealed, "cache-control") if "cache-control" in present else []
-            if "expires" in present and not own:
-                own = ["private"]
-            caching = private_cache_control(", ".join(own) or None)
-            if own:
-                _replace(sealed, "Cache-Control", caching)
-            else:
-                sealed.append(("Cache-Control", caching))
+            vary += PREFLIGHT_VARY
+        if exchange.refusal is not None:
+            vary.append("Accept")
+        return vary
 
 
-def _seal_cors(exchange: Exchange, policy: RoutePolicy, present: set[str], sealed: Headers) -> None:
-    if policy.cors is None:
-        return
-    if not present.isdisjoint(RESPONSE_FIELDS):
-        sealed[:] = [field for field in sealed if field[0].lower() not in RESPONSE_FIELDS]
-    if exchange.cors_headers is None:
-        sealed += policy.cors.response_headers(exchange.environ.get("HTTP_ORIGIN"))
-    else:
-        sealed += exchange.cors_headers
+def _merge(
+    fields: Sequence[tuple[str, str]], ours: Headers, cors: bool, never_stored: bool
+) -> Headers:
+    """Return an answer's own fields and ours where some of them meet."""
+    replaced = {"vary", "cache-control"}.intersection(name.lower() for name, _ in ours)
+    if cors:
+        replaced |= RESPONSE_FIELDS
+    merged = [field for field in fields if field[0].lower() not in replaced]
+    present = {name.lower() for name, _ in merged}
+    for name, value in ours:
+        lower = name.lower()
+        if lower in present:
+            continue
+        if lower == "vary":
+            value = merge_vary([*_values(fields, lower), value])
+        elif lower == "cache-control" and not never_stored:
+            own = ", ".join(_values(fields, lower))
+            value = private_cache_control(own or ("private" if "expires" in present else None))
+        merged.append((name, value))
+    return merged
 
 
 def _tightness(hit: Hit) -> tuple[bool, int]:
     return hit.admitted, hit.remaining
 
 
-def _values(fields: Headers, name: str) -> list[str]:
+def _values(fields: Sequence[tuple[str, str]], name: str) -> list[str]:
     return [value for field, value in fields if field.lower() == name]
-
-
-def _replace(fields: Headers, name: str, value: str) -> None:
-    lower = name.lower()
-    fields[:] = [field for field in fields if field[0].lower() != lower]
-    fields.append((name, value))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .dev_secret import dev_secret
 from .errors import SettingsError
-from .exchange import Exchange
+from .exchange import EXCHANGE, Exchange
 from .guard import Guard
 from .routes import Declarations, Routes
 from .settings import Loaded, Settings, check_secret_key
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from flask import Flask
 
 logger = logging.getLogger("flask_m9m")
-
-EXTENSION = "m9m"
-_EXCHANGE = "m9m.exchange"
 
 
 class AppState:
@@ -64,10 +61,15 @@ class AppState:
 
     def exchange(self, environ: WSGIEnvironment) -> Exchange:
         """Return the exchange of a request, beginning it where nothing has yet."""
+        exchange: Exchange | None = environ.get(EXCHANGE)
+        if exchange is None or exchange.owner is not self._guard:
+            exchange = self.begin(environ)
+        return exchange
+
+    def begin(self, environ: WSGIEnvironment) -> Exchange:
+        """Begin the exchange of a request, whatever went on with this environ before."""
         guard = self._guard or self._assemble()
-        exchange: Exchange | None = environ.get(_EXCHANGE)
-        if exchange is None or exchange.owner is not guard:
-            exchange = environ[_EXCHANGE] = guard.begin(environ)
+        exchange = environ[EXCHANGE] = guard.begin(environ)
         return exchange
 
     def _assemble(self) -> Guard:
@@ -79,6 +81,7 @@ class AppState:
                 settings = self._with_secret(self.loaded.settings)
                 guard = Guard(
                     settings,
+                    response_class=self.app.response_class,
                     clock=self._clock or time.time,
                     limit_clock=self._clock or time.monotonic,
                 )

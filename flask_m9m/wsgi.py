@@ -46,12 +46,13 @@ class SealedApp:
         self._hooks = hooks
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        self._hooks.ensure_first()
-        exchange = self._state.exchange(environ)
+        if not self._hooks.checked:
+            self._hooks.ensure_first()
+        exchange = self._state.begin(environ)
         exchange.sealed_later = True
+        environ.pop(_SEALED, None)
         seal = exchange.owner.seal
         restored: list[Iterable[bytes]] = []
-
         started = False
 
         def start_sealed(status: str, headers: Headers, exc_info: Any = None) -> Any:

@@ -35,10 +35,6 @@ class Hit(NamedTuple):
         return f'"{self.limit.name}";r={self.remaining};t={self.next_token}'
 
 
-def _whole_seconds(microseconds: int) -> int:
-    return -(-microseconds // MICROSECONDS)
-
-
 def take(limit: RateLimit, tat: int, now: int, cost: int = 1) -> tuple[int, Hit]:
     """Take `cost` tokens from the bucket with this theoretical arrival time.
 
@@ -55,10 +51,16 @@ def take(limit: RateLimit, tat: int, now: int, cost: int = 1) -> tuple[int, Hit]
     new_tat = tat + cost * limit.interval
     surplus = now + limit.tolerance - new_tat
     if surplus < 0:
+        # -(-x // y) is x / y, rounded up.
         remaining = (now + limit.tolerance - tat) // limit.interval
-        hit = Hit(limit, False, remaining, _whole_seconds(-surplus), _whole_seconds(tat - now))
-        return tat, hit
+        return tat, Hit(
+            limit, False, remaining, -(surplus // MICROSECONDS), -((now - tat) // MICROSECONDS)
+        )
     remaining, towards_next = divmod(surplus, limit.interval)
-    until_next = limit.interval - towards_next
-    hit = Hit(limit, True, remaining, _whole_seconds(until_next), _whole_seconds(new_tat - now))
-    return new_tat, hit
+    return new_tat, Hit(
+        limit,
+        True,
+        remaining,
+        -((towards_next - limit.interval) // MICROSECONDS),
+        -((now - new_tat) // MICROSECONDS),
+    )

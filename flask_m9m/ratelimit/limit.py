@@ -41,6 +41,7 @@ class RateLimit:
         tolerance: microseconds in which an empty bucket is full again.
         key: tells this limit's clients from those of every other limit in a store.
         policy_item: its item in the `RateLimit-Policy` field.
+        policy_field: that field, where no other limit is in it.
     """
 
     count: int
@@ -51,6 +52,7 @@ class RateLimit:
     tolerance: int = field(init=False)
     key: str = field(init=False, repr=False)
     policy_item: str = field(init=False, repr=False)
+    policy_field: tuple[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if min(self.count, self.period, self.burst) < 1:
@@ -60,11 +62,13 @@ class RateLimit:
                 f"{self.name!a} cannot name a rate limit: use 1 to 64 letters, digits and ._:/-"
             )
         interval = -(-self.period * MICROSECONDS // self.count)
+        policy_item = f'"{self.name}";q={self.count};w={self.period}'
         for name, value in (
             ("interval", interval),
             ("tolerance", interval * self.burst),
             ("key", f"{self.name}|{self.count}/{self.period}|{self.burst}"),
-            ("policy_item", f'"{self.name}";q={self.count};w={self.period}'),
+            ("policy_item", policy_item),
+            ("policy_field", ("RateLimit-Policy", policy_item)),
         ):
             object.__setattr__(self, name, value)
 

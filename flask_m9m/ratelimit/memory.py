@@ -37,7 +37,13 @@ class MemoryStore:
         """Take `cost` tokens, 1 to `limit.burst`, from this client's bucket."""
         now = int(self._clock() * MICROSECONDS)
         with self._lock:
-            bucket = self._bucket(limit, client)
+            table = self._tables.get(limit.key)
+            if table is None:
+                table = self._tables[limit.key] = [None] * self._bucket_count
+            index = hash(client) % self._bucket_count
+            bucket = table[index]
+            if bucket is None:
+                bucket = table[index] = {}
             tat = bucket.get(client)
             if tat is None:
                 blocking = self._make_room(bucket, limit, now)
@@ -46,16 +52,6 @@ class MemoryStore:
                 tat = now
             bucket[client], hit = take(limit, tat, now, cost)
         return hit
-
-    def _bucket(self, limit: RateLimit, client: str) -> dict[str, int]:
-        table = self._tables.get(limit.key)
-        if table is None:
-            table = self._tables[limit.key] = [None] * self._bucket_count
-        index = hash(client) % self._bucket_count
-        bucket = table[index]
-        if bucket is None:
-            bucket = table[index] = {}
-        return bucket
 
     @staticmethod
     def _make_room(bucket: dict[str, int], limit: RateLimit, now: int) -> int | None:
