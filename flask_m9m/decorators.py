@@ -122,7 +122,8 @@ def _guard(view: Callable[..., Any], mark: Mark, on_class: bool = False) -> Call
 
         @functools.wraps(view)
         async def guarded_coroutine(*args: Any, **kwargs: Any) -> Any:
-            if not _enforced(mark):
+            exchange: Exchange | None = current_request().environ.get(EXCHANGE)
+            if exchange is None or mark not in exchange.enforced:
                 _enforce(mark, name, on_class)
             return await view(*args, **kwargs)
 
@@ -130,17 +131,12 @@ def _guard(view: Callable[..., Any], mark: Mark, on_class: bool = False) -> Call
 
     @functools.wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        if not _enforced(mark):
+        exchange: Exchange | None = current_request().environ.get(EXCHANGE)
+        if exchange is None or mark not in exchange.enforced:
             _enforce(mark, name, on_class)
         return view(*args, **kwargs)
 
     return guarded
-
-
-def _enforced(mark: Mark) -> bool:
-    """Tell whether the request's own policy held it to a mark already, as it nearly always did."""
-    exchange: Exchange | None = current_request().environ.get(EXCHANGE)
-    return exchange is not None and mark in exchange.enforced
 
 
 def _enforce(mark: Mark, view: str, on_class: bool) -> None:
@@ -148,7 +144,7 @@ def _enforce(mark: Mark, view: str, on_class: bool) -> None:
     if on_class and exchange.policy is not None and mark in exchange.policy.class_marks:
         return  # the route's policy weighed it, against what its methods say
     if isinstance(mark, Requirement | LimitMark):
-        exchange.owner.enforce(exchange, mark, view)
+        exchange.owner.enforce(exchange, current_request().environ, mark, view)
 
 
 def _stands_on_def(innermost: object, caller: FrameType) -> bool:

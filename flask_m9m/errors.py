@@ -89,6 +89,16 @@ def _problem(status: int, code: str, detail: str | None, problem_type: str) -> b
     return json.dumps({**members, "code": code}).encode()
 
 
+class _Unauthorized(exceptions.Unauthorized, M9MError):
+    """Any 401: its challenges come from the guard, not from Werkzeug's constructor."""
+
+    description = "Unauthorized"
+    www_authenticate = None
+
+    def __init__(self, description: str | None = None) -> None:
+        exceptions.HTTPException.__init__(self, description)
+
+
 class InvalidRequest(exceptions.BadRequest, M9MError):
     """More than one credential came with one request (RFC 6750 §2)."""
 
@@ -96,14 +106,14 @@ class InvalidRequest(exceptions.BadRequest, M9MError):
     description = "Send exactly one credential"
 
 
-class AuthenticationRequired(exceptions.Unauthorized, M9MError):
+class AuthenticationRequired(_Unauthorized):
     """No credential came (RFC 9110 §15.5.2)."""
 
     error_code = "AUTH_REQUIRED"
     description = "Authentication required"
 
 
-class InvalidToken(exceptions.Unauthorized, M9MError):
+class InvalidToken(_Unauthorized):
     """A bearer token does not hold; every cause reads the same (RFC 6750 §3.1).
 
     Attributes:
@@ -118,14 +128,14 @@ class InvalidToken(exceptions.Unauthorized, M9MError):
         self.reason = reason
 
 
-class InvalidCredentials(exceptions.Unauthorized, M9MError):
+class InvalidCredentials(_Unauthorized):
     """A credential that is not a bearer token does not hold or cannot be decoded."""
 
     error_code = "INVALID_CREDENTIALS"
     description = "Invalid credentials"
 
 
-class FreshTokenRequired(exceptions.Unauthorized, M9MError):
+class FreshTokenRequired(_Unauthorized):
     """The token is good, but was not issued at a login (RFC 9470 §3)."""
 
     error_code = "FRESH_TOKEN_REQUIRED"

@@ -30,7 +30,8 @@ class Exchange:
 
     Attributes:
         owner: whose exchange it is; a mounted app may have a guard of its own.
-        environ: the request.
+        origin: the request's `Origin`.
+        accept: the request's `Accept`.
         client: where the request came from.
         policy: what the route demands, once it is known.
         identity: who is calling, once that is proved.
@@ -55,7 +56,10 @@ class Exchange:
 
     def __init__(self, owner: Guard, environ: WSGIEnvironment, client: Client) -> None:
         self.owner = owner
-        self.environ = environ
+        # It lives in the environ and does not hold it, so that both go when the request does.
+        self.origin: str | None = environ.get("HTTP_ORIGIN")
+        self.accept: str = environ.get("HTTP_ACCEPT", "")
         self.client = client
+        environ[EXCHANGE] = self
         environ[CLIENT_ADDRESS] = client.address
         environ[IDENTITY] = None

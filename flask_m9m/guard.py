@@ -112,16 +112,23 @@ class Guard:
             )
 
     def begin(self, environ: WSGIEnvironment) -> Exchange:
-        """Make the exchange of a request."""
+        """Begin the exchange of a request, whatever went on with this environ before."""
         return Exchange(self, environ, self.resolver.resolve(environ))
 
     # Steps 1 to 4
 
-    def receive(self, exchange: Exchange, policy: RoutePolicy, find_route: FindRoute) -> None:
+    def receive(
+        self,
+        exchange: Exchange,
+        environ: WSGIEnvironment,
+        policy: RoutePolicy,
+        find_route: FindRoute,
+    ) -> None:
         """Take a request in, before any credential is looked at.
 
         Args:
-            exchange: the request.
+            exchange: the request's.
+            environ: the request.
             policy: what the route that answers it demands.
             find_route: asked only for a preflight.
 
@@ -133,26 +140,26 @@ class Guard:
         if self._networks is not None and not self._networks.contains(client.address):
             self.refuse(exchange, AddressNotAllowed())
         if self._https != "off" and not client.secure:
-            self._insist_on_https(exchange)
-        environ = exchange.environ
+            self._insist_on_https(exchange, environ)
         if environ["REQUEST_METHOD"] == "OPTIONS" and is_preflight(environ):
-            self._answer_preflight(exchange, find_route)
+            self._answer_preflight(exchange, environ, find_route)
         if self._address_limit is not None:
-            self._take(exchange, self._address_limit, client.key)
+            self._count(exchange, self.store.hit(self._address_limit, client.key))
 
-    def _insist_on_https(self, exchange: Exchange) -> NoReturn:
+    def _insist_on_https(self, exchange: Exchange, environ: WSGIEnvironment) -> NoReturn:
         redirect = self._https == "redirect"
-        if not redirect or exchange.environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+        if not redirect or environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             self.refuse(exchange, HTTPSRequired())
         host = exchange.client.host
-        url = get_current_url(exchange.environ)
-        location = "https" + url.removeprefix(exchange.environ["wsgi.url_scheme"])
+        url = get_current_url(environ)
+        location = "https" + url.removeprefix(environ["wsgi.url_scheme"])
         if host is not None:
             location = f"https://{host}/" + location.split("/", 3)[3]
         raise Answered(self._response_class(status=308, headers={"Location": location}))
 
-    def _answer_preflight(self, exchange: Exchange, find_route: FindRoute) -> None:
-        environ = exchange.environ
+    def _answer_preflight(
+        self, exchange: Exchange, environ: WSGIEnvironment, find_route: FindRoute
+    ) -> None:
         method = environ["HTTP_ACCESS_CONTROL_REQUEST_METHOD"]
         policy, route_methods = find_route(method)
         exchange.policy = policy
@@ -174,20 +181,30 @@ class Guard:
 
     # Steps 5 to 7
 
-    def authorize(self, exchange: Exchange, policy: RoutePolicy) -> None:
+    def authorize(self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy) -> None:
         """Hold a request to what its route demands.
 
         Raises:
             M9MError: the request ends here.
         """
+        limit = self._identity_limit
         try:
-            identity = self._authenticate(exchange, policy) if policy.authenticators else None
+            identity = self._identify(exchange, environ, policy)
         except M9MError:
-            if self._identity_limit is not None:
-                self._take(exchange, self._identity_limit, exchange.client.key)
+            if limit is not None:
+                self._take(exchange, limit, exchange.client.key)
             raise
-        if self._identity_limit is not None and not exchange.enforced:
-            self._take(exchange, self._identity_limit, self._client_key(exchange, "identity"))
+        if limit is not None:
+            self._take(exchange, limit, self._client_key(exchange, "identity"))
+        self._hold(exchange, policy, identity)
+
+    def enforce(self, exchange: Exchange, environ: WSGIEnvironment, mark: Mark, view: str) -> None:
+        """Hold a request to one mark, where the way to the view led past its route's policy."""
+        if mark not in exchange.enforced:
+            policy = self.policies.for_mark(mark, view)
+            self._hold(exchange, policy, self._identify(exchange, environ, policy))
+
+    def _hold(self, exchange: Exchange, policy: RoutePolicy, identity: Identity | None) -> None:
         for limit in policy.limits:
             self._take_route_limit(exchange, limit)
         for requirement in policy.requirements:
@@ -196,13 +213,11 @@ class Guard:
                 self.refuse(exchange, error)
         exchange.enforced = exchange.enforced | policy.marks if exchange.enforced else policy.marks
 
-    def enforce(self, exchange: Exchange, mark: Mark, view: str) -> None:
-        """Hold a request to one mark, where the way to the view led past its route's policy."""
-        if mark not in exchange.enforced:
-            self.authorize(exchange, self.policies.for_mark(mark, view))
-
-    def _authenticate(self, exchange: Exchange, policy: RoutePolicy) -> Identity | None:
-        environ = exchange.environ
+    def _identify(
+        self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy
+    ) -> Identity | None:
+        if not policy.authenticators:
+            return None
         known = exchange.identity
         if known is not None and any(one.scheme == known.scheme for one in policy.authenticators):
             return known
@@ -248,11 +263,14 @@ class Guard:
             hit = Hit(limit, False, 0, limit.period, limit.period)
         else:
             hit = self.store.hit(limit, client, cost)
+        self._count(exchange, hit)
+
+    def _count(self, exchange: Exchange, hit: Hit) -> None:
         exchange.hits += (hit,)
         if not hit.admitted:
             error = RateLimited()
             error.headers = [("Retry-After", str(max(1, hit.next_token)))]
-            error.members = {"violated-policies": [limit.name]}
+            error.members = {"violated-policies": [hit.limit.name]}
             self.refuse(exchange, error)
 
     # Refusals
@@ -281,6 +299,5 @@ class Guard:
             asked = [one for one in asked if one.scheme == scheme]
         if error.code == 401 or isinstance(error, AccessDenied):
             error.headers = [*error.headers, *challenges(asked, self._realm, error)]
-        accept = exchange.environ.get("HTTP_ACCEPT", "")
-        error_format = ErrorFormat.negotiate(self._error_format, accept)
+        error_format = ErrorFormat.negotiate(self._error_format, exchange.accept)
         return error.render(error_format, self._response_class)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from functools import partial
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, after_this_request
@@ -14,6 +14,7 @@ from .errors import M9MError
 from .exchange import EXCHANGE, Exchange
 
 if TYPE_CHECKING:
+    from .policy import RoutePolicy
     from .state import AppState
 
 
@@ -54,23 +55,30 @@ class Hooks:
     def _receive(self, endpoint: str | None, values: dict[str, Any] | None) -> None:
         """Take steps 1 to 4, before any other hook can end the request."""
         current = current_request()
-        exchange = self._state.exchange(current.environ)
+        environ = current.environ
+        exchange = self._state.exchange(environ)
         if not exchange.sealed_later:
             # Somebody replaced `app.wsgi_app`, and `SealedApp` with it.
             after_this_request(self._seal)
-        routes = self._state.routes
-        exchange.owner.receive(exchange, routes.policy(current), partial(routes.find, current))
+        exchange.owner.receive(exchange, environ, self._state.routes.policy(current), self._find)
+
+    def _find(self, method: str) -> tuple[RoutePolicy, Collection[str] | None]:
+        return self._state.routes.find(current_request(), method)
 
     def _authorize(self) -> None:
         """Take steps 5 to 7."""
-        exchange: Exchange = current_request().environ[EXCHANGE]
+        environ = current_request().environ
+        exchange: Exchange = environ[EXCHANGE]
         assert exchange.policy is not None  # noqa: S101  # _receive ran before
-        exchange.owner.authorize(exchange, exchange.policy)
+        exchange.owner.authorize(exchange, environ, exchange.policy)
 
     def _answer(self, error: M9MError) -> Any:
         """Answer a refusal; the app's own handlers for the status come before this one."""
+        error.__traceback__ = None  # its frames hold the exchange, which holds it
+        if error.response is not None:
+            return error.response
         exchange = self._exchange()
-        return error.response or exchange.owner.render(exchange, error)
+        return exchange.owner.render(exchange, error)
 
     def _seal(self, response: Response) -> Response:
         exchange = self._exchange()

@@ -26,6 +26,8 @@ from .marks import (
 from .ratelimit import RateLimit, limit_name, parse_limits
 from .settings import CORSSettings, HeadersSettings, Settings
 
+ERROR_VARY = ("Accept",)
+
 _CONTESTED = RESPONSE_FIELDS.union(
     ("vary", "cache-control", "expires", "www-authenticate", "retry-after"),
     ("ratelimit", "ratelimit-policy"),
@@ -121,6 +123,11 @@ class RoutePolicy:
     def vary_fields(self) -> tuple[tuple[str, str], ...]:
         """The `Vary` of an answer that sets none itself, if it varies at all."""
         return (("Vary", ", ".join(self.vary)),) if self.vary else ()
+
+    @cached_property
+    def refusal_vary_fields(self) -> tuple[tuple[str, str], ...]:
+        """The `Vary` of an error, whose format the client may choose."""
+        return (("Vary", ", ".join((*self.vary, *ERROR_VARY))),)
 
     @cached_property
     def contested(self) -> frozenset[str]:

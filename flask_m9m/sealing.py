@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from .cors import PREFLIGHT_VARY, RESPONSE_FIELDS
 from .exchange import Exchange
 from .headers import merge_vary, private_cache_control
-from .policy import RoutePolicy
+from .policy import ERROR_VARY, RoutePolicy
 from .ratelimit import Hit
 
 Headers = list[tuple[str, str]]
@@ -70,7 +70,7 @@ class Seal:
         if policy.cors is not None:
             preflight = exchange.cors_headers
             if preflight is None:
-                ours += policy.cors.response_headers(exchange.environ.get("HTTP_ORIGIN"))
+                ours += policy.cors.response_headers(exchange.origin)
             else:
                 ours += preflight
         headers = policy.headers
@@ -85,11 +85,10 @@ class Seal:
             ours += refusal.headers
         elif status.startswith("401"):
             ours += self._challenges
-        expected = exchange.identity is None or policy.authenticators
-        if expected and refusal is None and exchange.cors_headers is None:
-            ours += policy.vary_fields
-        elif vary := self._vary(exchange, policy):
-            ours.append(("Vary", merge_vary(vary)))
+        if exchange.cors_headers is None and (exchange.identity is None or policy.authenticators):
+            ours += policy.vary_fields if refusal is None else policy.refusal_vary_fields
+        else:
+            ours.append(("Vary", merge_vary(self._vary(exchange, policy))))
         return ours
 
     def _limit_fields(self, hits: Sequence[Hit]) -> Headers:
@@ -104,7 +103,7 @@ class Seal:
             ]
         if self._legacy_limit_fields:
             fields += [
-                ("X-RateLimit-Limit", str(tightest.limit.count)),
+                tightest.limit.legacy_field,
                 ("X-RateLimit-Remaining", str(tightest.remaining)),
                 ("X-RateLimit-Reset", str(int(self._clock()) + tightest.full_after)),
             ]
@@ -118,7 +117,7 @@ class Seal:
         if exchange.cors_headers is not None:
             vary += PREFLIGHT_VARY
         if exchange.refusal is not None:
-            vary.append("Accept")
+            vary += ERROR_VARY
         return vary
 
 

@@ -63,13 +63,7 @@ class AppState:
         """Return the exchange of a request, beginning it where nothing has yet."""
         exchange: Exchange | None = environ.get(EXCHANGE)
         if exchange is None or exchange.owner is not self._guard:
-            exchange = self.begin(environ)
-        return exchange
-
-    def begin(self, environ: WSGIEnvironment) -> Exchange:
-        """Begin the exchange of a request, whatever went on with this environ before."""
-        guard = self._guard or self._assemble()
-        exchange = environ[EXCHANGE] = guard.begin(environ)
+            exchange = self.guard.begin(environ)
         return exchange
 
     def _assemble(self) -> Guard:

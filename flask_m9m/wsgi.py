@@ -48,7 +48,7 @@ class SealedApp:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if not self._hooks.checked:
             self._hooks.ensure_first()
-        exchange = self._state.begin(environ)
+        exchange = self._state.guard.begin(environ)
         exchange.sealed_later = True
         environ.pop(_SEALED, None)
         seal = exchange.owner.seal
@@ -61,7 +61,7 @@ class SealedApp:
             sealed_by = environ.setdefault(_SEALED, exchange)
             if sealed_by is exchange:
                 if status.startswith("5"):
-                    status, headers = _restore(exchange, status, headers, restored)
+                    status, headers = _restore(exchange, environ, status, headers, restored)
                 headers = seal(exchange, status, headers)
             if exc_info is None:
                 return start_response(status, headers)
@@ -82,12 +82,16 @@ class SealedApp:
 
 
 def _restore(
-    exchange: Exchange, status: str, headers: Headers, restored: list[Iterable[bytes]]
+    exchange: Exchange,
+    environ: WSGIEnvironment,
+    status: str,
+    headers: Headers,
+    restored: list[Iterable[bytes]],
 ) -> tuple[str, Headers]:
     """Put a refusal back that an app's catch-all handler turned into a server error."""
     refusal = exchange.refusal
     if refusal is None or refusal.code >= 500 or not isinstance(refusal.response, Response):
         return status, headers
-    body, status, headers = refusal.response.get_wsgi_response(exchange.environ)
+    body, status, headers = refusal.response.get_wsgi_response(environ)
     restored.append(body)
     return status, headers

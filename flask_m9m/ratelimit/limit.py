@@ -42,6 +42,7 @@ class RateLimit:
         key: tells this limit's clients from those of every other limit in a store.
         policy_item: its item in the `RateLimit-Policy` field.
         policy_field: that field, where no other limit is in it.
+        legacy_field: its `X-RateLimit-Limit`.
     """
 
     count: int
@@ -53,6 +54,7 @@ class RateLimit:
     key: str = field(init=False, repr=False)
     policy_item: str = field(init=False, repr=False)
     policy_field: tuple[str, str] = field(init=False, repr=False)
+    legacy_field: tuple[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if min(self.count, self.period, self.burst) < 1:
@@ -69,6 +71,7 @@ class RateLimit:
             ("key", f"{self.name}|{self.count}/{self.period}|{self.burst}"),
             ("policy_item", policy_item),
             ("policy_field", ("RateLimit-Policy", policy_item)),
+            ("legacy_field", ("X-RateLimit-Limit", str(self.count))),
         ):
             object.__setattr__(self, name, value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import sha256
 
@@ -39,7 +40,7 @@ class Verifier:
         self._rules = rules or ClaimRules()
         self._clock = clock
         self._capacity = capacity
-        self._known: dict[bytes, Judged] = {}
+        self._known: OrderedDict[bytes, Judged] = OrderedDict()
         self._lock = threading.Lock()
 
     def verify(self, token: str) -> Identity:
@@ -67,7 +68,7 @@ class Verifier:
         except RecursionError:
             raise InvalidToken("nested too deep") from None
         with self._lock:
-            while len(self._known) >= self._capacity:
-                del self._known[next(iter(self._known))]
             self._known[digest] = judged
+            if len(self._known) > self._capacity:
+                self._known.popitem(last=False)
         return judged

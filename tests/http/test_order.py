@@ -10,7 +10,7 @@ from flask import Blueprint, Flask, abort
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from flask_m9m import M9M, require_auth
-from flask_m9m.testing import client_as, make_settings
+from flask_m9m.testing import Clock, client_as, make_settings
 from tests.conftest import MakeApp
 
 ORIGIN = "https://app.example.com"
@@ -145,7 +145,7 @@ def test_another_extension_that_aborts_neither_stops_preflights_nor_counting(
 
 def test_extensions_in_any_order_of_registration_get_the_same_answers() -> None:
     def first(app: Flask) -> None:
-        M9M(app, settings=make_settings({**CORS, **LIMIT}))
+        M9M(app, settings=make_settings({**CORS, **LIMIT}), clock=Clock())
 
     def session_reader(app: Flask) -> None:
         app.before_request(lambda: None)
