@@ -11,7 +11,7 @@ STRICT_TRANSPORT_SECURITY = "Strict-Transport-Security"
 
 _NONCED = ("script-src", "style-src")
 _PLACE = "'nonce-\0'"
-_DIRECTIVE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
+_DIRECTIVE = re.compile(r'(?:[^,"]|"[^"]*")+')
 _SHARED = frozenset(("public", "s-maxage"))
 
 Fields = list[tuple[str, str]]
@@ -92,8 +92,8 @@ def private_cache_control(value: str | None) -> str:
     Args:
         value: what the answer says itself; `None` is nothing.
     """
-    if value is None:
-        return "no-store"
+    if value is None or "\\" in value or value.count('"') % 2:
+        return "no-store"  # nothing said, or nothing that two readers would read alike
     directives = [one.strip() for one in _DIRECTIVE.findall(value)]
     names = [one.lower() for one in directives]
     if "no-store" in names:
