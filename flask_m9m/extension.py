@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any, TypeVar
@@ -11,16 +12,22 @@ from flask import Blueprint, Flask
 from .auth import Tokens
 from .context import EXTENSION, current_state
 from .decorators import Marking, require_auth
+from .errors import SettingsError
 from .hooks import Hooks
 from .identity import Identity
 from .marks import Mark
 from .routes import Declarations
-from .settings import Settings, load
+from .settings import Loaded, Settings, check_secret_key, get, load
 from .state import AppState
 from .wsgi import SealedApp
 
 Loader = TypeVar("Loader", bound=Callable[[Identity], Any])
 SettingsSource = Settings | Mapping[str, Any] | str | PathLike[str]
+
+
+logger = logging.getLogger("flask_m9m")
+
+_NOT_AVAILABLE = ("security.basic_auth.enabled", "api.enabled")
 
 
 class M9M:
@@ -65,6 +72,9 @@ class M9M:
                 f"the app {app.name!r} already has an M9M: call M9M(app) or init_app(app) once"
             )
         loaded = load(settings if settings is not None else self._settings, app_config=app.config)
+        if problems := check_secret_key(loaded.settings, app.secret_key):
+            raise SettingsError(problems)
+        _log(loaded)
         state = AppState(app, loaded, self._declarations, self._clock)
         app.extensions[EXTENSION] = state
         app.wsgi_app = SealedApp(  # type: ignore[method-assign]
@@ -98,6 +108,17 @@ class M9M:
     def tokens(self) -> Tokens:
         """Issue and verify the current app's tokens."""
         return current_state("m9m.tokens").guard.tokens
+
+
+def _log(loaded: Loaded) -> None:
+    """Say which files were read, what was passed over, and what is asked for and not there."""
+    for file in loaded.files:
+        logger.info("settings read from %a", str(file))
+    for warning in loaded.warnings:
+        logger.warning("%s", warning)
+    for path in _NOT_AVAILABLE:
+        if get(loaded.settings, path):
+            logger.warning("%s: not available in this version", path)
 
 
 def _mark_of(decorator: object) -> Mark:

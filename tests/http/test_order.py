@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Blueprint, Flask, abort
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from flask_m9m import M9M, require_auth
+from flask_m9m import M9M, SettingsError, require_auth
 from flask_m9m.testing import Clock, client_as, make_settings
 from tests.conftest import MakeApp
 
 ORIGIN = "https://app.example.com"
+BASIC = "{enabled: true, username: ann, password: correct horse battery}"
 CORS = {"security": {"cors": {"allowed_origins": [ORIGIN], "allow_credentials": True}}}
 PREFLIGHT = {
     "Origin": ORIGIN,
@@ -281,3 +283,49 @@ def test_a_nested_blueprint_under_a_protected_one_is_protected(make_app: MakeApp
         assert app.test_client().get(path).status_code == 401
         assert client_as(app, "ann").get(path).status_code == 403
         assert client_as(app, "ann", roles=["admin"]).get(path).status_code == 200
+
+
+def test_what_reading_the_settings_brought_to_light_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("{queue: {type: redis}, security: {basic_auth: " + BASIC + "}}")
+    with caplog.at_level("INFO", logger="flask_m9m"):
+        M9M(Flask("app"), settings=config)
+    assert [message for message in caplog.messages if str(config) in message]
+    assert [message for message in caplog.messages if "queue" in message]
+    assert [message for message in caplog.messages if "basic_auth" in message]
+    assert "correct horse" not in caplog.text
+
+
+def test_a_secret_that_also_signs_sessions_stops_the_start() -> None:
+    settings = make_settings()
+    secret = settings.security.jwt.secret
+    assert secret is not None
+    app = Flask("app")
+    app.secret_key = secret.get_secret_value()
+    with pytest.raises(SettingsError, match=r"app\.secret_key"):
+        M9M(app, settings=settings)
+    late = Flask("late")
+    late.testing = True
+    M9M(late, settings=settings)
+    late.secret_key = secret.get_secret_value()
+    with pytest.raises(SettingsError, match=r"app\.secret_key"):
+        late.test_client().get("/")
+
+
+def test_debug_alone_opens_no_origin_and_needs_no_secret(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+    app = Flask("app", instance_path=str(tmp_path))
+    assert app.debug
+    M9M(app, settings={})
+    add_items(app)
+    client = app.test_client()
+    answer = client.get("/items", headers={"Origin": ORIGIN}, base_url="https://api.example.com")
+    assert answer.status_code == 401
+    assert not [name for name, _ in answer.headers if name.startswith("Access-Control-")]
+    assert "Strict-Transport-Security" in answer.headers
+    assert client.options("/items", headers=PREFLIGHT).status_code == 403
+    assert client_as(app, "ann").get("/items").status_code == 200
