@@ -144,7 +144,10 @@ class Guard:
         if environ["REQUEST_METHOD"] == "OPTIONS" and is_preflight(environ):
             self._answer_preflight(exchange, environ, find_route)
         if self._address_limit is not None:
-            self._count(exchange, self.store.hit(self._address_limit, client.key))
+            hit = self.store.hit(self._address_limit, client.key)
+            exchange.hits = (hit,)
+            if not hit.admitted:
+                self._limited(exchange, hit)
 
     def _insist_on_https(self, exchange: Exchange, environ: WSGIEnvironment) -> NoReturn:
         redirect = self._https == "redirect"
@@ -263,15 +266,15 @@ class Guard:
             hit = Hit(limit, False, 0, limit.period, limit.period)
         else:
             hit = self.store.hit(limit, client, cost)
-        self._count(exchange, hit)
-
-    def _count(self, exchange: Exchange, hit: Hit) -> None:
         exchange.hits += (hit,)
         if not hit.admitted:
-            error = RateLimited()
-            error.headers = [("Retry-After", str(max(1, hit.next_token)))]
-            error.members = {"violated-policies": [hit.limit.name]}
-            self.refuse(exchange, error)
+            self._limited(exchange, hit)
+
+    def _limited(self, exchange: Exchange, hit: Hit) -> NoReturn:
+        error = RateLimited()
+        error.headers = [("Retry-After", str(max(1, hit.next_token)))]
+        error.members = {"violated-policies": [hit.limit.name]}
+        self.refuse(exchange, error)
 
     # Refusals
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -36,13 +36,18 @@ class FrozenDict(dict[str, Any]):
         return hash(frozenset(self.items()))
 
 
+_CONTAINERS = (dict, list, tuple)
+
+
 def freeze(value: Any) -> Any:
     """Return JSON data with every object a `FrozenDict` and every array a tuple."""
-    if isinstance(value, Mapping):
-        return FrozenDict({key: freeze(item) for key, item in value.items()})
-    if isinstance(value, list | tuple):
-        return tuple(freeze(item) for item in value)
-    return value
+    if isinstance(value, dict):
+        frozen = {
+            key: freeze(item) if isinstance(item, _CONTAINERS) else item
+            for key, item in value.items()
+        }
+        return FrozenDict(frozen)
+    return tuple(map(freeze, value)) if isinstance(value, _CONTAINERS) else value
 
 
 _NO_CLAIMS = FrozenDict()

@@ -39,6 +39,11 @@ class Requirement(Mark):
     def closes(self) -> bool:  # type: ignore[override]
         return not self.optional
 
+    @property
+    def demanding(self) -> bool:
+        """Whether it asks more than who is calling."""
+        return bool(self.scopes or self.any_scope or self.roles or self.fresh)
+
     def unmet_by(self, identity: Identity | None) -> M9MError | None:
         """Return the error that a caller gets here, or `None` where all is met."""
         if identity is None:

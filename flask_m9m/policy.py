@@ -91,7 +91,7 @@ class RoutePolicy:
     Attributes:
         access: who gets through.
         decided_by: what decided that: a level's origin, or `settings`.
-        requirements: all of them hold.
+        requirements: all of them hold, besides what `access` says.
         authenticators: the schemes that are accepted here.
         limits: rate limits of the route, besides the general one.
         cors: `None` where CORS is switched off.
@@ -173,7 +173,7 @@ class PolicyCompiler:
         return RoutePolicy(
             access=access,
             decided_by=decided_by,
-            requirements=requirements,
+            requirements=tuple(one for one in requirements if one.demanding),
             authenticators=authenticators,
             limits=limits,
             cors=cors,

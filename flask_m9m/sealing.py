@@ -60,9 +60,11 @@ class Seal:
         ours = self._ours(exchange, policy, status)
         if never_stored or (exchange.identity is not None and not policy.cacheable):
             ours.append(_NO_STORE)
-        if policy.contested.isdisjoint([name.lower() for name, _ in fields]):
-            return [*fields, *ours]
-        return _merge(fields, ours, policy.cors is not None, never_stored)
+        contested = policy.contested
+        for name, _ in fields:
+            if name.lower() in contested:
+                return _merge(fields, ours, policy.cors is not None, never_stored)
+        return [*fields, *ours]
 
     def _ours(self, exchange: Exchange, policy: RoutePolicy, status: str) -> Headers:
         """Return what an answer gets that has none of it yet, but for its caching."""

@@ -9,7 +9,6 @@ import secrets
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -107,9 +106,8 @@ class Demo:
         print(f"  {paint('>', '34')} {method} {path}")
         for name, value in sent.items():
             if name != "Content-Type":
-                print(
-                    f"  {paint('>', '34')} {name}: {textwrap.shorten(value, 44, placeholder='…')}"
-                )
+                shown = value if len(value) <= 48 else f"{value[:47]}…"
+                print(f"  {paint('>', '34')} {name}: {shown}")
         status = f"{answer.status} {http.client.responses[answer.status]}"
         print(f"  {paint('<', '34')} {paint(status, '32' if answer.status < 400 else '33')}")
         for name in show:

@@ -34,18 +34,6 @@ class Authenticator(Protocol):
         ...
 
 
-def authorization(environ: WSGIEnvironment) -> tuple[str, str] | None:
-    """Split the `Authorization` field into its lower-case scheme and the rest.
-
-    Several spaces may stand between the two, nothing else may (RFC 9110 §11.4).
-    """
-    value: str | None = environ.get("HTTP_AUTHORIZATION")
-    if value is None:
-        return None
-    scheme, _, rest = value.partition(" ")
-    return scheme.lower(), rest.lstrip(" ")
-
-
 def challenges(
     authenticators: Iterable[Authenticator], realm: str, error: M9MError
 ) -> list[tuple[str, str]]:

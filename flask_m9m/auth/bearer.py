@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from ..errors import AccessDenied, FreshTokenRequired, InvalidToken, M9MError
 from ..tokens import Verifier
-from .authenticator import authorization
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -31,8 +30,12 @@ class BearerAuthenticator:
 
     def find(self, environ: WSGIEnvironment) -> str | None:
         """Return the token, or `None` where the request uses another scheme or none."""
-        found = authorization(environ)
-        return found[1] if found is not None and found[0] == "bearer" else None
+        value: str | None = environ.get("HTTP_AUTHORIZATION")
+        if value is None:
+            return None
+        # Several spaces may stand behind the scheme, nothing else may (RFC 9110 §11.4).
+        scheme, _, token = value.partition(" ")
+        return token.lstrip(" ") if scheme.lower() == "bearer" else None
 
     def challenge(self, realm: str, error: M9MError) -> str:
         """Return the challenge, with an `error` only where a token came (RFC 6750 §3)."""

@@ -32,7 +32,8 @@ class Hit(NamedTuple):
     @property
     def item(self) -> str:
         """Its item in the `RateLimit` field."""
-        return f'"{self.limit.name}";r={self.remaining};t={self.next_token}'
+        limit, _, remaining, next_token, _ = self
+        return f"{limit.quoted_name};r={remaining};t={next_token}"
 
 
 def take(limit: RateLimit, tat: int, now: int, cost: int = 1) -> tuple[int, Hit]:

@@ -40,6 +40,7 @@ class RateLimit:
             never admits a request too many.
         tolerance: microseconds in which an empty bucket is full again.
         key: tells this limit's clients from those of every other limit in a store.
+        quoted_name: its name as a String (RFC 9651 §3.3.3).
         policy_item: its item in the `RateLimit-Policy` field.
         policy_field: that field, where no other limit is in it.
         legacy_field: its `X-RateLimit-Limit`.
@@ -52,6 +53,7 @@ class RateLimit:
     interval: int = field(init=False)
     tolerance: int = field(init=False)
     key: str = field(init=False, repr=False)
+    quoted_name: str = field(init=False, repr=False)
     policy_item: str = field(init=False, repr=False)
     policy_field: tuple[str, str] = field(init=False, repr=False)
     legacy_field: tuple[str, str] = field(init=False, repr=False)
@@ -64,11 +66,13 @@ class RateLimit:
                 f"{self.name!a} cannot name a rate limit: use 1 to 64 letters, digits and ._:/-"
             )
         interval = -(-self.period * MICROSECONDS // self.count)
-        policy_item = f'"{self.name}";q={self.count};w={self.period}'
+        quoted_name = f'"{self.name}"'
+        policy_item = f"{quoted_name};q={self.count};w={self.period}"
         for name, value in (
             ("interval", interval),
             ("tolerance", interval * self.burst),
             ("key", f"{self.name}|{self.count}/{self.period}|{self.burst}"),
+            ("quoted_name", quoted_name),
             ("policy_item", policy_item),
             ("policy_field", ("RateLimit-Policy", policy_item)),
             ("legacy_field", ("X-RateLimit-Limit", str(self.count))),

@@ -10,7 +10,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
+from binascii import a2b_base64
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
 from ..errors import InvalidToken
@@ -20,13 +24,16 @@ LONGEST = 8_192
 """Characters of the longest token that is looked at."""
 
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
+_STANDARD_LETTERS = str.maketrans("-_", "+/")
+_LAST_LETTERS = {2: frozenset("AQgw"), 3: frozenset("AEIMQUYcgkosw048")}
+"""The last letters whose unused bits are zero, by how many letters the last group has."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class JWS(NamedTuple):
     """A token taken apart; nothing about it is verified."""
 
-    header: dict[str, Any]
+    header: Mapping[str, Any]
     payload: bytes
     signing_input: bytes
     signature: bytes
@@ -43,14 +50,20 @@ def parse(token: str) -> JWS:
     parts = _COMPACT.fullmatch(token)
     if parts is None:
         raise InvalidToken("not three parts of base64url")
-    header = parse_object(_decode(parts[1]))
+    signing_input = token[: parts.end(2)].encode("ascii")
+    return JWS(_header(parts[1]), _decode(parts[2]), signing_input, _decode(parts[3]))
+
+
+@lru_cache(64)
+def _header(part: str) -> Mapping[str, Any]:
+    """Read a header; the tokens of one key nearly always have the same."""
+    header = parse_object(_decode(part))
     # None is understood here (RFC 7515 §4.1.11), and an unencoded payload neither (RFC 7797).
     if "crit" in header or header.get("b64", True) is not True:
         raise InvalidToken("its header asks for an extension")
     if not isinstance(header.get("kid", ""), str):
         raise InvalidToken("its kid is no text")
-    signing_input = token[: parts.end(2)].encode("ascii")
-    return JWS(header, _decode(parts[2]), signing_input, _decode(parts[3]))
+    return MappingProxyType(header)
 
 
 def verify(token: str, ring: KeyRing) -> JWS:
@@ -91,7 +104,7 @@ def inspect(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
         InvalidToken: it is no JWT.
     """
     jws = parse(token)
-    return jws.header, parse_object(jws.payload)
+    return dict(jws.header), parse_object(jws.payload)
 
 
 def parse_object(octets: bytes) -> dict[str, Any]:
@@ -103,9 +116,7 @@ def parse_object(octets: bytes) -> dict[str, Any]:
     """
     try:
         text = octets.decode("utf-8")
-        value = json.loads(
-            text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refuse
-        )
+        value = _DECODER.decode(text)
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
@@ -133,11 +144,15 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refuse)
+
+
 def _decode(part: str) -> bytes:
-    octets = urlsafe_b64decode(part + "=" * (-len(part) % 4)) if len(part) % 4 != 1 else b""
-    if _encode(octets) != part:
+    """Decode base64url of which `_COMPACT` has checked the letters."""
+    rest = len(part) % 4
+    if rest == 1 or (rest and part[-1] not in _LAST_LETTERS[rest]):
         raise InvalidToken("not canonical base64url")
-    return octets
+    return a2b_base64(part.translate(_STANDARD_LETTERS) + "=" * (-rest % 4))
 
 
 def _encode(octets: bytes) -> str:

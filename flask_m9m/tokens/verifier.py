@@ -52,7 +52,7 @@ class Verifier:
         """
         if len(token) > LONGEST or not token.isascii():
             raise InvalidToken(f"longer than {LONGEST} characters, or not ASCII")
-        digest = sha256(token.encode("ascii")).digest()
+        digest = sha256(token.encode()).digest()
         judged = self._known.get(digest) or self._judge(token, digest)
         now = self._clock()
         if now >= judged.ends:
