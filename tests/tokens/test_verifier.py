@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 
@@ -380,7 +381,5 @@ def test_claims_nested_deep_are_taken_or_refused_and_nothing_else(clock: Clock, 
     if depth < 100:
         assert verifier(clock).verify(token).subject == "ann"
         return
-    try:
-        verifier(clock).verify(token)
-    except InvalidToken as refused:
-        assert refused.reason
+    with contextlib.suppress(InvalidToken):
+        assert verifier(clock).verify(token).subject == "ann"
