@@ -26,7 +26,8 @@ _PORT = r"(?::[0-9_A-Za-z.-]+)?"
 _NODE = re.compile(
     rf"\[(?P<v6>[0-9A-Fa-f:.]+)\]{_PORT}|(?P<v4>[0-9.]+){_PORT}|(?P<bare>[0-9A-Fa-f:.]+)"
 )
-_HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
+_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?")
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # RFC 9110 §5.6.2
 _PAIR = rf'({_TOKEN})=(?:({_TOKEN})|"((?:[^"\\,]|\\[^,])*)")'
 _PAIRS = re.compile(rf"{_PAIR}(?:[ \t]*;[ \t]*{_PAIR})*;?")
@@ -143,7 +144,7 @@ class AddressResolver:
             if number == 0:
                 if hop.scheme in ("http", "https"):
                     secure = hop.scheme == "https"
-                if self._trust_forwarded_host and hop.host and _HOST.fullmatch(hop.host):
+                if self._trust_forwarded_host and is_host(hop.host or ""):
                     host = hop.host
             address = parse_node(hop.node or "")
             if address is None or number == _MOST_HOPS:
@@ -172,6 +173,11 @@ def parse_node(text: str) -> Address | None:
     """
     match = _NODE.fullmatch(text) if len(text) <= 100 else None
     return None if match is None else parse_address(match["v6"] or match["v4"] or match["bare"])
+
+
+def is_host(text: str) -> bool:
+    """Tell whether a text is a host that may stand in a URL, with or without a port."""
+    return len(text) <= 260 and _HOST.fullmatch(text) is not None
 
 
 def _is_unix_socket(peer: str) -> bool:

@@ -49,7 +49,10 @@ def get_identity() -> Identity | None:
     """Return who is calling, or `None` where nobody proved anything or there is no request."""
     if not has_request_context():
         return None
-    identity: Identity | None = request.environ.get(IDENTITY)
+    environ = current_request().environ
+    if EXTENSION in current_app.extensions:
+        return current_state("get_identity()").exchange(environ).identity
+    identity: Identity | None = environ.get(IDENTITY)
     return identity
 
 

@@ -42,7 +42,10 @@ _marks: WeakKeyDictionary[Any, tuple[Mark, ...]] = WeakKeyDictionary()
 
 def marks_of(target: object) -> tuple[Mark, ...]:
     """Return the marks kept with exactly this function or class, the innermost first."""
-    return _marks.get(target, ())
+    try:
+        return _marks.get(target, ())
+    except TypeError:  # a callable that cannot be referred to weakly was never marked
+        return ()
 
 
 def layers_of(view: object) -> Iterator[Any]:
@@ -97,9 +100,14 @@ def _inherited(view_class: type) -> Callable[..., Any]:
     """A `dispatch_request` that calls the next class's."""
 
     def dispatch_request(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return super(view_class, self).dispatch_request(*args, **kwargs)  # type: ignore[arg-type]
+        inherited: Any = super(view_class, self)
+        return inherited.dispatch_request(*args, **kwargs)
 
-    return dispatch_request
+    async def dispatch_coroutine(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return await dispatch_request(self, *args, **kwargs)
+
+    is_coroutine = inspect.iscoroutinefunction(getattr(view_class, "dispatch_request", None))
+    return dispatch_coroutine if is_coroutine else dispatch_request
 
 
 def _wrapped(view: object) -> object:
@@ -124,7 +132,7 @@ def _guard(view: Callable[..., Any], mark: Mark, on_class: bool = False) -> Call
         async def guarded_coroutine(*args: Any, **kwargs: Any) -> Any:
             exchange: Exchange | None = current_request().environ.get(EXCHANGE)
             if exchange is None or mark not in exchange.enforced:
-                _enforce(mark, name, on_class)
+                _enforce(mark, name, args[0] if on_class else None)
             return await view(*args, **kwargs)
 
         return guarded_coroutine
@@ -133,16 +141,17 @@ def _guard(view: Callable[..., Any], mark: Mark, on_class: bool = False) -> Call
     def guarded(*args: Any, **kwargs: Any) -> Any:
         exchange: Exchange | None = current_request().environ.get(EXCHANGE)
         if exchange is None or mark not in exchange.enforced:
-            _enforce(mark, name, on_class)
+            _enforce(mark, name, args[0] if on_class else None)
         return view(*args, **kwargs)
 
     return guarded
 
 
-def _enforce(mark: Mark, view: str, on_class: bool) -> None:
+def _enforce(mark: Mark, view: str, instance: object) -> None:
     exchange = current_exchange(view)
-    if on_class and exchange.policy is not None and mark in exchange.policy.class_marks:
-        return  # the route's policy weighed it, against what its methods say
+    policy = exchange.policy
+    if policy is not None and policy.weighed(mark, instance):
+        return
     if isinstance(mark, Requirement | LimitMark):
         exchange.owner.enforce(exchange, current_request().environ, mark, view)
 

@@ -14,6 +14,7 @@ from .ratelimit import Hit
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
+    from werkzeug.wrappers import Response
 
     from .guard import Guard
 
@@ -38,6 +39,7 @@ class Exchange:
         enforced: the marks that have been enforced already.
         hits: what the rate limits said, in the order in which they were asked.
         refusal: the error that ended the request, if one of the guard's did.
+        answer: the answer that ended it, if the guard gave one that is no refusal.
         cors_headers: what a preflight is told; `None` for any other request.
         nonce: of the answer's Content-Security-Policy, if the view asked for one.
         sealed_later: whether the WSGI wrapper is around to seal the answer.
@@ -49,6 +51,7 @@ class Exchange:
     enforced: frozenset[Mark] = frozenset()
     hits: tuple[Hit, ...] = ()
     refusal: M9MError | None = None
+    answer: Response | None = None
     cors_headers: Sequence[tuple[str, str]] | None = None
     nonce: str | None = None
     sealed_later: bool = False
@@ -60,6 +63,6 @@ class Exchange:
         self.origin: str | None = environ.get("HTTP_ORIGIN")
         self.accept: str = environ.get("HTTP_ACCEPT", "")
         self.client = client
-        environ[EXCHANGE] = self
+        environ[EXCHANGE] = environ[owner.exchange_key] = self
         environ[CLIENT_ADDRESS] = client.address
         environ[IDENTITY] = None

@@ -85,7 +85,8 @@ class M9M:
         """Put marks on routes that nobody can decorate.
 
         The mark nearest to a view decides its access, CORS and headers: its own, its class's,
-        the inner blueprint's, the outer one's, a pattern's. Rate limits add up.
+        the inner blueprint's, the outer one's, a pattern's. Rate limits add up. All of it holds
+        for every app of this `M9M`.
 
         Args:
             target: a blueprint, registered or not yet, or a pattern of endpoint names as

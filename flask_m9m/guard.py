@@ -15,9 +15,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from werkzeug.wrappers import Response
-from werkzeug.wsgi import get_current_url
+from werkzeug.wsgi import get_current_url, get_host
 
-from .address import AddressResolver, Networks, ProxyHeader
+from .address import AddressResolver, Networks, ProxyHeader, is_host
 from .auth import Authenticator, BearerAuthenticator, Tokens, challenges
 from .cors import is_preflight
 from .errors import (
@@ -33,7 +33,7 @@ from .errors import (
     M9MError,
     RateLimited,
 )
-from .exchange import IDENTITY, Exchange
+from .exchange import EXCHANGE, IDENTITY, Exchange
 from .identity import Identity
 from .marks import Mark
 from .policy import Access, PolicyCompiler, RouteLimit, RoutePolicy
@@ -59,6 +59,10 @@ class Guard:
         response_class: what answers are made of.
         clock: seconds since the epoch.
         limit_clock: seconds of a clock that never steps back.
+
+    Attributes:
+        exchange_key: where a request's environ holds this guard's exchange; that of a mounted
+            app may lie beside it.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Guard:
         limit_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         server, security = settings.server, settings.security
+        self.exchange_key = f"{EXCHANGE}.{id(self)}"
         self.settings = settings
         self.clock = clock
         self._response_class = response_class
@@ -153,21 +158,26 @@ class Guard:
         redirect = self._https == "redirect"
         if not redirect or environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             self.refuse(exchange, HTTPSRequired())
-        host = exchange.client.host
-        url = get_current_url(environ)
-        location = "https" + url.removeprefix(environ["wsgi.url_scheme"])
-        if host is not None:
-            location = f"https://{host}/" + location.split("/", 3)[3]
-        raise Answered(self._response_class(status=308, headers={"Location": location}))
+        host = exchange.client.host or get_host(environ)
+        if not is_host(host):
+            self.refuse(exchange, HTTPSRequired())
+        path = get_current_url(environ).split("/", 3)[3]
+        headers = {"Location": f"https://{host}/{path}", "Cache-Control": "no-store"}
+        self._answer(exchange, self._response_class(status=308, headers=headers))
+
+    def _answer(self, exchange: Exchange, answer: Response) -> NoReturn:
+        """End a request with an answer that is no refusal."""
+        exchange.answer = answer
+        raise Answered(answer)
 
     def _answer_preflight(
         self, exchange: Exchange, environ: WSGIEnvironment, find_route: FindRoute
     ) -> None:
         method = environ["HTTP_ACCESS_CONTROL_REQUEST_METHOD"]
         policy, route_methods = find_route(method)
-        exchange.policy = policy
         if policy.cors is None:
-            return
+            return  # an OPTIONS like any other
+        exchange.policy = policy
         exchange.cors_headers = ()
         try:
             exchange.cors_headers = policy.cors.preflight(
@@ -180,7 +190,7 @@ class Guard:
             self.refuse(exchange, refusal)
         answer = self._response_class(status=204)
         del answer.headers["Content-Type"]
-        raise Answered(answer)
+        self._answer(exchange, answer)
 
     # Steps 5 to 7
 
@@ -204,7 +214,8 @@ class Guard:
     def enforce(self, exchange: Exchange, environ: WSGIEnvironment, mark: Mark, view: str) -> None:
         """Hold a request to one mark, where the way to the view led past its route's policy."""
         if mark not in exchange.enforced:
-            policy = self.policies.for_mark(mark, view)
+            route = exchange.policy.route if exchange.policy is not None else ""
+            policy = self.policies.for_mark(mark, f"{route}>{view}", environ["REQUEST_METHOD"])
             self._hold(exchange, policy, self._identify(exchange, environ, policy))
 
     def _hold(self, exchange: Exchange, policy: RoutePolicy, identity: Identity | None) -> None:

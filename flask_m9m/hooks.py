@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, after_this_request
 from werkzeug.datastructures import Headers
+from werkzeug.exceptions import SecurityError
 
 from .context import current_request
-from .errors import M9MError
-from .exchange import EXCHANGE, Exchange
+from .errors import Answered, M9MError
+from .exchange import Exchange
 
 if TYPE_CHECKING:
     from .policy import RoutePolicy
@@ -57,10 +58,20 @@ class Hooks:
         current = current_request()
         environ = current.environ
         exchange = self._state.exchange(environ)
+        if exchange.policy is not None:  # the environ of another request, used again
+            exchange = exchange.owner.begin(environ)
         if not exchange.sealed_later:
-            # Somebody replaced `app.wsgi_app`, and `SealedApp` with it.
+            # It did not come through `SealedApp`: somebody replaced `app.wsgi_app`, or asked
+            # the app itself.
             after_this_request(self._seal)
-        exchange.owner.receive(exchange, environ, self._state.routes.policy(current), self._find)
+        policy = self._state.routes.policy(current)
+        try:
+            exchange.owner.receive(exchange, environ, policy, self._find)
+        except Answered:
+            if isinstance(current.routing_exception, SecurityError):
+                exchange.answer = None  # a host that the app does not answer to
+                raise current.routing_exception from None
+            raise
 
     def _find(self, method: str) -> tuple[RoutePolicy, Collection[str] | None]:
         return self._state.routes.find(current_request(), method)
@@ -68,7 +79,7 @@ class Hooks:
     def _authorize(self) -> None:
         """Take steps 5 to 7."""
         environ = current_request().environ
-        exchange: Exchange = environ[EXCHANGE]
+        exchange = self._state.exchange(environ)
         assert exchange.policy is not None  # noqa: S101  # _receive ran before
         exchange.owner.authorize(exchange, environ, exchange.policy)
 

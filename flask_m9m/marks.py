@@ -6,7 +6,7 @@ A mark counts by its identity: however many wrappers carry it, it is one demand.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from .errors import AccessDenied, AuthenticationRequired, FreshTokenRequired, M9MError
@@ -22,6 +22,11 @@ class Mark:
 
     closes = False
     """Whether it narrows what a route lets through, so that it may always hold."""
+
+    @property
+    def demand(self) -> tuple[object, ...]:
+        """What it says, apart from which mark it is."""
+        return type(self), *(getattr(self, one.name) for one in fields(self))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -54,13 +54,13 @@ class Level:
         origin: where they stand: `view`, `blueprint api`, `pattern api-docs.*`.
         marks: in the order in which they were written, the innermost first.
         binding: whether what they close stays closed although a nearer level opens it.
-        view_class: whether they stand on a view class, whose methods' own marks come first.
+        view_class: the view class on which, or on a base of which, they stand.
     """
 
     origin: str
     marks: Sequence[Mark]
     binding: bool = False
-    view_class: bool = False
+    view_class: type | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -89,6 +89,7 @@ class RoutePolicy:
     """What one endpoint demands of a request by one method, and adds to its answer.
 
     Attributes:
+        route: its name: the endpoint's, mostly.
         access: who gets through.
         decided_by: what decided that: a level's origin, or `settings`.
         requirements: all of them hold, besides what `access` says.
@@ -97,11 +98,13 @@ class RoutePolicy:
         cors: `None` where CORS is switched off.
         headers: `None` where security headers are switched off.
         marks: what this policy enforces.
-        class_marks: the marks of the view's classes, those that a nearer mark overrides too.
+        view_class: the class of which the view is made, if it is made of one.
+        class_marks: the marks of that class and its bases, the overridden ones too.
         cacheable: whether shared caches may keep authenticated answers.
         vary: request fields on which the answer depends.
     """
 
+    route: str
     access: Access
     decided_by: str
     requirements: tuple[Requirement, ...]
@@ -110,9 +113,14 @@ class RoutePolicy:
     cors: CORSPolicy | None
     headers: SecurityHeaders | None
     marks: frozenset[Mark]
+    view_class: type | None
     class_marks: frozenset[Mark]
     cacheable: bool
     vary: tuple[str, ...]
+
+    def weighed(self, mark: Mark, instance: object) -> bool:
+        """Tell whether a mark of this view object's class was weighed against its methods' own."""
+        return type(instance) is self.view_class and mark in self.class_marks
 
     @property
     def undecided(self) -> bool:
@@ -171,6 +179,7 @@ class PolicyCompiler:
             vary += ["Authorization", "Cookie", self._settings.security.api_keys.header]
         limits = self._limits(route, levels, method)
         return RoutePolicy(
+            route=route,
             access=access,
             decided_by=decided_by,
             requirements=tuple(one for one in requirements if one.demanding),
@@ -178,7 +187,8 @@ class PolicyCompiler:
             limits=limits,
             cors=cors,
             headers=self._nearest_headers(route, levels),
-            marks=frozenset((*requirements, *(limit.mark for limit in limits))),
+            marks=frozenset((*requirements, *_limit_marks(levels))),
+            view_class=next((one.view_class for one in levels if one.view_class), None),
             class_marks=frozenset(mark for one in levels if one.view_class for mark in one.marks),
             cacheable=_nearest(levels, CacheableMark) is not None,
             vary=tuple(vary),
@@ -188,10 +198,10 @@ class PolicyCompiler:
         """Compile the policy of requests that no route answers."""
         return self.compile("none", [Level("no route", [Opening()])], "GET")
 
-    def for_mark(self, mark: Mark, view: str) -> RoutePolicy:
+    def for_mark(self, mark: Mark, view: str, method: str) -> RoutePolicy:
         """Compile what a single mark on this view demands, for a way that led past the route."""
         marks = (mark,) if isinstance(mark, Requirement) else (mark, Opening())
-        return self.compile(view, [Level("view", marks)], "GET")
+        return self.compile(view, [Level("view", marks)], method)
 
     def _access(
         self, route: str, levels: Sequence[Level]
@@ -236,17 +246,14 @@ class PolicyCompiler:
 
     def _limits(self, route: str, levels: Iterable[Level], method: str) -> tuple[RouteLimit, ...]:
         method = "GET" if method == "HEAD" else method
-        marks = _unique(
-            mark for level in levels for mark in level.marks if isinstance(mark, LimitMark)
-        )
-        held = [mark for mark in marks if mark.methods is None or method in mark.methods]
         limits = []
-        for number, mark in enumerate(held, 1):
+        for number, mark in enumerate(_limit_marks(levels), 1):
             name = mark.name or limit_name(route if number == 1 else f"{route}-{number}")
             fixed = None
             if isinstance(mark.limits, str):
                 fixed = parse_limits(mark.limits, burst=mark.burst, name=name)
-            limits.append(RouteLimit(mark, name, fixed))
+            if mark.methods is None or method in mark.methods:
+                limits.append(RouteLimit(mark, name, fixed))
         return tuple(limits)
 
     def _nearest_cors(self, route: str, levels: Iterable[Level]) -> CORSPolicy | None:
@@ -312,6 +319,10 @@ def _nearest(levels: Iterable[Level], kind: type[T]) -> T | None:
             if isinstance(mark, kind):
                 return mark
     return None
+
+
+def _limit_marks(levels: Iterable[Level]) -> tuple[LimitMark, ...]:
+    return _unique(mark for one in levels for mark in one.marks if isinstance(mark, LimitMark))
 
 
 def _unique(items: Iterable[T]) -> tuple[T, ...]:

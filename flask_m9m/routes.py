@@ -37,11 +37,16 @@ class Declarations:
     _patterns: list[tuple[str, Sequence[Mark]]] = field(default_factory=list)
 
     def protect(self, target: Blueprint | str, marks: Sequence[Mark]) -> None:
-        """Put marks on a blueprint or on all endpoints that fit a pattern."""
-        if isinstance(target, str):
-            self._patterns.append((target, marks))
-        else:
-            self._blueprints.append((target, marks))
+        """Put marks on a blueprint or on all endpoints that fit a pattern.
+
+        The same once more, as a factory says it for each app that it makes, changes nothing.
+        """
+        demands = [mark.demand for mark in marks]
+        declared: list[Any] = self._patterns if isinstance(target, str) else self._blueprints
+        for known, known_marks in declared:
+            if known == target and [mark.demand for mark in known_marks] == demands:
+                return
+        declared.append((target, marks))
         self.revision += 1
 
     def levels_of(self, endpoint: str, app: Flask) -> Iterator[Level]:
@@ -63,6 +68,11 @@ def _exactness(protection: tuple[str, Sequence[Mark]]) -> tuple[bool, int]:
     return literal == len(pattern), literal
 
 
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"))
+_AUTOMATIC_OPTIONS = "OPTIONS, answered by Flask"  # with the methods; the view never runs
+_ANY_OTHER = "any other method"
+
+
 class Routes:
     """Finds the policy of a request's route, compiling each once.
 
@@ -77,19 +87,12 @@ class Routes:
         self._policies = policies
         self._declarations = declarations
         self._revision = declarations.revision
-        self._compiled: dict[tuple[str, str], RoutePolicy] = {}
+        self._compiled: dict[tuple[str, str], tuple[object, RoutePolicy]] = {}
         self._unrouted = policies.unrouted()
 
     def policy(self, request: Request) -> RoutePolicy:
         """Return what holds for a request; for one that no route answers, what holds for all."""
-        rule = request.url_rule
-        if rule is None:
-            return self._unrouted
-        if self._revision == self._declarations.revision and request.method != "OPTIONS":
-            policy = self._compiled.get((rule.endpoint, request.method))
-            if policy is not None:
-                return policy
-        return self._policy_of(rule, request.method)
+        return self._policy_of(request.url_rule, request.method)
 
     def find(self, request: Request, method: str) -> tuple[RoutePolicy, Collection[str] | None]:
         """Return what holds at a request's path for another method, and the path's methods.
@@ -114,24 +117,34 @@ class Routes:
             SettingsError: marks contradict each other or the settings.
         """
         for rule in self._app.url_map.iter_rules():
-            automatic = {"HEAD", "OPTIONS"} if rule.provide_automatic_options else {"HEAD"}  # type: ignore[attr-defined]
-            for method in sorted((rule.methods or set()) - automatic):
+            automatic = {"HEAD", "OPTIONS"} if _answers_options(rule) else {"HEAD"}
+            methods = _METHODS if rule.methods is None else rule.methods
+            for method in sorted(methods - automatic):
                 yield rule, method, self._policy_of(rule, method)
 
     def _policy_of(self, rule: Rule | None, method: str) -> RoutePolicy:
         if rule is None:
             return self._unrouted
-        key = (rule.endpoint, method)
-        if method == "OPTIONS" and rule.provide_automatic_options:  # type: ignore[attr-defined]
-            # Flask answers with the methods and never runs the view.
-            key = (rule.endpoint, "OPTIONS, answered by Flask")
+        if method not in _METHODS:
+            method = self._unusual(rule, method)
         if self._revision != self._declarations.revision:
             self._revision = self._declarations.revision
             self._compiled.clear()
-        policy = self._compiled.get(key)
-        if policy is None:
-            policy = self._compiled[key] = self.compile(*key)
+        endpoint = rule.endpoint
+        view = self._app.view_functions.get(endpoint)
+        known = self._compiled.get((endpoint, method))
+        if known is not None and known[0] is view:
+            return known[1]
+        policy = self.compile(endpoint, method)
+        self._compiled[endpoint, method] = (view, policy)
         return policy
+
+    @staticmethod
+    def _unusual(rule: Rule, method: str) -> str:
+        """Return under which name a method's policy is kept, of which there are only so many."""
+        if method == "OPTIONS" and _answers_options(rule):
+            return _AUTOMATIC_OPTIONS
+        return method if rule.methods and method in rule.methods else _ANY_OTHER
 
     def compile(self, endpoint: str, method: str) -> RoutePolicy:
         """Compile what one endpoint demands of one method.
@@ -140,7 +153,7 @@ class Routes:
             SettingsError: its marks contradict each other or the settings.
         """
         levels = list(self._levels(endpoint, method))
-        if method.startswith("OPTIONS,"):
+        if method == _AUTOMATIC_OPTIONS:
             levels.insert(0, Level("Flask", [Opening()]))
             levels = [Level(one.origin, one.marks) for one in levels]
         return self._policies.compile(endpoint, levels, method)
@@ -154,6 +167,11 @@ class Routes:
         yield from self._declarations.levels_of(endpoint, self._app)
         if layers and _serves_static_files(endpoint, layers[-1]):
             yield Level("Flask", [Opening()])
+
+
+def _answers_options(rule: Rule) -> bool:
+    """Tell whether Flask answers `OPTIONS` itself; a rule added to the map directly cannot say."""
+    return bool(getattr(rule, "provide_automatic_options", False))
 
 
 def _match(adapter: MapAdapter, method: str) -> tuple[Rule | None, Collection[str] | None]:
@@ -189,7 +207,7 @@ def _class_levels(view_class: type, method: str) -> Iterator[Level]:
         layers = list(layers_of(getattr(view_class, name, None)))
         yield Level(f"method {name}", _marks_on(layers), binding=True)
     for one in view_class.__mro__:
-        yield Level(f"class {one.__qualname__}", marks_of(one), view_class=True)
+        yield Level(f"class {one.__qualname__}", marks_of(one), view_class=view_class)
 
 
 def _serves_static_files(endpoint: str, innermost: object) -> bool:

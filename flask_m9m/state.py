@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .dev_secret import dev_secret
 from .errors import SettingsError
-from .exchange import EXCHANGE, Exchange
+from .exchange import Exchange
 from .guard import Guard
 from .routes import Declarations, Routes
 from .settings import Loaded, Settings, check_secret_key
@@ -61,10 +61,9 @@ class AppState:
 
     def exchange(self, environ: WSGIEnvironment) -> Exchange:
         """Return the exchange of a request, beginning it where nothing has yet."""
-        exchange: Exchange | None = environ.get(EXCHANGE)
-        if exchange is None or exchange.owner is not self._guard:
-            exchange = self.guard.begin(environ)
-        return exchange
+        guard = self.guard
+        exchange: Exchange | None = environ.get(guard.exchange_key)
+        return guard.begin(environ) if exchange is None else exchange
 
     def _assemble(self) -> Guard:
         with self._lock:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
+from werkzeug.sansio.response import Response as SansioResponse
 from werkzeug.wrappers import Response
 from werkzeug.wsgi import ClosingIterator
 
@@ -50,7 +51,6 @@ class SealedApp:
             self._hooks.ensure_first()
         exchange = self._state.guard.begin(environ)
         exchange.sealed_later = True
-        environ.pop(_SEALED, None)
         seal = exchange.owner.seal
         restored: list[Iterable[bytes]] = []
         started = False
@@ -58,14 +58,15 @@ class SealedApp:
         def start_sealed(status: str, headers: Headers, exc_info: Any = None) -> Any:
             nonlocal started
             started = True
-            sealed_by = environ.setdefault(_SEALED, exchange)
-            if sealed_by is exchange:
-                if status.startswith("5"):
-                    status, headers = _restore(exchange, environ, status, headers, restored)
-                headers = seal(exchange, status, headers)
-            if exc_info is None:
-                return start_response(status, headers)
-            return start_response(status, headers, exc_info)
+            if environ.get(_SEALED):  # further in, while this very call came out here
+                return _start(start_response, status, headers, exc_info)
+            if exchange.answer is not None or status[:1] == "5":
+                status, headers = _restore(exchange, environ, status, headers, restored)
+            environ[_SEALED] = True
+            try:
+                return _start(start_response, status, seal(exchange, status, headers), exc_info)
+            finally:
+                environ[_SEALED] = False
 
         try:
             body = self._wsgi_app(environ, start_sealed)
@@ -81,6 +82,12 @@ class SealedApp:
         return body
 
 
+def _start(start_response: StartResponse, status: str, headers: Headers, exc_info: Any) -> Any:
+    if exc_info is None:
+        return start_response(status, headers)
+    return start_response(status, headers, exc_info)
+
+
 def _restore(
     exchange: Exchange,
     environ: WSGIEnvironment,
@@ -88,10 +95,17 @@ def _restore(
     headers: Headers,
     restored: list[Iterable[bytes]],
 ) -> tuple[str, Headers]:
-    """Put a refusal back that an app's catch-all handler turned into a server error."""
+    """Put back what the guard had answered and a handler made something else of.
+
+    A refusal may get another body and status from the app's handlers, but no server error; a
+    preflight's answer and a redirect to HTTPS are nobody else's.
+    """
     refusal = exchange.refusal
-    if refusal is None or refusal.code >= 500 or not isinstance(refusal.response, Response):
+    answer: SansioResponse | None = exchange.answer
+    if answer is None and refusal is not None and refusal.code < 500:
+        answer = refusal.response
+    if not isinstance(answer, Response) or status.startswith(str(answer.status_code)):
         return status, headers
-    body, status, headers = refusal.response.get_wsgi_response(environ)
+    body, status, headers = answer.get_wsgi_response(environ)
     restored.append(body)
     return status, headers

@@ -116,6 +116,6 @@ def parse_limits(
             )
         count = int(match["count"])
         period = int(match["multiple"] or 1) * _PERIODS[match["unit"].lower()]
-        own_name = f"{name}-{len(limits) + 1}" if limits else name
+        own_name = limit_name(f"{name}:{len(limits) + 1}") if limits else name
         limits.append(RateLimit(count, period, count if burst is None else burst, own_name))
     return tuple(limits)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from flask import Blueprint, Flask
 from flask.views import MethodView, View
+from werkzeug.routing import Rule
 
 from flask_m9m import (
     M9M,
     SettingsError,
+    cors,
     current_identity,
     public,
     rate_limit,
@@ -405,3 +409,120 @@ def test_an_automatic_options_answer_is_open_and_another_is_not(app: Flask) -> N
 def test_a_scope_that_cannot_stand_in_a_header_is_refused_when_written(name: str) -> None:
     with pytest.raises(ValueError, match="scope-token"):
         require_auth(scopes=[name])
+
+
+@pytest.mark.parametrize("method", ["GET", "BOGUS", "POST", "options"])
+def test_a_preflight_where_cors_is_off_is_an_options_like_any_other(
+    make_app: MakeApp, method: str
+) -> None:
+    app = make_app({"security": {**CLOSED["security"], "cors": {"enabled": False}}})
+    app.add_url_rule("/x", "x", lambda: "secret", methods=["GET", "POST", "OPTIONS"])
+    preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": method}
+
+    class Mixed(MethodView):
+        @public
+        @cors(enabled=False)
+        def get(self) -> str:
+            return "get"
+
+        def options(self) -> str:
+            return "secret"
+
+    app.add_url_rule("/mixed", view_func=Mixed.as_view("mixed"))
+    assert app.test_client().options("/x", headers=preflight).status_code == 401
+    assert app.test_client().get("/mixed").status_code == 200
+    assert app.test_client().options("/mixed", headers=preflight).status_code == 401
+
+
+def test_a_class_that_another_class_calls_is_guarded_by_the_mark_they_share(app: Flask) -> None:
+    admin = require_auth(roles="admin")
+
+    @admin
+    class Accounts(MethodView):
+        def get(self) -> str:
+            return "accounts"
+
+    @admin
+    class Home(MethodView):
+        @public
+        def get(self) -> Any:
+            return Accounts.as_view("inner")()
+
+    app.add_url_rule("/home", view_func=Home.as_view("home"))
+    assert statuses(app, "/home") == (401, 403)
+    assert client_as(app, "ann", roles=["admin"]).get("/home").text == "accounts"
+
+
+def test_a_marked_class_inherits_a_coroutine_dispatch_request(app: Flask) -> None:
+    class Base(View):
+        async def dispatch_request(self) -> str:
+            return "base"
+
+    @require_auth
+    class Child(Base):
+        pass
+
+    app.add_url_rule("/x", view_func=Child.as_view("x"))
+    assert statuses(app, "/x") == (401, 200)
+
+
+def test_view_objects_that_nothing_can_refer_to_are_views_all_the_same(app: Flask) -> None:
+    class Slotted:
+        __slots__ = ()
+
+        def __call__(self) -> str:
+            return "slotted"
+
+    app.add_url_rule("/x", "x", Slotted())
+    assert app.test_client().get("/x").text == "slotted"
+
+
+def test_a_view_put_in_the_place_of_an_open_one_is_not_open(make_app: MakeApp) -> None:
+    app = make_app(CLOSED)
+    app.add_url_rule("/x", "x", public(lambda: "open"))
+    assert app.test_client().get("/x").status_code == 200
+    app.view_functions["x"] = lambda: "secret"
+    assert statuses(app, "/x") == (401, 200)
+
+
+def test_rules_added_to_the_map_directly_are_routes_too(make_app: MakeApp) -> None:
+    app = make_app(CLOSED)
+    app.url_map.add(Rule("/x", endpoint="x"))
+    app.view_functions["x"] = lambda: "x"
+    for method in ("GET", "OPTIONS", "PURGE"):
+        assert app.test_client().open("/x", method=method).status_code == 401
+        assert client_as(app, "ann").open("/x", method=method).status_code == 200
+    for number in range(300):
+        app.test_client().open("/x", method=f"M{number}")
+    routes = app.extensions["m9m"].routes
+    assert len(routes._compiled) < 10
+    assert {method for rule, method, _ in routes.all() if rule.rule == "/x"} >= {"GET", "POST"}
+
+
+def test_the_same_protection_once_more_changes_nothing() -> None:
+    m9m, blueprint = M9M(), Blueprint("api", "api")
+    blueprint.add_url_rule("/x", "x", lambda: "x")
+
+    def create_app() -> Flask:
+        app = Flask("app")
+        app.testing = True
+        m9m.init_app(app, settings=make_settings())
+        app.register_blueprint(blueprint)
+        m9m.protect(blueprint, require_auth, rate_limit("100/minute"))
+        m9m.protect("api.*", rate_limit("90/minute"))
+        return app
+
+    for app in (create_app(), create_app(), create_app()):
+        assert client_as(app, "ann").get("/x").headers["RateLimit-Policy"] == (
+            '"api.x";q=100;w=60, "api.x-2";q=90;w=60'
+        )
+
+
+def test_an_identity_can_be_copied_and_sent_to_another_process(app: Flask) -> None:
+    with app.app_context():
+        tokens = app.extensions["m9m"].guard.tokens
+        identity = tokens.verify(tokens.issue("ann", ["a"], claims={"tenant": {"id": 7}}))
+    for other in (copy.deepcopy(identity), pickle.loads(pickle.dumps(identity))):
+        assert other == identity
+        with pytest.raises(TypeError):
+            other.claims["tenant"]["id"] = 8

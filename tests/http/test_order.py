@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Blueprint, Flask, abort
+from flask import Blueprint, Flask, abort, request
+from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from flask_m9m import M9M, SettingsError, require_auth
+from flask_m9m import M9M, SettingsError, get_identity, require_auth
 from flask_m9m.testing import Clock, client_as, make_settings
 from tests.conftest import MakeApp
 
@@ -329,3 +330,101 @@ def test_debug_alone_opens_no_origin_and_needs_no_secret(
     assert "Strict-Transport-Security" in answer.headers
     assert client.options("/items", headers=PREFLIGHT).status_code == 403
     assert client_as(app, "ann").get("/items").status_code == 200
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_asking_another_app_with_the_same_environ_changes_nothing_for_this_one(
+    make_app: MakeApp, same: bool
+) -> None:
+    def ask(app: Flask) -> None:
+        list(
+            app.wsgi_app(request.environ, lambda status, headers, exc_info=None: lambda data: None)
+        )
+
+    app = make_app()
+    other = app if same else make_app()
+    for one in {app, other}:
+        one.add_url_rule("/who", "who", require_auth(optional=True)(lambda: "who"))
+
+    @app.get("/secret")
+    @require_auth
+    def secret() -> Any:
+        if "asked" not in request.environ:
+            request.environ["asked"] = True
+            ask(other)
+        identity = get_identity()
+        assert identity is not None
+        return f"secret of {identity.subject}", {"Cache-Control": "public, max-age=60"}
+
+    @app.get("/open")
+    def opened() -> str:
+        ask(other)
+        return str(get_identity())
+
+    other.view_functions.setdefault("secret", lambda: "other")
+    answer = client_as(app, "ann").get("/secret")
+    assert answer.text == "secret of ann"
+    assert answer.headers["Cache-Control"] == "max-age=60, private"
+    assert "Authorization" in answer.headers["Vary"]
+    assert answer.headers.getlist("X-Frame-Options") == ["DENY"]
+    if not same:
+        assert client_as(other, "bob").get("/who").status_code == 200
+        token = client_as(other, "bob").environ_base["HTTP_AUTHORIZATION"]
+        strange = app.test_client().get("/open", headers={"Authorization": token})
+        assert strange.text == "None"
+
+
+def test_requests_made_of_another_ones_environ_prove_themselves(app: Flask) -> None:
+    add_items(app)
+
+    @app.post("/batch")
+    def batch() -> list[int]:
+        statuses = []
+        for authorization in request.get_json():
+            environ = {
+                **request.environ,
+                "PATH_INFO": "/items",
+                "REQUEST_METHOD": "GET",
+                "HTTP_AUTHORIZATION": authorization,
+            }
+            with app.request_context(environ):
+                statuses.append(app.full_dispatch_request().status_code)
+        return statuses
+
+    good = client_as(app, "ann").environ_base["HTTP_AUTHORIZATION"]
+    answer = app.test_client().post("/batch", json=["Bearer bad", good, "Bearer bad"])
+    assert answer.json == [401, 200, 401]
+
+
+@pytest.mark.parametrize("host", ["", "a b", "x@y", "x/y", "h:99999", "\xe4", "..", "x" * 300])
+def test_no_redirect_to_https_leads_to_a_host_that_is_none(make_app: MakeApp, host: str) -> None:
+    app = make_app({"server": {"https": "redirect"}})
+    answer = app.test_client().get("//evil.example/", environ_overrides={"HTTP_HOST": host})
+    assert answer.status_code in (400, 403)
+    assert "Location" not in answer.headers
+
+
+def test_no_redirect_leads_to_a_host_that_the_app_does_not_answer_to(make_app: MakeApp) -> None:
+    app = make_app({"server": {"https": "redirect"}}, TRUSTED_HOSTS=["good.example"])
+    app.add_url_rule("/x", "x", lambda: "x")
+    client = app.test_client()
+    assert client.get("/x", base_url="http://evil.example").status_code == 400
+    answer = client.get("/x", base_url="http://good.example")
+    assert answer.headers["Location"] == "https://good.example/x"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_a_preflight_is_204_whatever_becomes_of_exceptions() -> None:
+    class Eager(Flask):
+        def handle_user_exception(self, e: Exception) -> Any:
+            return "mine", 500
+
+    trapping, eager = Flask("trapping"), Eager("eager")
+    trapping.config["TRAP_HTTP_EXCEPTIONS"] = True
+    trapping.register_error_handler(HTTPException, lambda error: ("mine", 200))
+    for app in (trapping, eager):
+        M9M(app, settings=make_settings(CORS))
+        add_items(app)
+        answer = app.test_client().options("/items", headers=PREFLIGHT)
+        assert (answer.status_code, answer.data) == (204, b"")
+        assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN

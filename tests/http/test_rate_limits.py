@@ -265,3 +265,62 @@ def test_until_the_shared_store_exists_memory_is_used_and_that_is_said_once(
         app.test_client().get("/x")
     said = [one for one in caplog.messages if "performance.rate_limit.storage" in one]
     assert len(said) == 1
+
+
+def unmarked(view: Any) -> Any:
+    """A decorator that hides what it wraps."""
+    return lambda **kwargs: view(**kwargs)
+
+
+def test_a_limit_for_other_methods_never_stops_this_one(app: Flask) -> None:
+    limited = rate_limit("1/hour", methods=["GET"])(lambda: "x")
+    app.add_url_rule("/x", "x", limited, methods=["GET", "POST"])
+    client = app.test_client()
+    assert [client.post("/x").status_code for _ in range(3)] == [200] * 3
+    assert [client.get("/x").status_code for _ in range(2)] == [200, 429]
+
+
+def test_a_limit_for_a_method_holds_past_the_route_as_well(app: Flask) -> None:
+    limited = rate_limit("1/hour", methods=["POST"])(lambda: "x")
+    app.add_url_rule("/x", "x", unmarked(limited), methods=["GET", "POST"])
+    client = app.test_client()
+    assert [client.get("/x").status_code for _ in range(3)] == [200] * 3
+    assert [client.post("/x").status_code for _ in range(2)] == [200, 429]
+
+
+def test_a_limit_is_one_for_all_its_methods_whatever_other_limits_there_are(app: Flask) -> None:
+    view = rate_limit("3/hour", burst=3)(rate_limit("100/hour", methods=["POST"])(lambda: "x"))
+    app.add_url_rule("/x", "x", view, methods=["GET", "POST"])
+    client = app.test_client()
+    assert [client.get("/x").status_code for _ in range(2)] == [200] * 2
+    assert [client.post("/x").status_code for _ in range(2)] == [200, 429]
+
+
+def test_two_hidden_views_of_one_name_have_a_budget_each(app: Flask) -> None:
+    for path in ("a", "b"):
+
+        @rate_limit("1/hour")
+        def index() -> str:
+            return "index"
+
+        app.add_url_rule(f"/{path}", path, unmarked(index))
+    client = app.test_client()
+    assert [client.get("/a").status_code for _ in range(2)] == [200, 429]
+    assert client.get("/b").status_code == 200
+
+
+def test_the_parts_of_one_limit_and_a_second_limit_are_told_apart(app: Flask) -> None:
+    view = rate_limit("50/minute;10/hour")(rate_limit("10/hour")(lambda: "x"))
+    app.add_url_rule("/x", "x", view)
+    answer = app.test_client().get("/x")
+    names = [one.partition(";")[0] for one in answer.headers["RateLimit-Policy"].split(", ")]
+    assert names == ['"x"', '"x-2"', '"x-2:2"']
+
+
+def test_an_endpoint_with_a_long_name_can_have_several_limits(app: Flask) -> None:
+    lengths = (60, 62, 63, 64, 200)
+    for length in lengths:
+        view = rate_limit("10/minute;100/hour")(lambda: "x")
+        app.add_url_rule(f"/{length}", "e" * length, view)
+    for length in lengths:
+        assert app.test_client().get(f"/{length}").status_code == 200
