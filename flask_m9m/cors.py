@@ -36,7 +36,6 @@ RESPONSE_FIELDS = frozenset(
 PREFLIGHT_VARY = ("Access-Control-Request-Method", "Access-Control-Request-Headers")
 """What the answer to a preflight depends on besides the origin."""
 
-_SAFELISTED = frozenset(("accept", "accept-language", "content-language", "content-type", "range"))
 _NEVER_WILDCARD = "authorization"  # "CORS non-wildcard request-header name"
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 _LONGEST_ORIGIN = 300
@@ -95,7 +94,7 @@ class CORSPolicy:
         self.varies = bool(self.origins)
         self._methods = _with_head(allowed_methods)
         self._headers = tuple(name for name in allowed_headers if name != "*")
-        self._header_names = _SAFELISTED.union(name.lower() for name in self._headers)
+        self._header_names = frozenset(name.lower() for name in self._headers)
         self._any_header = "*" in allowed_headers
         self._max_age = str(max_age)
         exposed = ", ".join(expose_headers)

@@ -265,7 +265,7 @@ def rate_limit(
     """
     if isinstance(limits, str):
         smallest = min(one.burst for one in parse_limits(limits, burst=burst))
-        if isinstance(cost, int) and not 1 <= cost <= smallest:
+        if not callable(cost) and (type(cost) is not int or not 1 <= cost <= smallest):
             raise ValueError(f"cost={cost} is not within 1 and the limit's burst of {smallest}")
     if isinstance(key, str) and key not in ("address", "identity"):
         raise ValueError(f"key={key!r}: 'address', 'identity' or a callable")

@@ -27,14 +27,14 @@ def dev_secret(instance_path: str) -> tuple[SecretStr, Path]:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _create(path)
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-        with os.fdopen(descriptor) as file:
+        with os.fdopen(descriptor, encoding="ascii", errors="replace") as file:
             shared = os.fstat(descriptor).st_mode & 0o077
             secret = file.read(_LENGTH + 1)
     except OSError as error:
         raise _unusable(path, error.strerror or "cannot be opened") from None
     if shared:
         raise _unusable(path, "other users may read it")
-    if len(secret) != _LENGTH:
+    if len(secret) != _LENGTH or not secret.isalnum():
         raise _unusable(path, "it does not hold a secret")
     return SecretStr(secret), path
 

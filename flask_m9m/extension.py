@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from os import PathLike
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from flask import Blueprint, Flask
@@ -26,6 +28,11 @@ SettingsSource = Settings | Mapping[str, Any] | str | PathLike[str]
 
 
 logger = logging.getLogger("flask_m9m")
+
+command_line: ContextVar[Mapping[str, object]] = ContextVar(
+    "m9m_command_line", default=MappingProxyType({})
+)
+"""What the flags of a command that loads an app say, by path; it overrides every other source."""
 
 _NOT_AVAILABLE = ("security.basic_auth.enabled", "api.enabled")
 
@@ -71,7 +78,11 @@ class M9M:
             raise RuntimeError(
                 f"the app {app.name!r} already has an M9M: call M9M(app) or init_app(app) once"
             )
-        loaded = load(settings if settings is not None else self._settings, app_config=app.config)
+        loaded = load(
+            self._settings if settings is None else settings,
+            app_config=app.config,
+            flags=command_line.get(),
+        )
         if problems := check_secret_key(loaded.settings, app.secret_key):
             raise SettingsError(problems)
         _log(loaded)

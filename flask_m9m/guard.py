@@ -272,8 +272,10 @@ class Guard:
         return exchange.client.key
 
     def _take(self, exchange: Exchange, limit: RateLimit, client: str, cost: int = 1) -> None:
-        if not 1 <= cost <= limit.burst:
-            logger.error("rate limit %s: a cost of %r is not within 1 to its burst", limit, cost)
+        if type(cost) is not int or not 1 <= cost <= limit.burst:
+            logger.error(
+                "rate limit %s: a cost of %a is not 1 to %d", limit.name, cost, limit.burst
+            )
             hit = Hit(limit, False, 0, limit.period, limit.period)
         else:
             hit = self.store.hit(limit, client, cost)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
-from flask.cli import NoAppException, ScriptInfo
+from flask.cli import ScriptInfo
 
 from ..context import EXTENSION
 from ..errors import SettingsError
-from ..settings import Loaded, describe, json_schema, load, nearest_path
+from ..settings import Loaded, check_secret_key, describe, json_schema, load, nearest_path
 from .output import fail, output_option, print_document, print_rows, settings_errors
+
+_APP_FILES = ("wsgi.py", "app.py")  # where Flask looks for an app that nobody named
 
 
 @click.group()
@@ -46,7 +49,7 @@ def validate(context: click.Context) -> None:
     except SettingsError as error:
         for problem in error.problems:
             click.echo(str(problem), err=True)
-        click.echo(f"{len(error.problems)} problems", err=True)
+        click.echo(f"problems: {len(error.problems)}", err=True)
         context.exit(1)
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
@@ -65,7 +68,8 @@ def get(context: click.Context, path: str) -> None:
         return
     below = {one: value for one, value in values.items() if one.startswith(f"{path}.")}
     if not below:
-        raise fail(f"there is no setting {path!a}; the nearest one is {nearest_path(path)}")
+        near = nearest_path(path)
+        raise fail(f"there is no setting {path!a}" + (f"; did you mean {near}?" if near else ""))
     print_document(below, "json")
 
 
@@ -77,15 +81,29 @@ def schema() -> None:
 
 def _loaded(context: click.Context) -> Loaded:
     """Return the app's settings; those that the sources give where there is no app to ask."""
+    info = context.ensure_object(ScriptInfo)
     try:
-        app = context.ensure_object(ScriptInfo).load_app()
-    except NoAppException:
-        return load()
-    except SettingsError:
-        raise
+        app = info.load_app()
     except Exception as error:
+        if (cause := _settings_error(error)) is not None:
+            raise cause from None
         # Whatever else keeps the app from starting is not what was asked about.
-        click.echo(f"the app cannot be loaded: {type(error).__name__}", err=True)
+        if info.app_import_path or any(Path(name).exists() for name in _APP_FILES):
+            click.echo(
+                f"the app cannot be loaded, so this is without it: {type(error).__name__}", err=True
+            )
         return load()
     state = app.extensions.get(EXTENSION)
-    return load(app_config=app.config) if state is None else state.loaded
+    loaded = load(app_config=app.config) if state is None else state.loaded
+    if problems := check_secret_key(loaded.settings, app.secret_key):
+        raise SettingsError(problems)
+    return loaded
+
+
+def _settings_error(error: BaseException | None) -> SettingsError | None:
+    """Return what is wrong with the settings, if that is behind an app's error."""
+    for _ in range(20):
+        if error is None or isinstance(error, SettingsError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

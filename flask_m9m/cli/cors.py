@@ -7,7 +7,7 @@ from flask import Flask, Request
 
 from ..errors import CORSRefused
 from ..state import AppState
-from .output import with_app
+from .output import fail, with_app
 
 
 @click.group()
@@ -43,5 +43,8 @@ def check(state: AppState, origin: str, method: str, path: str, headers: tuple[s
 
 
 def _request(app: Flask, path: str) -> Request:
-    with app.test_request_context(path, method="OPTIONS") as context:
-        return context.request
+    try:
+        with app.test_request_context(path, method="OPTIONS") as context:
+            return context.request
+    except ValueError:
+        raise fail(f"{path!a} is no path: write one as /workflows/1") from None

@@ -82,10 +82,14 @@ def _ignore_dotenv() -> None:
     here = Path.cwd()
     if not any((folder / ".git").exists() for folder in (here, *here.parents)):
         return
-    ignored = Path(".gitignore")
-    text = ignored.read_text() if ignored.exists() else ""
-    if ".env" in (line.strip().removeprefix("/") for line in text.splitlines()):
-        return
-    with ignored.open("a") as file:
-        file.write(("\n" if text and not text.endswith("\n") else "") + ".env\n")
-    click.echo("added .env to .gitignore")
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        with os.fdopen(os.open(".gitignore", flags, 0o644), "r+b") as file:
+            text = file.read()
+            if b".env" in (line.strip().removeprefix(b"/") for line in text.splitlines()):
+                return
+            file.write((b"" if not text or text.endswith(b"\n") else b"\n") + b".env\n")
+    except OSError as error:
+        click.echo(f".gitignore: {error.strerror}: add .env to it yourself", err=True)
+    else:
+        click.echo("added .env to .gitignore")

@@ -93,7 +93,8 @@ def print_document(document: object, output: str) -> None:
     if output == "yaml":
         click.echo(yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False), nl=False)
     else:
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        # JSON escapes all that a terminal might obey but this one.
+        click.echo(json.dumps(document, indent=2).replace("\x7f", "\\u007f"))
 
 
 def _cell(value: object) -> str:

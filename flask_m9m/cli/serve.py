@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 
 import click
 from flask.cli import ScriptInfo
 from werkzeug.serving import run_simple
 
+from ..extension import command_line
 from ..state import AppState
 from .output import fail, settings_errors, state_of
 
@@ -26,8 +26,8 @@ def serve(
     """Serve the app under its settings."""
     if not dev:
         raise click.UsageError("only --dev can be served so far; in production use a WSGI server")
-    # Read before the app is, by this process and by the one that reloads.
-    os.environ["M9M_DEV_MODE"] = "true"
+    # The process that reloads runs this command again.
+    command_line.set({"development.enabled": True, "server.host": host, "server.port": port})
     app = context.ensure_object(ScriptInfo).load_app()
     state = state_of(app)
     server = state.loaded.settings.server

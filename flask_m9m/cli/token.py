@@ -38,7 +38,7 @@ def issue(
 
 
 @token.command()
-@click.argument("source", type=click.File(), required=False)
+@click.argument("source", type=click.File(errors="replace"), required=False)
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default="yaml")
 @with_app
 def inspect(state: AppState, source: TextIO | None, output: str) -> None:

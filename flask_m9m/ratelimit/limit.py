@@ -18,7 +18,7 @@ _PERIODS = {
     "year": 360 * 86_400,
 }
 _NOTATION = re.compile(
-    r"\s*(?P<count>\d{1,9})\s*(?:/|\s+per\s+)\s*(?:(?P<multiple>\d{1,6})\s*)?"
+    r"\s*(?P<count>\d{1,9})\s*(?:/|per\b)\s*(?:(?P<multiple>\d{1,6})\s*)?"
     r"(?P<unit>second|minute|hour|day|month|year)s?\s*",
     re.ASCII | re.IGNORECASE,
 )
@@ -59,8 +59,11 @@ class RateLimit:
     legacy_field: tuple[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if min(self.count, self.period, self.burst) < 1:
-            raise ValueError("a rate limit needs a count, a period and a burst of at least 1")
+        numbers = (self.count, self.period, self.burst)
+        if not all(type(one) is int and one >= 1 for one in numbers):
+            raise ValueError(
+                "a rate limit needs a count, a period and a burst: whole numbers, at least 1"
+            )
         if not _NAME.fullmatch(self.name):
             raise ValueError(
                 f"{self.name!a} cannot name a rate limit: use 1 to 64 letters, digits and ._:/-"
@@ -96,7 +99,7 @@ def limit_name(text: str) -> str:
 def parse_limits(
     notation: str, *, burst: int | None = None, name: str = "default"
 ) -> tuple[RateLimit, ...]:
-    """Read `100/hour`, `10 per 5 minutes`, or several of these with `;` or `,` between them.
+    """Read `100/hour`, `10 per 5 minutes`, or several of these with `;`, `,` or `|` between.
 
     Args:
         notation: the limits, as Flask-Limiter writes them.
@@ -107,7 +110,7 @@ def parse_limits(
         ValueError: the notation is not of that form.
     """
     limits: list[RateLimit] = []
-    for part in re.split("[;,]", notation):
+    for part in re.split("[;,|]", notation):
         match = _NOTATION.fullmatch(part)
         if match is None:
             raise ValueError(

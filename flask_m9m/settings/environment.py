@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -59,7 +59,18 @@ def _spellings() -> dict[str, str]:
     return spellings
 
 
+def _last_words() -> dict[str, str]:
+    """Return the last words of paths that only one path has: `M9M_TRUSTED_PROXIES`, say."""
+    words = Counter(path.rpartition(".")[2] for path in LEAVES)
+    return {
+        f"M9M_{path.rpartition('.')[2].upper()}": leaf.variable
+        for path, leaf in LEAVES.items()
+        if words[path.rpartition(".")[2]] == 1
+    }
+
+
 _SPELLINGS = _spellings()
+_LAST_WORDS = _last_words()
 
 
 def is_service_link(name: str, value: object) -> bool:
@@ -141,7 +152,7 @@ class NamedSettings:
         leaf = variable.leaf
         if variable.names_file:
             path = self._interpolator.expand(str(value))
-            content = read_literal(self._directory / path)
+            content = read_literal(self._directory, path)
             return _lines(content) if leaf.is_list else content
         if isinstance(value, str) and leaf.is_list:
             if value.lstrip().startswith("["):
@@ -151,10 +162,10 @@ class NamedSettings:
         return complete(value, self._interpolator)
 
     def _unknown(self, name: str, source: str) -> None:
-        near = get_close_matches(name, _SPELLINGS, n=1, cutoff=0.85)
-        if near:
-            meant = f"did you mean {_SPELLINGS[near[0]]}?"
-            self._report.problem(name, "not a setting", meant, source)
+        near = get_close_matches(name, _SPELLINGS, n=1, cutoff=0.76)
+        meant = _LAST_WORDS.get(name) or (_SPELLINGS[near[0]] if near else None)
+        if meant:
+            self._report.problem(name, "not a setting", f"did you mean {meant}?", source)
         else:
             self._report.warnings.append(f"{source}: {quoted(name)[1:-1]} is not a setting")
 

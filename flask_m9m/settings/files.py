@@ -13,7 +13,9 @@ from .report import Report
 SYSTEM_FILE = Path("/etc/m9m/config.yaml")
 
 _SECTIONS_OF_OURS = ("security", "credentials", "performance")
-_NAMES_ONE_OF_OURS = re.compile(rb"^(security|credentials|performance)\s*:", re.MULTILINE)
+_NAMES_ONE_OF_OURS = re.compile(
+    rb"""^[\s{'"-]*(security|credentials|performance)["']?\s*:""", re.MULTILINE
+)
 _LARGEST = 1_048_576
 
 
@@ -57,7 +59,7 @@ def searched_file(cwd: Path, home: Path | None, report: Report) -> ConfigFile | 
                 return None
             del report.problems[before:]
         report.warnings.append(
-            f"{shown} is passed over: it has no security, credentials or performance mapping"
+            f"{shown} is passed over: no security, credentials or performance mapping can be read"
         )
     return None
 
@@ -66,7 +68,8 @@ def _is_probably_ours(path: Path) -> bool:
     """Tell whether a file that cannot be read as a mapping was meant for us."""
     try:
         with path.open("rb") as file:
-            return _NAMES_ONE_OF_OURS.search(file.read(_LARGEST)) is not None
+            text = file.read(_LARGEST).translate(None, b"\x00\xef\xbb\xbf\xfe\xff")
+            return _NAMES_ONE_OF_OURS.search(text) is not None
     except OSError:
         return True
 
@@ -91,6 +94,15 @@ def read_dotenv(path: Path, shown: str, report: Report) -> dict[str, str]:
         elif binding.key is not None and binding.value is not None:
             values[binding.key] = binding.value
     return values
+
+
+def exported_by_dotenv(path: Path, values: Mapping[str, str]) -> Mapping[str, str | None]:
+    """Return what python-dotenv exports of an `.env`, whose references it replaces its own way."""
+    from dotenv import dotenv_values
+
+    if not any("$" in value for value in values.values()):
+        return values
+    return dotenv_values(path)
 
 
 def _unreadable(statement: str, line: int, shown: str, report: Report) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 _FORMS = 'write ${NAME}, ${NAME:-default} or ${file:/path}, and "$${" for a literal "${"'
 _REFERENCE = re.compile(
-    r"(?P<escape>\$\$\{)|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?"
+    r"(?P<escape>\$\$\{)|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>(?:(?!\$\{)[^}])*))?"
     r"|file:(?P<file>[^}]+))\}|(?P<bad>\$\{)"
 )
 _LARGEST = 65_536
@@ -69,7 +69,7 @@ class Interpolator:
         if match["bad"]:
             raise InterpolationError("a reference that cannot be read", _FORMS)
         if match["file"]:
-            return read_literal(self._directory / match["file"])
+            return read_literal(self._directory, match["file"])
         name, default = match["name"], match["default"]
         value = self._look_up(name, within)
         if default is not None:  # as in a shell, an empty value gives way to the default too
@@ -93,20 +93,24 @@ class Interpolator:
         return value
 
 
-def read_literal(path: Path) -> str:
+def read_literal(directory: Path, name: str) -> str:
     """Return what a secret's file says, without the line end at its end.
+
+    Args:
+        directory: where a relative name starts.
+        name: the file's.
 
     Raises:
         InterpolationError: it cannot be read, is longer than 64 KiB, or is not UTF-8.
     """
+    path = directory / name
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
-        raise InterpolationError(
-            f"{ascii(str(path))[1:-1]}: {reason}", "name a readable file"
-        ) from None
+        shown = ascii(str(path))[1:-1] if _is_a_path(path, name) else "a file"
+        raise InterpolationError(f"{shown}: {reason}", "name a readable file") from None
     if len(content) > _LARGEST:
         raise InterpolationError("a file of more than 64 KiB", "name a smaller one")
     try:
@@ -114,3 +118,11 @@ def read_literal(path: Path) -> str:
     except UnicodeDecodeError:
         raise InterpolationError("a file that is not UTF-8", "write it as text") from None
     return text.removesuffix("\n").removesuffix("\r")
+
+
+def _is_a_path(path: Path, name: str) -> bool:
+    """Tell a path from a secret that was given in its place by mistake, and is not to be shown."""
+    try:
+        return "/" in name and path.parent.is_dir()
+    except (OSError, ValueError):
+        return False

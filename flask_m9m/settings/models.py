@@ -5,7 +5,15 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 from ..errors import ErrorFormat
 from .presets import FROM_PRESET, HEADER_FIELDS, PRESETS
@@ -69,9 +77,11 @@ class TLSSettings(Section):
     enabled: Boolean = Field(default=False, description="Serve TLS.")
     cert_file: Text | None = Field(default=None, description="The certificate chain, PEM.")
     key_file: Text | None = Field(default=None, description="The certificate's private key, PEM.")
-    min_version: Annotated[Literal["1.2", "1.3"], BeforeValidator(_version_word)] = Field(
-        default="1.2", description="The oldest version of TLS that is spoken."
-    )
+    min_version: Annotated[
+        Literal["1.2", "1.3"],
+        BeforeValidator(_version_word),
+        WithJsonSchema({"enum": ["1.2", "1.3", 1.2, 1.3]}),
+    ] = Field(default="1.2", description="The oldest version of TLS that is spoken.")
 
 
 class ServerSettings(Section):
@@ -81,9 +91,11 @@ class ServerSettings(Section):
     port: Port = Field(default=8080, description="The port to listen on.")
     workers: Count = Field(default=2, description="Worker processes.")
     threads: Count = Field(default=4, description="Threads of each worker.")
-    https: Annotated[Literal["off", "redirect", "refuse"], BeforeValidator(_https_word)] = Field(
-        default="off", description="What happens to plain HTTP; redirect: GET and HEAD only."
-    )
+    https: Annotated[
+        Literal["off", "redirect", "refuse"],
+        BeforeValidator(_https_word),
+        WithJsonSchema({"enum": ["off", "redirect", "refuse", False]}),
+    ] = Field(default="off", description="What happens to plain HTTP; redirect: GET and HEAD only.")
     trusted_proxies: tuple[Proxy, ...] = Field(
         default=(), description='Addresses, networks or "unix" whose forwarding headers count.'
     )

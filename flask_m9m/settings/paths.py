@@ -83,6 +83,9 @@ LEAVES: Mapping[str, Leaf] = MappingProxyType(
 
 def nearest_path(path: str) -> str | None:
     """Return the known path that an unknown one was probably meant to be."""
+    joined = {known.replace(".", "_"): known for known in _PATHS}
+    if path.replace(".", "_") in joined:  # security.jwt_secret
+        return joined[path.replace(".", "_")]
     section, _, key = path.rpartition(".")
     prefix = f"{section}." if section else ""
     siblings = {

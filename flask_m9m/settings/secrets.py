@@ -17,21 +17,37 @@ _NOT_LETTERS = re.compile(r"[^a-z0-9]+")
 _PLACEHOLDERS = (
     "changeme",
     "changethis",
+    "changeinproduction",
+    "djangoinsecure",
     "placeholder",
     "replaceme",
+    "replacewith",
     "replacethis",
+    "your256bitsecret",
     "yourencryptionkey",
     "yourjwtsecret",
     "yoursecret",
     "yoursupersecret",
 )
-_PUBLISHED = frozenset({"developmentsecretkey32charsmin", "developmentencryptionkey32chars"})
+_PUBLISHED = frozenset(
+    {
+        "developmentsecretkey32charsmin",
+        "developmentencryptionkey32chars",
+        # the examples of jwt.io and of Supabase
+        "astringsecretatleast256bitslong",
+        "avalidstringsecretthatisatleast512bitslongwhichisverylong",
+        "supersecretjwttokenwithatleast32characterslong",
+    }
+)
+_VARIABLE = re.compile(r"\$\w+")
 _KEY_FILES = ("-----BEGIN", "---- BEGIN", "ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
 _SHORTEST_DER = 44  # an Ed25519 public key
 
 
 def is_placeholder(secret: str) -> bool:
-    """Tell whether a secret is one that documentation gives as an example."""
+    """Tell whether a secret is one that documentation gives as an example, or is none yet."""
+    if not secret.strip() or _VARIABLE.fullmatch(secret):
+        return bool(secret)
     letters = _NOT_LETTERS.sub("", secret.casefold())
     return letters in _PUBLISHED or any(word in letters for word in _PLACEHOLDERS)
 
@@ -41,7 +57,7 @@ def is_asymmetric_key(secret: str) -> bool:
 
     Anybody may know such a key's public half, and sign with it (CVE-2017-11424, CVE-2022-29217).
     """
-    text = secret.strip()
+    text = secret.strip("\ufeff \t\r\n")
     if text.startswith(_KEY_FILES) or "-----BEGIN" in text:
         return True
     if text.startswith(("{", "[")) and '"kty"' in text:

@@ -15,7 +15,15 @@ from pydantic import ValidationError
 from ..errors import SettingsError
 from .checks import check
 from .environment import CONFIG, NamedSettings, complete
-from .files import ConfigFile, is_file, named_file, read_dotenv, searched_file, show_path
+from .files import (
+    ConfigFile,
+    exported_by_dotenv,
+    is_file,
+    named_file,
+    read_dotenv,
+    searched_file,
+    show_path,
+)
 from .interpolation import Interpolator
 from .m9m import PASSED_OVER
 from .models import Settings
@@ -121,13 +129,15 @@ class _Reader:
         flags: Mapping[str, object],
     ) -> None:
         config = self._config_file(settings, app_config)
-        dotenv, dotenv_name = self._dotenv(config)
-        self._interpolator = Interpolator(self._environ, dotenv, self._cwd)
-        named = NamedSettings(self._interpolator, self._cwd, self._report)
+        dotenv, exported, dotenv_name = self._dotenv(config)
         # Flask's command line exports what .env says: that is still .env speaking.
         environ = {
-            name: value for name, value in self._environ.items() if dotenv.get(name) != value
+            name: value
+            for name, value in self._environ.items()
+            if value not in (dotenv.get(name), exported.get(name))
         }
+        self._interpolator = Interpolator(environ, dotenv, self._cwd)
+        named = NamedSettings(self._interpolator, self._cwd, self._report)
         variables = [(dotenv, dotenv_name), (environ, "environment")]
         # n8n's key stands in for ours only where nothing gives one; its host and port count for
         # as much as m9m's own variables, where those are absent.
@@ -179,15 +189,22 @@ class _Reader:
             return name or None, f".env {CONFIG}"
         return None, ""
 
-    def _dotenv(self, config: ConfigFile | None) -> tuple[dict[str, str], str]:
-        """Read the `.env` beside the configuration file, else the working directory's."""
+    def _dotenv(
+        self, config: ConfigFile | None
+    ) -> tuple[dict[str, str], Mapping[str, str | None], str]:
+        """Read the `.env` beside the configuration file, else the working directory's.
+
+        Returns:
+            What it says; what python-dotenv exports of it; its name in messages.
+        """
         directories = [self._cwd] if config is None else [config.path.parent, self._cwd]
         for path in (directory / ".env" for directory in directories):
             if is_file(path):
                 self.files.append(path)
                 name = show_path(path, self._cwd)
-                return read_dotenv(path, name, self._report), name
-        return {}, ""
+                values = read_dotenv(path, name, self._report)
+                return values, exported_by_dotenv(path, values), name
+        return {}, {}, ""
 
     def _nested(self, settings: object, source: str) -> None:
         if not isinstance(settings, Mapping):
@@ -293,3 +310,5 @@ def _doubts(settings: Settings) -> Iterator[str]:
         yield "database.type is postgres, and neither database.postgres.url nor database.url is set"
     if "*" in cors.allowed_headers and "Authorization" not in cors.allowed_headers:
         yield 'security.cors.allowed_headers: "*" does not cover Authorization: list it by name'
+    if "*" in cors.expose_headers and cors.allow_credentials:
+        yield 'security.cors.expose_headers: "*" exposes nothing to requests with credentials'

@@ -128,6 +128,9 @@ def _network(value: str) -> str:
     except ValueError:
         address = value.partition("/")[0]
         raise ValueError(f'write "{network}" for the network, or "{address}" alone') from None
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is not None and network.prefixlen >= 96:
+        raise ValueError(f'write "{mapped}/{network.prefixlen - 96}": clients are seen as IPv4')
     return value
 
 

@@ -14,10 +14,11 @@ import urllib.request
 from pathlib import Path
 
 import jsonschema
+import jwt
 import pytest
 import yaml
 
-APP = """
+APP = """\
 from flask import Blueprint, Flask
 from flask_m9m import M9M, public, rate_limit, require_auth
 
@@ -270,7 +271,7 @@ def test_a_closed_pipe_ends_quietly(project: Folder) -> None:
 def test_the_development_server_stays_on_loopback(project: Folder, host: str) -> None:
     result = project.m9m("serve", "--dev", f"--host={host}", M9M_HOST=host or "0.0.0.0")
     assert result.returncode == 1
-    assert "loopback" in result.stderr
+    assert ("loopback" if host else "server.host") in result.stderr
 
 
 def test_the_development_server_answers_any_origin_and_keeps_its_secret(folder: Folder) -> None:
@@ -319,3 +320,94 @@ def test_the_development_server_answers_any_origin_and_keeps_its_secret(folder: 
         server.wait(10)
     secret = folder.path / "instance" / "m9m" / "dev-secret"
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+
+
+def test_init_survives_a_gitignore_that_is_none(folder: Folder) -> None:
+    (folder.path / ".git").mkdir()
+    (folder.path / "target").write_text("")
+    (folder.path / ".gitignore").symlink_to(folder.path / "target")
+    result = folder.m9m("init")
+    assert result.returncode == 0
+    assert "add .env to it yourself" in result.stderr
+    assert (folder.path / "config.yaml").exists()
+    assert (folder.path / "target").read_text() == ""
+
+
+def test_init_reads_a_gitignore_of_any_bytes(folder: Folder) -> None:
+    (folder.path / ".git").mkdir()
+    (folder.path / ".gitignore").write_bytes(b"\xff\xfe")
+    assert folder.m9m("init").returncode == 0
+    assert (folder.path / ".gitignore").read_bytes() == b"\xff\xfe\n.env\n"
+
+
+def test_inspect_of_anything_but_a_token_says_so(project: Folder) -> None:
+    (project.path / "noise").write_bytes(bytes(range(256)))
+    result = project.m9m("token", "inspect", "noise")
+    assert (result.returncode, result.stderr) == (1, "Error: this is no JWT\n")
+
+
+def test_nothing_that_a_terminal_obeys_is_printed(project: Folder) -> None:
+    claims = {"sub": "a", "exp": 9e9, "x": "\x1b[31m\x9b31m\u202e\x7f"}
+    token = jwt.encode(claims, SECRET)
+    for output in ("json", "yaml"):
+        shown = project.m9m("token", "inspect", "-", "-o", output, stdin=token).stdout
+        assert not [one for one in shown if not one.isprintable() and one != "\n"]
+        document = json.loads(shown) if output == "json" else yaml.safe_load(shown)
+        assert document["claims"]["x"] == claims["x"]
+
+
+@pytest.mark.parametrize("path", ["http://[::1", "//["])
+def test_cors_check_of_no_path_says_so(project: Folder, path: str) -> None:
+    result = project.m9m("cors", "check", "https://app.example.com", "GET", path)
+    assert result.returncode == 1
+    assert "is no path" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("app", "named"),
+    [
+        ("app.secret_key = m9m.settings_secret", "app.secret_key"),
+        (
+            "try: M9M(Flask('b'), settings={'server': {'port': 0}})\n"
+            "except Exception as e: raise RuntimeError('start') from e",
+            "server.port",
+        ),
+    ],
+)
+def test_validate_finds_what_is_hidden_in_the_app(project: Folder, app: str, named: str) -> None:
+    app = app.replace("m9m.settings_secret", repr(SECRET))
+    project.write("app.py", f"{APP}\n{app}\n")
+    result = project.m9m("config", "validate")
+    assert result.returncode == 1
+    assert named in result.stderr
+    assert SECRET not in result.stderr + result.stdout
+
+
+def test_validate_says_when_it_could_not_ask_the_app(project: Folder) -> None:
+    project.write("app.py", "import nothing_of_that_name")
+    for arguments in ({}, {"FLASK_APP": "missing.py"}):
+        result = project.m9m("config", "validate", **arguments)
+        assert result.returncode == 0
+        assert "without it" in result.stderr
+
+
+@pytest.mark.parametrize("variable", ["M9M_DEV_MODE", "M9M_DEVELOPMENT_ENABLED"])
+def test_dev_has_the_last_word_over_the_environment(folder: Folder, variable: str) -> None:
+    folder.write("app.py", APP + "app.config['M9M_DEV_MODE'] = False\n")
+    code = (
+        "import werkzeug.serving as s, json\n"
+        "def run(host, port, app, **options):\n"
+        "    settings = app.extensions['m9m'].loaded.settings\n"
+        "    print(json.dumps([host, port, settings.development.enabled]))\n"
+        "s.run_simple = run\n"
+        "from flask.cli import main; main()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "m9m", "serve", "--dev", "--port", "9"],
+        cwd=folder.path,
+        env=folder.environ(**{variable: "false"}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert json.loads(result.stdout) == ["127.0.0.1", 9, True], result.stderr

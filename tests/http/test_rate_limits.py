@@ -12,6 +12,16 @@ from flask_m9m import rate_limit, require_auth
 from flask_m9m.testing import Clock, client_as
 from tests.conftest import MakeApp
 
+COSTS: dict[str, Any] = {
+    "three": 3,
+    "none": 0,
+    "less": -5,
+    "much": 100,
+    "half": 1.5,
+    "text": "2",
+    "nothing": None,
+}
+
 
 def general(count: int, burst: int, **more: Any) -> dict[str, Any]:
     limit = {"enabled": True, "requests_per_minute": count, "burst": burst, **more}
@@ -181,20 +191,22 @@ def test_callables_choose_limit_key_cost_and_exemption(app: Flask) -> None:
     @rate_limit(
         lambda: request.args["limit"],
         key=lambda: request.args.get("tenant", ""),
-        cost=lambda: int(request.args.get("cost", 1)),
+        cost=lambda: COSTS.get(request.args.get("cost", ""), 1),
         exempt_when=lambda: "free" in request.args,
     )
     def view() -> str:
         return "x"
 
     client = app.test_client()
-    assert client.get("/x?limit=3/minute&cost=3").status_code == 200
+    assert client.get("/x?limit=3/minute&cost=three").status_code == 200
     assert client.get("/x?limit=3/minute").status_code == 429
     assert client.get("/x?limit=3/minute&free").status_code == 200
     assert client.get("/x?limit=3/minute&tenant=b").status_code == 200
     assert client.get("/x?limit=4/minute").status_code == 200
-    for cost in (0, -5, 100):
-        assert client.get(f"/x?limit=3/minute&tenant=c&cost={cost}").status_code == 429
+    for cost in ("none", "less", "much", "half", "text", "nothing"):
+        answer = client.get(f"/x?limit=3/minute&tenant=c&cost={cost}")
+        assert answer.status_code == 429
+        assert answer.headers["RateLimit"] == '"view";r=0;t=60'
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -117,8 +118,7 @@ def test_a_million_clients_take_bounded_memory_and_free_nobody_who_is_at_the_lim
     outcomes = [store.hit(limit, f"10.{n}").admitted for n in range(50_000)]
     assert not store.hit(limit, "victim").admitted
     assert sum(outcomes) < 800
-    (table,) = store._tables.values()
-    assert sum(len(bucket or ()) for bucket in table) <= 800
+    assert sum(len(bucket or ()) for bucket in store._buckets) <= 800
 
 
 def test_in_a_full_bucket_the_client_with_the_least_debt_gives_way() -> None:
@@ -151,3 +151,32 @@ def test_threads_never_get_more_than_the_burst_together() -> None:
     assert sum(hit.admitted for hit in hits) == 25
     rests = sorted(hit.remaining for hit in hits if hit.admitted)
     assert all(after - before == 1 for before, after in pairwise(rests))
+
+
+def test_any_number_of_different_limits_takes_bounded_memory() -> None:
+    store = MemoryStore(capacity=80, clock=FakeClock())
+    for count in range(1, 2000):
+        store.hit(RateLimit(count, 3600, count, f"quota-{count}"), "ann")
+    assert sum(len(bucket or ()) for bucket in store._buckets) <= 80
+
+
+def test_in_a_full_bucket_of_different_limits_whoever_is_at_its_limit_stays() -> None:
+    clock = FakeClock()
+    store = MemoryStore(capacity=8, clock=clock)
+    strict, lenient = RateLimit(1, 3600, 1, "strict"), RateLimit(100, 1, 100, "lenient")
+    for n in range(4):
+        assert store.hit(strict, f"s-{n}").admitted
+        assert store.hit(lenient, f"l-{n}").admitted
+    for n in range(4):
+        assert store.hit(strict, f"new-{n}").admitted  # a lenient one gave way
+    assert not any(store.hit(strict, f"s-{n}").admitted for n in range(4))
+    refused = store.hit(lenient, "newcomer")
+    assert (refused.admitted, refused.remaining, refused.next_token) == (False, 0, 3600)
+    clock.now += 3600
+    assert store.hit(lenient, "newcomer").admitted
+
+
+@pytest.mark.parametrize("bad", [(1.5, 60, 1), (1, 60, 1.5), (True, 60, 1), ("1", 60, 1)])
+def test_a_limit_is_made_of_whole_numbers(bad: tuple[Any, Any, Any]) -> None:
+    with pytest.raises(ValueError, match="whole"):
+        RateLimit(*bad)

@@ -17,6 +17,9 @@ from flask_m9m.ratelimit import limit_name, parse_limits
         ("1/second;100/hour", [(1, 1), (100, 3600)]),
         ("1 per second, 5 PER day", [(1, 1), (5, 86400)]),
         ("3/month", [(3, 2592000)]),
+        ("10/minute|100/hour", [(10, 60), (100, 3600)]),
+        ("10per minute", [(10, 60)]),
+        ("10 per minute", [(10, 60)]),
     ],
 )
 def test_flask_limiters_notation_reads_as_it_stands(

@@ -68,6 +68,14 @@ def test_short_secrets_stop_the_start(problems: Problems, secret: str) -> None:
         "YOUR_JWT_SECRET_" * 3,
         "development-secret-key-32-chars-min",
         "replace-me-with-something-that-is-random",
+        "replace-with-a-32-character-random-string",
+        "a-string-secret-at-least-256-bits-long",
+        "super-secret-jwt-token-with-at-least-32-characters-long",
+        "your-256-bit-secret-your-256-bit-secret",
+        "dev-secret-key-change-in-production!!",
+        "$M9M_JWT_SECRET_FROM_THE_ENVIRONMENT",
+        " " * 40,
+        "\n" * 40,
     ],
 )
 def test_placeholders_stop_the_start(secret: str) -> None:

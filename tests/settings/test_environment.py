@@ -206,6 +206,13 @@ def test_other_names_of_n8n_are_nobodys_business(loading: Load) -> None:
         ("M9M_CORS_MAX_AGE", "M9M_SECURITY_CORS_MAX_AGE"),
         ("M9M_RATE_LIMIT_ENABLED", "M9M_PERFORMANCE_RATE_LIMIT_ENABLED"),
         ("M9M_API_KEYS_ENABLED", "M9M_SECURITY_API_KEYS_ENABLED"),
+        ("M9M_DEFAULT_ACCESS", "M9M_SECURITY_DEFAULT_ACCESS"),
+        ("M9M_TRUSTED_PROXIES", "M9M_SERVER_TRUSTED_PROXIES"),
+        ("M9M_HTTPS", "M9M_SERVER_HTTPS"),
+        ("M9M_REDIS_URL", "M9M_PERFORMANCE_RATE_LIMIT_REDIS_URL"),
+        ("M9M_PREVIOUS_KEYS", "M9M_CREDENTIALS_PREVIOUS_KEYS"),
+        ("M9M_CORS_ORIGINS", "M9M_SECURITY_CORS_ALLOWED_ORIGINS"),
+        ("M9M_CORS_ORIGNS", "M9M_SECURITY_CORS_ALLOWED_ORIGINS"),
     ],
 )
 def test_a_name_near_a_known_one_stops_the_start(problems: Problems, name: str, meant: str) -> None:

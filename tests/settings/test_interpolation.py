@@ -127,3 +127,19 @@ def test_no_text_raises_anything_but_interpolation_errors(
 @given(st.text())
 def test_every_text_can_be_written_with_the_escape(text: str) -> None:
     assert interpolate(text.replace("${", "$${")) == text
+
+
+@pytest.mark.parametrize("text", ["${A:-${B}}", "${A:-x${B:-y}z}", "${A:-$${B}}"])
+def test_a_default_holds_no_reference(text: str) -> None:
+    for environ in ({}, {"A": "a"}, {"A": "a", "B": "b"}):
+        with pytest.raises(InterpolationError, match="cannot be read"):
+            interpolate(text, environ)
+
+
+def test_a_secret_given_as_the_name_of_its_file_is_not_shown(tmp_path: Path) -> None:
+    for secret in ("abcdefghabcdefghabcdefghabcdefgh", "abcd/efgh+abcdefghabcdefghabcdefgh="):
+        with pytest.raises(InterpolationError) as caught:
+            interpolate(f"${{file:{secret}}}", directory=tmp_path)
+        assert "efgh" not in str(caught.value)
+    with pytest.raises(InterpolationError, match="missing"):
+        interpolate(f"${{file:{tmp_path}/missing}}")

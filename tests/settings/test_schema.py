@@ -75,3 +75,13 @@ def test_durations_are_accepted(duration: object) -> None:
 )
 def test_wrong_values_are_found(path: str, value: object) -> None:
     assert errors(at(path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("server.https", False), ("server.tls.min_version", 1.2), ("server.tls.min_version", "1.3")],
+)
+def test_what_yaml_makes_of_bare_words_is_accepted_as_it_is_when_loading(
+    path: str, value: object
+) -> None:
+    assert errors(at(path, value)) == []

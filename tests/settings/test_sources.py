@@ -176,7 +176,7 @@ def test_a_file_of_another_tool_is_passed_over_with_one_line(
     assert loaded.settings == Settings()
     assert loaded.files == ()
     assert loaded.warnings == (
-        "config.yaml is passed over: it has no security, credentials or performance mapping",
+        "config.yaml is passed over: no security, credentials or performance mapping can be read",
     )
 
 
@@ -461,3 +461,90 @@ def test_importing_and_loading_stay_light() -> None:
         check=True,
     )
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"security": {"default_access": "authenticated"}, "x": [}',
+        b"--- {security: {default_access: authenticated}, security: {}}",
+        b'"security": {}\n"security": {}\n',
+        b"  security:\n    jwt: {secret: x\n",
+        "security: {default_access: authenticated}\n".encode("utf-16"),
+        b"\xef\xbb\xbfsecurity: [}\n",
+    ],
+)
+def test_a_file_of_ours_that_is_broken_in_any_way_is_not_passed_over(
+    problems: Problems, folder: Path, content: bytes
+) -> None:
+    (folder / "config.yaml").write_bytes(content)
+    (problem,) = problems()
+    assert problem.path == "config.yaml"
+
+
+@pytest.mark.parametrize(
+    "value", ["abcdefgh$${X}" * 4, "${X}abcdefghabcdefgh${MISSING:-y}abcdefgh"]
+)
+def test_dotenv_means_the_same_under_the_flask_command_and_a_wsgi_server(
+    loading: Load, folder: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    from dotenv import dotenv_values
+
+    (folder / ".env").write_text(f"X=xxxxxxxx\nM9M_JWT_SECRET={value}\n")
+    exported = {name: text or "" for name, text in dotenv_values(folder / ".env").items()}
+    secrets = [
+        loading(environ=environ).settings.security.jwt.secret.get_secret_value()
+        for environ in ({}, exported)
+    ]
+    assert secrets[0] == secrets[1]
+    assert exported["M9M_JWT_SECRET"] != secrets[0] or "$$" not in value
+
+
+@pytest.mark.parametrize("source", ["app_config", "environ"])
+def test_flags_have_the_last_word(loading: Load, source: str) -> None:
+    given: dict[str, Any] = {"M9M_DEV_MODE": "false"}
+    loaded = loading(**{source: given}, flags={"development.enabled": True, "server.host": None})
+    assert loaded.settings.development.enabled
+    assert loaded.sources["development.enabled"] == "command line"
+    assert loaded.sources["server.host"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"security": {"cors": {"allowed_headers": ["*"]}}}, "does not cover Authorization"),
+        (
+            {
+                "security": {
+                    "cors": {
+                        "allowed_origins": ["https://a.example"],
+                        "expose_headers": ["*"],
+                        "allow_credentials": True,
+                    }
+                }
+            },
+            "exposes nothing",
+        ),
+    ],
+)
+def test_what_is_probably_not_meant_is_a_warning(
+    loading: Load, settings: dict[str, Any], words: str
+) -> None:
+    (warning,) = loading(settings).warnings
+    assert words in warning
+
+
+def test_a_path_written_with_underscores_is_recognised(problems: Problems) -> None:
+    (problem,) = problems({"security": {"jwt_secret": "x"}})
+    assert "did you mean security.jwt.secret?" in problem.accepted
+
+
+@pytest.mark.parametrize(
+    ("network", "right"), [("::ffff:10.0.0.0/104", "10.0.0.0/8"), ("::ffff:1.2.3.4", "1.2.3.4/32")]
+)
+def test_a_mapped_network_could_never_match_and_is_refused(
+    problems: Problems, network: str, right: str
+) -> None:
+    for key in ("trusted_proxies", "allowed_networks"):
+        (problem,) = problems({"server": {key: [network]}})
+        assert right in problem.accepted
