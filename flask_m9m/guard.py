@@ -209,7 +209,10 @@ class Guard:
             raise
         if limit is not None:
             self._take(exchange, limit, self._client_key(exchange, "identity"))
-        self._hold(exchange, policy, identity)
+        if policy.limits or policy.requirements:
+            self._hold(exchange, policy, identity)
+        else:
+            exchange.enforced = policy.marks
 
     def enforce(self, exchange: Exchange, environ: WSGIEnvironment, mark: Mark, view: str) -> None:
         """Hold a request to one mark, where the way to the view led past its route's policy."""
@@ -225,7 +228,7 @@ class Guard:
             error = requirement.unmet_by(identity)
             if error is not None:
                 self.refuse(exchange, error)
-        exchange.enforced = exchange.enforced | policy.marks if exchange.enforced else policy.marks
+        exchange.enforced |= policy.marks
 
     def _identify(
         self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy

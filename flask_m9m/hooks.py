@@ -64,7 +64,7 @@ class Hooks:
             # It did not come through `SealedApp`: somebody replaced `app.wsgi_app`, or asked
             # the app itself.
             after_this_request(self._seal)
-        policy = self._state.routes.policy(current)
+        policy = self._state.routes.policy(current.url_rule, current.method)
         try:
             exchange.owner.receive(exchange, environ, policy, self._find)
         except Answered:

@@ -90,39 +90,13 @@ class Routes:
         self._compiled: dict[tuple[str, str], tuple[object, RoutePolicy]] = {}
         self._unrouted = policies.unrouted()
 
-    def policy(self, request: Request) -> RoutePolicy:
-        """Return what holds for a request; for one that no route answers, what holds for all."""
-        return self._policy_of(request.url_rule, request.method)
-
-    def find(self, request: Request, method: str) -> tuple[RoutePolicy, Collection[str] | None]:
-        """Return what holds at a request's path for another method, and the path's methods.
+    def policy(self, rule: Rule | None, method: str) -> RoutePolicy:
+        """Return what holds for a request; for one that no route answers, what holds for all.
 
         Args:
-            request: a preflight.
-            method: what it asks for; any text.
+            rule: the route's.
+            method: the request's; any text.
         """
-        try:
-            adapter = self._app.create_url_adapter(request)
-        except HTTPException:
-            adapter = None
-        if adapter is None:
-            return self._unrouted, None
-        rule, methods = _match(adapter, method)
-        return self._policy_of(rule, method.upper()), methods
-
-    def all(self) -> Iterator[tuple[Rule, str, RoutePolicy]]:
-        """Yield every route of the app, each of its methods, and what holds there.
-
-        Raises:
-            SettingsError: marks contradict each other or the settings.
-        """
-        for rule in self._app.url_map.iter_rules():
-            automatic = {"HEAD", "OPTIONS"} if _answers_options(rule) else {"HEAD"}
-            methods = _METHODS if rule.methods is None else rule.methods
-            for method in sorted(methods - automatic):
-                yield rule, method, self._policy_of(rule, method)
-
-    def _policy_of(self, rule: Rule | None, method: str) -> RoutePolicy:
         if rule is None:
             return self._unrouted
         if method not in _METHODS:
@@ -138,6 +112,34 @@ class Routes:
         policy = self.compile(endpoint, method)
         self._compiled[endpoint, method] = (view, policy)
         return policy
+
+    def find(self, request: Request, method: str) -> tuple[RoutePolicy, Collection[str] | None]:
+        """Return what holds at a request's path for another method, and the path's methods.
+
+        Args:
+            request: a preflight.
+            method: what it asks for; any text.
+        """
+        try:
+            adapter = self._app.create_url_adapter(request)
+        except HTTPException:
+            adapter = None
+        if adapter is None:
+            return self._unrouted, None
+        rule, methods = _match(adapter, method)
+        return self.policy(rule, method.upper()), methods
+
+    def all(self) -> Iterator[tuple[Rule, str, RoutePolicy]]:
+        """Yield every route of the app, each of its methods, and what holds there.
+
+        Raises:
+            SettingsError: marks contradict each other or the settings.
+        """
+        for rule in self._app.url_map.iter_rules():
+            automatic = {"HEAD", "OPTIONS"} if _answers_options(rule) else {"HEAD"}
+            methods = _METHODS if rule.methods is None else rule.methods
+            for method in sorted(methods - automatic):
+                yield rule, method, self.policy(rule, method)
 
     @staticmethod
     def _unusual(rule: Rule, method: str) -> str:

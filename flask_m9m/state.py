@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .dev_secret import dev_secret
 from .errors import SettingsError
-from .exchange import Exchange
+from .exchange import EXCHANGE, Exchange
 from .guard import Guard
 from .routes import Declarations, Routes
 from .settings import Loaded, Settings, check_secret_key
@@ -61,9 +61,11 @@ class AppState:
 
     def exchange(self, environ: WSGIEnvironment) -> Exchange:
         """Return the exchange of a request, beginning it where nothing has yet."""
-        guard = self.guard
-        exchange: Exchange | None = environ.get(guard.exchange_key)
-        return guard.begin(environ) if exchange is None else exchange
+        exchange: Exchange | None = environ.get(EXCHANGE)
+        guard = self._guard or self._assemble()
+        if exchange is not None and exchange.owner is guard:
+            return exchange
+        return environ.get(guard.exchange_key) or guard.begin(environ)
 
     def _assemble(self) -> Guard:
         with self._lock:

@@ -58,15 +58,19 @@ class SealedApp:
         def start_sealed(status: str, headers: Headers, exc_info: Any = None) -> Any:
             nonlocal started
             started = True
-            if environ.get(_SEALED):  # further in, while this very call came out here
-                return _start(start_response, status, headers, exc_info)
-            if exchange.answer is not None or status[:1] == "5":
-                status, headers = _restore(exchange, environ, status, headers, restored)
-            environ[_SEALED] = True
+            outermost = not environ.get(_SEALED)  # else this very call was sealed further in
+            if outermost:
+                if exchange.answer is not None or status[:1] == "5":
+                    status, headers = _restore(exchange, environ, status, headers, restored)
+                headers = seal(exchange, status, headers)
+                environ[_SEALED] = True
             try:
-                return _start(start_response, status, seal(exchange, status, headers), exc_info)
+                if exc_info is None:
+                    return start_response(status, headers)
+                return start_response(status, headers, exc_info)
             finally:
-                environ[_SEALED] = False
+                if outermost:
+                    environ[_SEALED] = False
 
         try:
             body = self._wsgi_app(environ, start_sealed)
@@ -80,12 +84,6 @@ class SealedApp:
         if restored:
             return ClosingIterator(restored[0], getattr(body, "close", None))
         return body
-
-
-def _start(start_response: StartResponse, status: str, headers: Headers, exc_info: Any) -> Any:
-    if exc_info is None:
-        return start_response(status, headers)
-    return start_response(status, headers, exc_info)
 
 
 def _restore(
