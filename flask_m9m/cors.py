@@ -190,6 +190,11 @@ class CORSPolicy:
                 raise CORSRefused(f"Header {_shown(name)} is not in security.cors.allowed_headers")
         return unlisted
 
+    def allows_credentials(self, origin: str) -> bool:
+        """Tell whether pages of an origin may send what browsers send by themselves."""
+        rule = self.rule_for(origin)
+        return rule is not None and (ALLOW_CREDENTIALS, "true") in self._fields(origin, rule)
+
     def explain(self, origin: str) -> str:
         """Say which rule lets an origin in."""
         rule = self.rule_for(origin)

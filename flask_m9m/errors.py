@@ -188,6 +188,20 @@ class RateLimited(exceptions.TooManyRequests, M9MError):
     problem_type = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
 
+class TooManyAttempts(exceptions.TooManyRequests, M9MError):
+    """Too many passwords were wrong, from this address or for this account."""
+
+    error_code = "TOO_MANY_ATTEMPTS"
+    description = "Too many failed attempts"
+
+
+class CSRFFailed(exceptions.Forbidden, M9MError):
+    """A page of another site may have made the request (cross-site request forgery)."""
+
+    error_code = "CSRF_FAILED"
+    description = "Cross-site request refused"
+
+
 class InternalError(exceptions.InternalServerError, M9MError):
     """An exception left the app."""
 

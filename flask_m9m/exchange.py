@@ -41,6 +41,7 @@ class Exchange:
         refusal: the error that ended the request, if one of the guard's did.
         answer: the answer that ended it, if the guard gave one that is no refusal.
         cors_headers: what a preflight is told; `None` for any other request.
+        scripted: whether a script of a page asks, and not a person who could be prompted.
         nonce: of the answer's Content-Security-Policy, if the view asked for one.
         sealed_later: whether the WSGI wrapper is around to seal the answer.
         user: what the app's user loader returned, once it has been asked.
@@ -53,6 +54,7 @@ class Exchange:
     refusal: M9MError | None = None
     answer: Response | None = None
     cors_headers: Sequence[tuple[str, str]] | None = None
+    scripted: bool = False
     nonce: str | None = None
     sealed_later: bool = False
     user: Any = NOT_LOADED

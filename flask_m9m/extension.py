@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from os import PathLike
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from flask import Blueprint, Flask
 
@@ -19,11 +19,14 @@ from .hooks import Hooks
 from .identity import Identity
 from .marks import Mark
 from .routes import Declarations
-from .settings import Loaded, Settings, check_secret_key, get, load
+from .settings import Loaded, Settings, check_secret_key, get, load, parse_duration
 from .state import AppState
 from .wsgi import SealedApp
 
 Loader = TypeVar("Loader", bound=Callable[[Identity], Any])
+Verify = TypeVar("Verify", bound=Callable[[str, str], Identity | bool | None])
+Authenticate = TypeVar("Authenticate", bound=Callable[[], Identity | None])
+LoadIdentity = TypeVar("LoadIdentity", bound=Callable[[Identity], Identity | None])
 SettingsSource = Settings | Mapping[str, Any] | str | PathLike[str]
 
 
@@ -34,7 +37,7 @@ command_line: ContextVar[Mapping[str, object]] = ContextVar(
 )
 """What the flags of a command that loads an app say, by path; it overrides every other source."""
 
-_NOT_AVAILABLE = ("security.basic_auth.enabled", "api.enabled")
+_NOT_AVAILABLE = ("api.enabled",)
 
 
 class M9M:
@@ -110,6 +113,62 @@ class M9M:
         """Take a function that returns the app's own object for an identity, for `current_user`."""
         self._declarations.user_loader = load
         return load
+
+    def password_verifier(self, verify: Verify) -> Verify:
+        """Take a function that knows the app's users, for HTTP Basic.
+
+        It gets a name and a password, both in Unicode's NFC, and returns an `Identity`, `True`,
+        or nothing where they are wrong. Guesses are throttled before it is asked; that an unknown
+        name costs what a wrong password costs is its own to see to.
+        """
+        self._declarations.auth.password_verifier = verify
+        return verify
+
+    def authenticator(self, scheme: str) -> Callable[[Authenticate], Authenticate]:
+        """Take a function that adds a scheme of the app's own.
+
+        It looks at `flask.request` and returns an `Identity`; `None` where the request has no
+        credential of the scheme; or raises `flask_m9m.errors.InvalidCredentials`. Declare it
+        before the first request.
+
+        Args:
+            scheme: its name in `@require_auth(schemes=…)`.
+
+        Raises:
+            ValueError: there is a scheme of that name.
+        """
+
+        def declare(authenticate: Authenticate) -> Authenticate:
+            self._declarations.auth.add_authenticator(scheme, authenticate)
+            return authenticate
+
+        return declare
+
+    @overload
+    def identity_loader(self, load: LoadIdentity, /) -> LoadIdentity: ...
+
+    @overload
+    def identity_loader(
+        self, load: None = None, /, *, lifetime: float | str = 0
+    ) -> Callable[[LoadIdentity], LoadIdentity]: ...
+
+    def identity_loader(self, load: Any = None, /, *, lifetime: float | str = 0) -> Any:
+        """Take a function that enriches an identity, whichever scheme proved it.
+
+        It gets an `Identity` and returns one, `dataclasses.replace(identity, roles=…)` say, or
+        `None` to refuse it with a 401. Without `lifetime` it is asked for every request.
+
+        Args:
+            load: the function, where it stands without parentheses.
+            lifetime: how long an answer is kept, as seconds or as `"60s"`.
+        """
+
+        def declare(load: LoadIdentity) -> LoadIdentity:
+            self._declarations.auth.identity_loader = load
+            self._declarations.auth.lifetime = parse_duration(lifetime)
+            return load
+
+        return declare if load is None else declare(load)
 
     @property
     def settings(self) -> Settings:

@@ -12,13 +12,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from werkzeug.wrappers import Response
 from werkzeug.wsgi import get_current_url, get_host
 
 from .address import AddressResolver, Networks, ProxyHeader, is_host
-from .auth import Authenticator, BearerAuthenticator, Tokens, challenges
+from .auth import Authenticator, Declared, Tokens, authenticators, challenges, csrf
 from .cors import is_preflight
 from .errors import (
     AccessDenied,
@@ -56,6 +57,7 @@ class Guard:
 
     Args:
         settings: the app's.
+        declared: what the app brings itself.
         response_class: what answers are made of.
         clock: seconds since the epoch.
         limit_clock: seconds of a clock that never steps back.
@@ -69,6 +71,7 @@ class Guard:
         self,
         settings: Settings,
         *,
+        declared: Declared | None = None,
         response_class: type[Response] = Response,
         clock: Callable[[], float] = time.time,
         limit_clock: Callable[[], float] = time.monotonic,
@@ -86,12 +89,14 @@ class Guard:
             ipv6_prefix=settings.performance.rate_limit.ipv6_prefix,
             trust_forwarded_host=server.trust_forwarded_host,
         )
-        self.authenticators: tuple[Authenticator, ...] = ()
-        if self.tokens.verifier is not None:
-            self.authenticators = (BearerAuthenticator(self.tokens.verifier),)
+        self.store: LimitStore = MemoryStore(clock=limit_clock)
+        self._declared = declared or Declared()
+        self.authenticators = authenticators(
+            security, self._declared, self.tokens, self.store, clock
+        )
+        self._any_ambient = any(one.ambient for one in self.authenticators)
         self.policies = PolicyCompiler(settings, self.authenticators)
         self.unrouted = self.policies.unrouted()
-        self.store: LimitStore = MemoryStore(clock=limit_clock)
         networks = server.allowed_networks
         self._networks = Networks(networks) if networks else None
         self._realm = security.basic_auth.realm
@@ -105,7 +110,7 @@ class Guard:
         self.seal = Seal(
             self.unrouted,
             credential_fields=("Authorization", "Cookie", security.api_keys.header),
-            challenges=challenges(self.authenticators, self._realm, AuthenticationRequired()),
+            challenges=partial(self._challenges, AuthenticationRequired(), self.authenticators),
             legacy_limit_fields=limiting.legacy_headers,
             clock=clock,
         )
@@ -118,7 +123,10 @@ class Guard:
 
     def begin(self, environ: WSGIEnvironment) -> Exchange:
         """Begin the exchange of a request, whatever went on with this environ before."""
-        return Exchange(self, environ, self.resolver.resolve(environ))
+        exchange = Exchange(self, environ, self.resolver.resolve(environ))
+        if self._any_ambient:
+            exchange.scripted = environ.get("HTTP_SEC_FETCH_MODE", "navigate") != "navigate"
+        return exchange
 
     # Steps 1 to 4
 
@@ -238,26 +246,40 @@ class Guard:
         known = exchange.identity
         if known is not None and any(one.scheme == known.scheme for one in policy.authenticators):
             return known
+        found = self._find_credential(exchange, environ, policy)
+        if found is None:
+            return None
+        authenticator, credential = found
+        try:
+            identity = authenticator.authenticate(credential, exchange.client)
+            if authenticator.ambient:
+                cors = exchange.policy.cors if exchange.policy is not None else policy.cors
+                csrf.check(environ, exchange.client, cors)
+            if self._declared.identity_loader is not None:
+                identity = self._declared.load(identity, self.clock)
+        except M9MError as error:
+            self.refuse(exchange, error, policy.authenticators)
+        exchange.identity = environ[IDENTITY] = identity
+        return identity
+
+    def _find_credential(
+        self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy
+    ) -> tuple[Authenticator, object] | None:
+        """Return the one credential of a request; `None` where it needs none."""
         presented = []
         for authenticator in policy.authenticators:
             credential = authenticator.find(environ)
             if credential is not None:
                 presented.append((authenticator, credential))
-        if not presented:
-            if "HTTP_AUTHORIZATION" in environ:
-                self.refuse(exchange, InvalidCredentials(), policy.authenticators)
-            if policy.access is Access.OPTIONAL:
-                return None
-            self.refuse(exchange, AuthenticationRequired(), policy.authenticators)
-        if len(presented) > 1:
+        if len(presented) == 1:
+            return presented[0]
+        if presented:
             self.refuse(exchange, InvalidRequest())
-        authenticator, credential = presented[0]
-        try:
-            identity = authenticator.authenticate(credential)
-        except M9MError as error:
-            self.refuse(exchange, error, policy.authenticators)
-        exchange.identity = environ[IDENTITY] = identity
-        return identity
+        if "HTTP_AUTHORIZATION" in environ:
+            self.refuse(exchange, InvalidCredentials(), policy.authenticators)
+        if policy.access is Access.OPTIONAL:
+            return None
+        self.refuse(exchange, AuthenticationRequired(), policy.authenticators)
 
     def _take_route_limit(self, exchange: Exchange, route_limit: RouteLimit) -> None:
         mark = route_limit.mark
@@ -317,6 +339,14 @@ class Guard:
             scheme = exchange.identity.scheme if exchange.identity is not None else None
             asked = [one for one in asked if one.scheme == scheme]
         if error.code == 401 or isinstance(error, AccessDenied):
-            error.headers = [*error.headers, *challenges(asked, self._realm, error)]
+            error.headers = [*error.headers, *self._challenges(error, asked, exchange)]
         error_format = ErrorFormat.negotiate(self._error_format, exchange.accept)
         return error.render(error_format, self._response_class)
+
+    def _challenges(
+        self, error: M9MError, asked: Sequence[Authenticator], exchange: Exchange
+    ) -> list[tuple[str, str]]:
+        """Return the challenges of an error; a script gets none that makes a browser ask."""
+        if exchange.scripted:
+            asked = [one for one in asked if not one.ambient] or asked
+        return challenges(asked, self._realm, error)

@@ -12,6 +12,7 @@ from flask.views import View
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
 
+from .auth import Declared
 from .decorators import layers_of, marks_of
 from .identity import Identity
 from .marks import Mark, Opening
@@ -27,10 +28,12 @@ class Declarations:
     """What was declared on an `M9M`, for every app that it serves.
 
     Attributes:
+        auth: who calls, as the app knows it.
         user_loader: returns the app's own object for an identity.
         revision: grows with each protection.
     """
 
+    auth: Declared = field(default_factory=Declared)
     user_loader: Callable[[Identity], Any] | None = None
     revision: int = 0
     _blueprints: list[tuple[Blueprint, Sequence[Mark]]] = field(default_factory=list)

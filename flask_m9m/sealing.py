@@ -32,7 +32,7 @@ class Seal:
         unrouted: RoutePolicy,
         *,
         credential_fields: Sequence[str],
-        challenges: Headers,
+        challenges: Callable[[Exchange], Headers],
         legacy_limit_fields: bool,
         clock: Callable[[], float],
     ) -> None:
@@ -86,7 +86,7 @@ class Seal:
         if refusal is not None and status.startswith(str(refusal.code)):
             ours += refusal.headers
         elif status.startswith("401"):
-            ours += self._challenges
+            ours += self._challenges(exchange)
         if exchange.cors_headers is None and (exchange.identity is None or policy.authenticators):
             ours += policy.vary_fields if refusal is None else policy.refusal_vary_fields
         else:

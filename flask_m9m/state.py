@@ -76,6 +76,7 @@ class AppState:
                 settings = self._with_secret(self.loaded.settings)
                 guard = Guard(
                     settings,
+                    declared=self.declarations.auth,
                     response_class=self.app.response_class,
                     clock=self._clock or time.time,
                     limit_clock=self._clock or time.monotonic,

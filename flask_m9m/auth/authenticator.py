@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
+from ..address import Client
 from ..errors import M9MError
 from ..identity import Identity
 
@@ -17,25 +18,43 @@ class Authenticator(Protocol):
 
     Attributes:
         scheme: its name in settings and marks (`bearer`).
+        ambient: whether browsers send such a credential by themselves, whichever page asks.
     """
 
-    scheme: str
+    @property
+    def scheme(self) -> str: ...
 
-    def find(self, environ: WSGIEnvironment) -> str | None:
+    @property
+    def ambient(self) -> bool: ...
+
+    def find(self, environ: WSGIEnvironment) -> object | None:
         """Return the request's credential of this scheme, unjudged, or `None`."""
         ...
 
-    def authenticate(self, credential: str) -> Identity:
+    def authenticate(self, credential: object, client: Client) -> Identity:
         """Return who presents this credential, or raise an error that derives from `M9MError`."""
         ...
 
-    def challenge(self, realm: str, error: M9MError) -> str:
+    def challenge(self, realm: str, error: M9MError) -> str | None:
         """Return the `WWW-Authenticate` challenge for a request that ended in this error."""
         ...
+
+
+def credential_of(environ: WSGIEnvironment, scheme: str) -> str | None:
+    """Return what `Authorization` carries under a scheme, named in lower case.
+
+    Several spaces may stand between the two, nothing else may (RFC 9110 §11.4).
+    """
+    value: str | None = environ.get("HTTP_AUTHORIZATION")
+    if value is None:
+        return None
+    found, _, credential = value.partition(" ")
+    return credential.lstrip(" ") if found.lower() == scheme else None
 
 
 def challenges(
     authenticators: Iterable[Authenticator], realm: str, error: M9MError
 ) -> list[tuple[str, str]]:
-    """Return a `WWW-Authenticate` field for each scheme (RFC 9110 §11.6.1)."""
-    return [("WWW-Authenticate", one.challenge(realm, error)) for one in authenticators]
+    """Return a `WWW-Authenticate` field for each scheme that has one (RFC 9110 §11.6.1)."""
+    found = [one.challenge(realm, error) for one in authenticators]
+    return [("WWW-Authenticate", challenge) for challenge in found if challenge is not None]

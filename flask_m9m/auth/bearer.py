@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..address import Client
 from ..errors import AccessDenied, FreshTokenRequired, InvalidToken, M9MError
+from ..identity import Identity
 from ..tokens import Verifier
+from .authenticator import credential_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -24,18 +27,22 @@ class BearerAuthenticator:
     """
 
     scheme = "bearer"
+    ambient = False
 
     def __init__(self, verifier: Verifier) -> None:
-        self.authenticate = verifier.verify
+        self._verifier = verifier
 
     def find(self, environ: WSGIEnvironment) -> str | None:
         """Return the token, or `None` where the request uses another scheme or none."""
-        value: str | None = environ.get("HTTP_AUTHORIZATION")
-        if value is None:
-            return None
-        # Several spaces may stand behind the scheme, nothing else may (RFC 9110 §11.4).
-        scheme, _, token = value.partition(" ")
-        return token.lstrip(" ") if scheme.lower() == "bearer" else None
+        return credential_of(environ, "bearer")
+
+    def authenticate(self, credential: object, client: Client) -> Identity:
+        """Return who the token speaks for.
+
+        Raises:
+            InvalidToken: for whatever is wrong with it.
+        """
+        return self._verifier.verify(str(credential))
 
     def challenge(self, realm: str, error: M9MError) -> str:
         """Return the challenge, with an `error` only where a token came (RFC 6750 §3)."""

@@ -36,6 +36,11 @@ class Hit(NamedTuple):
         return f"{limit.quoted_name};r={remaining};t={next_token}"
 
 
+def give_back(limit: RateLimit, tat: int, now: int, cost: int = 1) -> int:
+    """Return the theoretical arrival time as if `cost` tokens had not been taken."""
+    return max(now, tat - cost * limit.interval)
+
+
 def take(limit: RateLimit, tat: int, now: int, cost: int = 1) -> tuple[int, Hit]:
     """Take `cost` tokens from the bucket with this theoretical arrival time.
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from .gcra import Hit, take
+from .gcra import Hit, give_back, take
 from .limit import MICROSECONDS, RateLimit
 
 _SLOTS = 8
@@ -53,6 +53,26 @@ class MemoryStore:
             tat, hit = take(limit, now if known is None else known[0], now, cost)
             bucket[key] = (tat, limit)
         return hit
+
+    def peek(self, limit: RateLimit, client: str) -> Hit:
+        """Return what a hit would say, and take nothing."""
+        now = int(self._clock() * MICROSECONDS)
+        return take(limit, self._tat(limit, client, now), now)[1]
+
+    def refund(self, limit: RateLimit, client: str, cost: int = 1) -> None:
+        """Put tokens back that were taken."""
+        now = int(self._clock() * MICROSECONDS)
+        key = (limit.key, client)
+        with self._lock:
+            bucket = self._buckets[hash(key) % len(self._buckets)]
+            if bucket is not None and key in bucket:
+                bucket[key] = (give_back(limit, bucket[key][0], now, cost), limit)
+
+    def _tat(self, limit: RateLimit, client: str, now: int) -> int:
+        key = (limit.key, client)
+        bucket = self._buckets[hash(key) % len(self._buckets)]
+        known = None if bucket is None else bucket.get(key)
+        return now if known is None else known[0]
 
 
 def _make_room(bucket: _Bucket, now: int) -> int:

@@ -14,3 +14,11 @@ class LimitStore(Protocol):
     def hit(self, limit: RateLimit, client: str, cost: int = 1) -> Hit:
         """Take `cost` tokens, 1 to `limit.burst`, from this client's bucket."""
         ...
+
+    def peek(self, limit: RateLimit, client: str) -> Hit:
+        """Return what a hit would say, and take nothing."""
+        ...
+
+    def refund(self, limit: RateLimit, client: str, cost: int = 1) -> None:
+        """Put tokens back that were taken."""
+        ...

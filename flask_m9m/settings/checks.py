@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from pydantic import SecretStr
@@ -12,6 +13,10 @@ from .secrets import KEY_FORMS, is_asymmetric_key, is_placeholder, key_material
 from .wording import secret_found
 
 _INIT = "run: flask m9m init"
+_PASSWORD_HASH = re.compile(
+    r"(scrypt:[0-9]{1,9}:[0-9]{1,3}:[0-9]{1,3}|pbkdf2:sha(256|512):[0-9]{1,9})"
+    r"\$[^$]+\$[0-9a-f]{64,128}"
+)
 _FRESH_SECRET = f"random text of its own ({_INIT})"
 
 
@@ -112,11 +117,16 @@ def _basic_auth(basic: BasicAuthSettings) -> Iterator[Problem]:
     section = "security.basic_auth"
     if not basic.enabled:
         return
-    if basic.username is None:
-        yield Problem(f"{section}.username", "none, while Basic is enabled", "set it")
-    if basic.password is None and basic.password_hash is None:
+    has_password = basic.password is not None or basic.password_hash is not None
+    if basic.username is None and has_password:
+        yield Problem(f"{section}.username", "none, while there is a password", "set it")
+    if basic.username is not None and not has_password:
         accepted = f"set it, or {section}.password_hash"
-        yield Problem(f"{section}.password", "none, while Basic is enabled", accepted)
+        yield Problem(f"{section}.password", "none, while there is a user name", accepted)
+    hashed = basic.password_hash
+    if hashed is not None and not _PASSWORD_HASH.fullmatch(hashed.get_secret_value()):
+        accepted = "what werkzeug.security.generate_password_hash returns"
+        yield Problem(f"{section}.password_hash", secret_found(hashed), accepted)
     if basic.password is None:
         return
     if basic.password_hash is not None:

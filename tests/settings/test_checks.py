@@ -22,6 +22,8 @@ from flask_m9m.settings.secrets import is_asymmetric_key, is_placeholder
 
 from .conftest import Load, Problems
 
+HASH = f"scrypt:131072:8:1$salt${'0' * 128}"
+
 
 def jwt(**settings: Any) -> dict[str, Any]:
     return {"security": {"jwt": settings}}
@@ -251,17 +253,19 @@ def test_an_encryption_key_is_no_placeholder_and_no_key_of_another_kind() -> Non
 @pytest.mark.parametrize(
     ("basic", "wrong"),
     [
-        ({"enabled": True}, ["username", "password"]),
+        ({"enabled": True}, []),  # the app knows its users itself
         ({"enabled": True, "username": "a"}, ["password"]),
         ({"enabled": True, "password": "p"}, ["username"]),
         (
-            {"enabled": True, "username": "a", "password": "p", "password_hash": "h"},
+            {"enabled": True, "username": "a", "password": "p", "password_hash": HASH},
             ["password_hash"],
         ),
         ({"enabled": True, "username": "admin", "password": "changeme"}, ["password"]),
         ({"enabled": True, "username": "a", "password": ""}, ["password"]),
         ({"enabled": True, "username": "a", "password": "p"}, []),
-        ({"enabled": True, "username": "a", "password_hash": "h"}, []),
+        ({"enabled": True, "username": "a", "password_hash": HASH}, []),
+        ({"enabled": True, "username": "a", "password_hash": "h"}, ["password_hash"]),
+        ({"enabled": True, "username": "a", "password_hash": "md5$x$00"}, ["password_hash"]),
         ({"enabled": False, "username": "admin", "password": "changeme"}, []),
     ],
 )
@@ -302,7 +306,6 @@ def test_what_cannot_be_read_is_reported_once_beside_all_else(problems: Problems
         }
     )
     assert [problem.path for problem in found] == [
-        "security.basic_auth.password",
         "security.basic_auth.username",
         "security.jwt.expiration",
         "security.jwt.secret",

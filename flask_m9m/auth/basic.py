@@ -1,0 +1,182 @@
+"""HTTP Basic (RFC 7617): a name and a password in every request."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import threading
+import time
+from base64 import b64decode, b64encode
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..address import Client
+from ..crypto import PasswordHasher, normalize
+from ..errors import InvalidCredentials, M9MError
+from ..identity import Identity
+from ..settings import BasicAuthSettings
+from .authenticator import credential_of
+from .lockout import Lockout
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+PasswordVerifier = Callable[[str, str], Identity | bool | None]
+"""Given a name and a password, both in NFC, return who it is, or `True`, or nothing."""
+
+_LONGEST = 8_192  # characters of a credential that are looked at
+_REMEMBERED_SECONDS = 60.0
+_REMEMBERED = 1_024
+
+
+class BasicAuthenticator:
+    """Takes a name and a password from `Authorization: Basic …`.
+
+    Args:
+        verify: tells who a name and a password are.
+        lockout: throttles guesses.
+        clock: seconds since the epoch.
+    """
+
+    scheme = "basic"
+    ambient = True
+
+    def __init__(
+        self,
+        verify: PasswordVerifier,
+        lockout: Lockout,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._verify = verify
+        self._lockout = lockout
+        self._verified = VerifiedPasswords(clock)
+
+    def find(self, environ: WSGIEnvironment) -> str | None:
+        """Return the credential, or `None` where the request uses another scheme or none."""
+        return credential_of(environ, "basic")
+
+    def authenticate(self, credential: object, client: Client) -> Identity:
+        """Return whose name and password these are.
+
+        Raises:
+            InvalidCredentials: for whatever is wrong with them.
+            TooManyAttempts: too many were wrong before.
+            ServiceUnavailable: too many are being verified.
+        """
+        name, password = decode(str(credential))
+        # What is remembered counts as an attempt like any other: else a right guess would pass
+        # where a wrong one is refused, and guessing would be free.
+        with self._lockout.attempt(name, client):
+            known = self._verified.find(name, password)
+            if known is not None:
+                return known
+            identity = self._ask(name, password)
+            self._verified.keep(name, password, identity)
+            return identity
+
+    def _ask(self, name: str, password: str) -> Identity:
+        answer = self._verify(name, password)
+        if answer is True:
+            return Identity(name, self.scheme)
+        if isinstance(answer, Identity):
+            return replace(answer, scheme=self.scheme)
+        raise InvalidCredentials
+
+    def challenge(self, realm: str, error: M9MError) -> str:
+        """Return the challenge (RFC 7617 §2.1)."""
+        return f'Basic realm="{realm}", charset="UTF-8"'
+
+
+def decode(credential: str) -> tuple[str, str]:
+    """Return the name and the password of a credential (RFC 7617 §2), both in NFC.
+
+    Raises:
+        InvalidCredentials: it is not base64 of UTF-8 with a colon, has control characters, or
+            no name.
+    """
+    try:
+        if len(credential) > _LONGEST:
+            raise ValueError
+        octets = b64decode(credential.encode("ascii"), validate=True)
+        if b64encode(octets).decode() != credential:
+            raise ValueError
+        text = octets.decode("utf-8")
+        name, colon, password = text.partition(":")
+        if not (name and colon) or any(_is_control(one) for one in text):
+            raise ValueError
+    except ValueError:
+        raise InvalidCredentials from None
+    return normalize(name), normalize(password)
+
+
+def _is_control(character: str) -> bool:
+    return character < " " or "\x7f" <= character <= "\x9f"
+
+
+class ConfiguredUser:
+    """The user of `security.basic_auth`, known without a database.
+
+    A name that is not its own costs what a wrong password costs.
+
+    Args:
+        settings: with a name, and a password or the hash of one.
+        hasher: hashes and verifies.
+    """
+
+    def __init__(self, settings: BasicAuthSettings, hasher: PasswordHasher) -> None:
+        assert settings.username is not None  # noqa: S101  # the settings were checked
+        self._name = normalize(settings.username).encode()
+        self._settings = settings
+        self._hasher = hasher
+        self._hashed: str | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str, password: str) -> bool:
+        """Tell whether these are its name and password."""
+        right = self._hasher.verify(self._hash(), password)
+        return hmac.compare_digest(name.encode(), self._name) and right
+
+    def _hash(self) -> str:
+        with self._lock:
+            if self._hashed is None:
+                given, hashed = self._settings.password, self._settings.password_hash
+                if hashed is not None:
+                    self._hashed = hashed.get_secret_value()
+                elif given is not None:
+                    self._hashed = self._hasher.hash(given.get_secret_value())
+                else:
+                    raise InvalidCredentials
+            return self._hashed
+
+
+class VerifiedPasswords:
+    """Remembers good verifications for a minute, under a hash keyed in this process alone."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._key = secrets.token_bytes(32)
+        self._known: OrderedDict[bytes, tuple[float, Identity]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, name: str, password: str) -> Identity | None:
+        """Return who it was when it was last verified."""
+        known = self._known.get(self._digest(name, password))
+        if known is None or not 0 <= self._clock() - known[0] < _REMEMBERED_SECONDS:
+            return None
+        return known[1]
+
+    def keep(self, name: str, password: str, identity: Identity) -> None:
+        """Remember a good verification."""
+        with self._lock:
+            digest = self._digest(name, password)
+            self._known[digest] = (self._clock(), identity)
+            self._known.move_to_end(digest)
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+
+    def _digest(self, name: str, password: str) -> bytes:
+        # A name has no control character, so that no two pairs are one text.
+        return hmac.digest(self._key, f"{name}\0{password}".encode(), "sha256")

@@ -1,0 +1,47 @@
+"""Cross-site requests under a credential that browsers send by themselves.
+
+A page of another site can make a browser send the password that it remembers. Such a request is
+refused where it changes something, by Fetch Metadata and by `Origin`, which pages cannot forge;
+clients that are no browsers send neither.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..address import Client
+from ..cors import CORSPolicy
+from ..errors import CSRFFailed
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+_SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))  # RFC 9110 §9.2.1
+_FOREIGN_SITES = frozenset(("cross-site", "same-site"))
+_DEFAULT_PORTS = {"https": ":443", "http": ":80"}
+
+
+def check(environ: WSGIEnvironment, client: Client, cors: CORSPolicy | None) -> None:
+    """Refuse a request that another site may have made.
+
+    Raises:
+        CSRFFailed: it changes something and came from a page that CORS does not allow to send
+            credentials.
+    """
+    if environ["REQUEST_METHOD"] in _SAFE:
+        return
+    origin: str | None = environ.get("HTTP_ORIGIN")
+    foreign = environ.get("HTTP_SEC_FETCH_SITE", "").lower() in _FOREIGN_SITES
+    if origin is not None and origin.lower() != own_origin(environ, client):
+        foreign = True
+    if not foreign:
+        return
+    if origin is None or cors is None or not cors.allows_credentials(origin):
+        raise CSRFFailed
+
+
+def own_origin(environ: WSGIEnvironment, client: Client) -> str:
+    """Return the origin that the request was sent to."""
+    scheme = "https" if client.secure else "http"
+    host = client.host or environ.get("HTTP_HOST") or environ.get("SERVER_NAME", "")
+    return f"{scheme}://{host.lower().removesuffix(_DEFAULT_PORTS[scheme])}"

@@ -1,0 +1,65 @@
+"""Schemes that an app brings itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from werkzeug.exceptions import Unauthorized
+
+from ..address import Client
+from ..errors import InvalidCredentials, M9MError
+from ..identity import Identity
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+AuthenticateRequest = Callable[[], Identity | None]
+"""Return who sends the current request, `None` where it has no credential of this scheme, or
+raise where it has a bad one."""
+
+BUILT_IN = frozenset(("bearer", "api_key", "basic"))
+
+
+class CustomAuthenticator:
+    """Asks a function of the app's.
+
+    Args:
+        scheme: its name in marks.
+        authenticate: the function.
+    """
+
+    ambient = False
+
+    def __init__(self, scheme: str, authenticate: AuthenticateRequest) -> None:
+        self.scheme = scheme
+        self._authenticate = authenticate
+
+    def find(self, environ: WSGIEnvironment) -> object | None:
+        """Return what the function makes of the request; `None` where it finds nothing."""
+        try:
+            return self._authenticate()
+        except M9MError as error:
+            return error
+        except Unauthorized:
+            return InvalidCredentials()
+
+    def authenticate(self, credential: object, client: Client) -> Identity:
+        """Return whom the function named.
+
+        Raises:
+            M9MError: as the function raised it.
+            TypeError: it returned something else.
+        """
+        if isinstance(credential, M9MError):
+            raise credential
+        if not isinstance(credential, Identity):
+            raise TypeError(
+                f"the authenticator {self.scheme!r} returned {type(credential).__name__}: "
+                "return an Identity or None"
+            )
+        return replace(credential, scheme=self.scheme)
+
+    def challenge(self, realm: str, error: M9MError) -> None:
+        """Such a scheme has no challenge."""

@@ -1,0 +1,74 @@
+"""Password hashing: scrypt, with the parameters of OWASP's Password Storage Cheat Sheet.
+
+A hash is what Werkzeug writes: `scrypt:N:r:p$salt$hex`. One verification takes 128 MiB, so only
+so many run at once.
+"""
+
+from __future__ import annotations
+
+import threading
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from werkzeug.security import check_password_hash, generate_password_hash
+
+from ..errors import ServiceUnavailable
+
+METHOD = "scrypt:131072:8:1"
+"""N=2^17, r=8, p=1."""
+
+LONGEST = 4_096
+"""Characters of the longest password that is looked at; none is ever cut."""
+
+
+class PasswordHasher:
+    """Hashes and verifies passwords.
+
+    Args:
+        concurrency: hashes that are computed at once, 128 MiB each.
+        patience: seconds that another one waits for its turn.
+    """
+
+    def __init__(self, concurrency: int = 2, patience: float = 1.0) -> None:
+        self._turns = threading.BoundedSemaphore(concurrency)
+        self._patience = patience
+
+    def hash(self, password: str) -> str:
+        """Return a password's hash, salted afresh.
+
+        Raises:
+            ServiceUnavailable: too many are being computed.
+        """
+        with self._turn():
+            return generate_password_hash(normalize(password), METHOD)
+
+    def verify(self, hashed: str, password: str) -> bool:
+        """Tell, in constant time, whether a hash is this password's.
+
+        Raises:
+            ServiceUnavailable: too many are being computed.
+        """
+        if len(password) > LONGEST:
+            return False
+        with self._turn():
+            try:
+                return check_password_hash(hashed, normalize(password))
+            except ValueError:  # no hash that Werkzeug knows
+                return False
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._turns.acquire(timeout=self._patience):
+            error = ServiceUnavailable()
+            error.headers = [("Retry-After", "1")]
+            raise error
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+
+def normalize(text: str) -> str:
+    """Return a name or a password in NFC, so that however it was typed it is the same."""
+    return unicodedata.normalize("NFC", text)
