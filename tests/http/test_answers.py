@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,6 +121,25 @@ def test_every_kind_of_answer_carries_everything_once(
     )
     assert answer.status_code == 413
     assert_sealed_once(answer)
+
+
+def test_a_static_file_carries_everything_once_and_again_as_304(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    (tmp_path / "page.css").write_text("a {}")
+    app = build(make_app)
+    app.static_folder = str(tmp_path)
+    client, sent = app.test_client(), {"headers": {"Origin": ORIGIN}}
+    answer = client.get("/static/page.css", base_url="https://api.example.com", **sent)
+    assert (answer.status_code, answer.text) == (200, "a {}")
+    assert_sealed_once(answer)
+    assert "no-store" not in answer.headers["Cache-Control"]
+    answer.close()
+    sent["headers"]["If-None-Match"] = answer.headers["ETag"]
+    again = client.get("/static/page.css", base_url="https://api.example.com", **sent)
+    assert again.status_code == 304
+    assert_sealed_once(again)
+    again.close()
 
 
 @pytest.mark.parametrize(
