@@ -27,7 +27,7 @@ _NODE = re.compile(
     rf"\[(?P<v6>[0-9A-Fa-f:.]+)\]{_PORT}|(?P<v4>[0-9.]+){_PORT}|(?P<bare>[0-9A-Fa-f:.]+)"
 )
 _LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
-_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?")
+_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{{1,5}}))?")
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # RFC 9110 §5.6.2
 _PAIR = rf'({_TOKEN})=(?:({_TOKEN})|"((?:[^"\\,]|\\[^,])*)")'
 _PAIRS = re.compile(rf"{_PAIR}(?:[ \t]*;[ \t]*{_PAIR})*;?")
@@ -177,7 +177,8 @@ def parse_node(text: str) -> Address | None:
 
 def is_host(text: str) -> bool:
     """Tell whether a text is a host that may stand in a URL, with or without a port."""
-    return len(text) <= 260 and _HOST.fullmatch(text) is not None
+    match = _HOST.fullmatch(text) if len(text) <= 260 else None
+    return match is not None and int(match["port"] or 0) <= 65_535
 
 
 def _is_unix_socket(peer: str) -> bool:

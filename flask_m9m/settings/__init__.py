@@ -31,6 +31,7 @@ from .origins import OriginKind, OriginRule, parse_origin_rule
 from .paths import get, nearest_path
 from .presets import PRESETS
 from .schema import json_schema
+from .secrets import is_asymmetric_key, is_der
 from .sources import Loaded, SettingsSource, load
 
 __all__ = [
@@ -64,6 +65,8 @@ __all__ = [
     "check_secret_key",
     "describe",
     "get",
+    "is_asymmetric_key",
+    "is_der",
     "json_schema",
     "load",
     "nearest_path",

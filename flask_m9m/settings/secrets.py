@@ -66,16 +66,21 @@ def is_asymmetric_key(secret: str) -> bool:
 
 
 def _is_der(text: str) -> bool:
-    """Tell whether text is a DER sequence that holds a key, in base64 or in hex (X.690 §8.1)."""
+    """Tell whether text is such a sequence in base64 or in hex."""
     compact = "".join(text.split())
     for decode in (_decode_base64, binascii.unhexlify):
         try:
             octets = decode(compact)
         except ValueError:
             continue
-        if len(octets) >= _SHORTEST_DER and octets[0] == 0x30 and _fills(octets):
+        if is_der(octets):
             return True
     return False
+
+
+def is_der(octets: bytes) -> bool:
+    """Tell whether octets are a DER sequence that holds a key (X.690 §8.1)."""
+    return len(octets) >= _SHORTEST_DER and octets[0] == 0x30 and _fills(octets)
 
 
 def _decode_base64(text: str) -> bytes:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from jwt.algorithms import HMACAlgorithm
 from jwt.exceptions import InvalidKeyError
 
-from ..settings import Algorithm
+from ..settings import Algorithm, is_asymmetric_key, is_der
 
 _HMAC = {
     Algorithm.HS256: HMACAlgorithm(HMACAlgorithm.SHA256),
@@ -43,6 +43,8 @@ class SigningKey:
             raise ValueError(
                 f"a secret for {self.algorithm} has at least {self.algorithm.secret_bytes} bytes"
             )
+        if is_der(secret) or is_asymmetric_key(secret.decode("latin-1")):
+            raise ValueError("a key of another kind, whose public half anybody may know")
         self._hmac = _HMAC[self.algorithm]
         try:
             self._secret = self._hmac.prepare_key(secret)

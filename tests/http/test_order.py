@@ -406,6 +406,7 @@ def test_no_redirect_to_https_leads_to_a_host_that_is_none(make_app: MakeApp, ho
     assert "Location" not in answer.headers
 
 
+@pytest.mark.skipif("TRUSTED_HOSTS" not in Flask("x").config, reason="new in Flask 3.1")
 def test_no_redirect_leads_to_a_host_that_the_app_does_not_answer_to(make_app: MakeApp) -> None:
     app = make_app({"server": {"https": "redirect"}}, TRUSTED_HOSTS=["good.example"])
     app.add_url_rule("/x", "x", lambda: "x")
