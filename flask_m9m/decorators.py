@@ -31,9 +31,8 @@ from .marks import (
     Opening,
     Requirement,
 )
-from .policy import overridden
 from .ratelimit import parse_limits
-from .settings import CORSSettings, HeadersSettings
+from .settings import settings_of
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -67,6 +66,14 @@ class Marking:
 
     def __call__(self, view: View) -> View:
         return self.put_on(view, sys._getframe(1))
+
+    @property
+    def __name__(self) -> str:
+        # Flask asks a view for its name: this is where `@rate_limit` without a limit comes out.
+        raise TypeError(
+            f"{type(self.mark).__name__} is put on a view and is none itself: call the decorator, "
+            'as in @rate_limit("100/hour")'
+        )
 
     def put_on(self, view: View, caller: FrameType) -> View:
         """Mark a view.
@@ -291,7 +298,7 @@ def cors(**overrides: Any) -> Marking:
     Raises:
         SettingsError: a key or a value is wrong.
     """
-    overridden(CORSSettings(), overrides, "@cors")
+    settings_of({"security": {"cors": overrides}}, "@cors")
     return Marking(CORSMark(overrides))
 
 
@@ -305,5 +312,5 @@ def security_headers(**overrides: Any) -> Marking:
     Raises:
         SettingsError: a key or a value is wrong.
     """
-    overridden(HeadersSettings(), overrides, "@security_headers")
+    settings_of({"security": {"headers": overrides}}, "@security_headers")
     return Marking(HeadersMark(overrides))

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 from flask import Blueprint, Flask
 
 from .auth import Tokens
-from .context import EXTENSION, current_state
+from .context import EXTENSION, csp_nonce, current_state
 from .decorators import Marking, require_auth
 from .errors import SettingsError
 from .hooks import Hooks
@@ -91,6 +91,7 @@ class M9M:
         _log(loaded)
         state = AppState(app, loaded, self._declarations, self._clock)
         app.extensions[EXTENSION] = state
+        app.context_processor(lambda: {"csp_nonce": csp_nonce})
         app.wsgi_app = SealedApp(  # type: ignore[method-assign]
             app, app.wsgi_app, state, Hooks(app, state)
         )
@@ -107,6 +108,8 @@ class M9M:
                 `fnmatch` reads them (`"api-docs.*"`).
             marks: `require_auth(…)`, `public`, `rate_limit(…)`, `cors(…)`, `security_headers(…)`.
         """
+        if not isinstance(target, str | Blueprint):
+            raise TypeError(f"protect takes a blueprint or an endpoint's name, not {target!r}")
         self._declarations.protect(target, tuple(_mark_of(one) for one in marks))
 
     def user_loader(self, load: Loader) -> Loader:

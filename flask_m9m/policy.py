@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from .auth import Authenticator
+from .auth import BUILT_IN, Authenticator
 from .cors import RESPONSE_FIELDS, CORSPolicy
 from .errors import Problem, SettingsError
 from .headers import SecurityHeaders
@@ -232,8 +232,12 @@ class PolicyCompiler:
         self, route: str, requirements: Iterable[Requirement]
     ) -> tuple[Authenticator, ...]:
         accepted = self._authenticators
+        known = BUILT_IN.union(one.scheme for one in accepted)
         for requirement in requirements:
             if requirement.schemes is not None:
+                if unknown := set(requirement.schemes) - known:
+                    names = ", ".join(sorted(known))
+                    raise _contradiction(route, f"no scheme {min(unknown)!a} (known: {names})")
                 accepted = tuple(one for one in accepted if one.scheme in requirement.schemes)
         if not accepted:
             switched_on = ", ".join(one.scheme for one in self._authenticators) or "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -52,6 +53,14 @@ class Declarations:
         declared.append((target, marks))
         self.revision += 1
 
+    def unmatched(self, endpoints: Collection[str]) -> list[str]:
+        """Return the patterns that no endpoint fits: they protect nothing."""
+        return [
+            pattern
+            for pattern, _ in self._patterns
+            if not any(fnmatchcase(endpoint, pattern) for endpoint in endpoints)
+        ]
+
     def levels_of(self, endpoint: str, app: Flask) -> Iterator[Level]:
         """Yield the levels around an endpoint: inner blueprint, outer ones, patterns."""
         names = endpoint.split(".")[:-1]
@@ -70,6 +79,8 @@ def _exactness(protection: tuple[str, Sequence[Mark]]) -> tuple[bool, int]:
     literal = len(pattern) - sum(map(pattern.count, "*?[]"))
     return literal == len(pattern), literal
 
+
+logger = logging.getLogger("flask_m9m")
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"))
 _AUTOMATIC_OPTIONS = "OPTIONS, answered by Flask"  # with the methods; the view never runs
@@ -92,6 +103,8 @@ class Routes:
         self._revision = declarations.revision
         self._compiled: dict[tuple[str, str], tuple[object, RoutePolicy]] = {}
         self._unrouted = policies.unrouted()
+        for pattern in declarations.unmatched(app.view_functions):
+            logger.warning("m9m.protect(%a): no endpoint of %s fits", pattern, app.name)
 
     def policy(self, rule: Rule | None, method: str) -> RoutePolicy:
         """Return what holds for a request; for one that no route answers, what holds for all.

@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from .context import EXTENSION
-from .settings import Settings
+from .settings import Settings, settings_of
 from .state import AppState
 
 
@@ -39,10 +39,10 @@ def make_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         overrides: as in `config.yaml`; they win.
 
     Raises:
-        ValidationError: an override is wrong.
+        SettingsError: an override is wrong.
     """
     fresh: dict[str, Any] = {"security": {"jwt": {"secret": secrets.token_urlsafe(48)}}}
-    return Settings.model_validate(_merge(fresh, overrides or {}))
+    return settings_of(_merge(fresh, overrides or {}))
 
 
 def client_as(

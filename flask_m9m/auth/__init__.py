@@ -12,12 +12,13 @@ from ..settings import BasicAuthSettings, SecuritySettings
 from .authenticator import Authenticator, challenges
 from .basic import BasicAuthenticator, ConfiguredUser, PasswordVerifier
 from .bearer import BearerAuthenticator
-from .custom import CustomAuthenticator
+from .custom import BUILT_IN, CustomAuthenticator
 from .declared import Declared, IdentityLoader
 from .lockout import Lockout
 from .tokens import Tokens
 
 __all__ = [
+    "BUILT_IN",
     "Authenticator",
     "Declared",
     "IdentityLoader",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import click
@@ -19,6 +20,8 @@ _APP_FILES = ("wsgi.py", "app.py")  # where Flask looks for an app that nobody n
 @click.group()
 def config() -> None:
     """Show and check the settings."""
+    # What loading an app logs about them, these commands say themselves.
+    logging.getLogger("flask_m9m").disabled = True
 
 
 @config.command()
@@ -53,7 +56,15 @@ def validate(context: click.Context) -> None:
         context.exit(1)
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
-    click.echo("the settings are valid")
+    settings = loaded.settings
+    if settings.security.jwt.secret is None and not settings.development.enabled:
+        click.echo(
+            "warning: JWT is switched off, there is no security.jwt.secret: routes that need "
+            "authentication let nobody through (run: flask m9m init)",
+            err=True,
+        )
+    files = ", ".join(ascii(str(file))[1:-1] for file in loaded.files) or "no file was found"
+    click.echo(f"the settings are valid ({files})")
 
 
 @config.command()

@@ -6,6 +6,7 @@ import click
 from flask import Flask, Request
 
 from ..errors import CORSRefused
+from ..settings import parse_origin_rule
 from ..state import AppState
 from .output import fail, with_app
 
@@ -26,6 +27,7 @@ def check(state: AppState, origin: str, method: str, path: str, headers: tuple[s
 
     Exit 1 if it may not.
     """
+    method = method.upper()
     policy, methods = state.routes.find(_request(state.app, path), method)
     if policy.cors is None:
         click.echo("refused: CORS is switched off (security.cors.enabled)")
@@ -33,13 +35,21 @@ def check(state: AppState, origin: str, method: str, path: str, headers: tuple[s
     try:
         fields = policy.cors.preflight(origin, method, ",".join(headers) or None, methods)
     except CORSRefused as refusal:
-        click.echo(f"refused: {refusal.description}")
+        click.echo(f"refused: {refusal.description}{_right_form(origin)}")
         click.get_current_context().exit(1)
     click.echo(f"allowed: {policy.cors.explain(origin)}")
     if methods is None:
         click.echo("no route answers there: the browser will read the app's 404")
     for name, value in fields:
         click.echo(f"  {name}: {value}")
+
+
+def _right_form(origin: str) -> str:
+    try:
+        parse_origin_rule(origin)
+    except ValueError as error:
+        return f" (browsers would not send it so: {error})"
+    return ""
 
 
 def _request(app: Flask, path: str) -> Request:

@@ -35,22 +35,30 @@ performance:
 """
 
 
-def fresh_secret() -> str:
-    """Return 32 random bytes in base64: a secret for JWT or an encryption key."""
-    return base64.b64encode(secrets.token_bytes(32)).decode()
+def fresh_secret(size: int = 32) -> str:
+    """Return random bytes in base64: 32 are an encryption key, or a secret for HS256."""
+    return base64.b64encode(secrets.token_bytes(size)).decode()
 
 
 @click.command()
-def secret() -> None:
+@click.option(
+    "--bytes",
+    "size",
+    type=click.IntRange(32, 1024),
+    default=32,
+    show_default=True,
+    help="How many are random; HS384 and HS512 need 48 and 64.",
+)
+def secret(size: int) -> None:
     """Print a fresh secret or encryption key."""
-    click.echo(fresh_secret())
+    click.echo(fresh_secret(size))
 
 
 @click.command()
 def init() -> None:
     """Write .env with fresh secrets and a commented config.yaml; overwrite nothing."""
-    variables = ("M9M_JWT_SECRET", "M9M_ENCRYPTION_KEY")
-    lines = "".join(f"{name}={fresh_secret()}\n" for name in variables)
+    variables = {"M9M_JWT_SECRET": 64, "M9M_ENCRYPTION_KEY": 32}
+    lines = "".join(f"{name}={fresh_secret(size)}\n" for name, size in variables.items())
     if not _create(Path(".env"), lines, 0o600):
         raise fail(
             ".env exists and was left as it is; nothing was written. Add "

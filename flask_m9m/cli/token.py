@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
-from typing import TextIO
 
 import click
 
@@ -38,16 +38,16 @@ def issue(
 
 
 @token.command()
-@click.argument("source", type=click.File(errors="replace"), required=False)
+@click.argument("source", required=False)
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default="yaml")
 @with_app
-def inspect(state: AppState, source: TextIO | None, output: str) -> None:
+def inspect(state: AppState, source: str | None, output: str) -> None:
     """Show what a token says and whether it holds; exit 1 if it does not.
 
-    The token comes from SOURCE (- for standard input) or a prompt, never as an argument.
+    The token comes from a file SOURCE (- for standard input), from standard input, or by a
+    prompt; never as an argument, which others could read.
     """
-    text = click.prompt("Token", hide_input=True) if source is None else source.read(16_384)
-    text = text.strip()
+    text = _read_token(source).strip()
     try:
         header, claims = inspect_token(text)
     except InvalidToken:
@@ -66,3 +66,15 @@ def inspect(state: AppState, source: TextIO | None, output: str) -> None:
     print_document(document if holds else {**document, "reason": reason}, output)
     if not holds:
         click.get_current_context().exit(1)
+
+
+def _read_token(source: str | None) -> str:
+    if source is None and sys.stdin.isatty():
+        return str(click.prompt("Token", hide_input=True))
+    if source is not None and (source.startswith("eyJ") or source.count(".") == 2):
+        raise click.UsageError("a token is no argument: pipe it to flask m9m token inspect -")
+    try:
+        with click.open_file(source or "-", errors="replace") as file:
+            return str(file.read(16_384))
+    except OSError as error:
+        raise fail(f"{source!a}: {error.strerror}") from None

@@ -32,7 +32,7 @@ from .paths import get, nearest_path
 from .presets import PRESETS
 from .schema import json_schema
 from .secrets import is_asymmetric_key, is_der
-from .sources import Loaded, SettingsSource, load
+from .sources import Loaded, SettingsSource, load, settings_of
 
 __all__ = [
     "PRESETS",
@@ -72,4 +72,5 @@ __all__ = [
     "nearest_path",
     "parse_duration",
     "parse_origin_rule",
+    "settings_of",
 ]

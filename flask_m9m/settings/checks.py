@@ -87,7 +87,8 @@ def _one_secret(path: str, secret: SecretStr, shortest: int) -> Iterator[Problem
     elif is_asymmetric_key(text):
         yield Problem(path, "a key in PEM, SSH, JWK or DER form", _FRESH_SECRET)
     elif len(_octets(text)) < shortest:
-        accepted = f"at least {shortest} bytes of random text (RFC 7518 §3.2; {_INIT})"
+        fresh = f"flask m9m secret --bytes {shortest}"
+        accepted = f"at least {shortest} bytes of random text (RFC 7518 §3.2; {_INIT}, or {fresh})"
         yield Problem(path, secret_found(secret), accepted)
 
 

@@ -38,4 +38,6 @@ def _plain(value: Any) -> Any:
         return MASK
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return value.value if hasattr(value, "value") else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,7 @@ def searched_file(cwd: Path, home: Path | None, report: Report) -> ConfigFile | 
         shown = show_path(path, cwd)
         before = len(report.problems)
         found = named_file(path, shown, "", report)
-        if found is not None and any(
-            isinstance(found.settings.get(name), Mapping) for name in _SECTIONS_OF_OURS
-        ):
+        if found is not None and _is_ours(found.settings):
             return found
         if len(report.problems) > before:
             if _is_probably_ours(path):
@@ -62,6 +61,14 @@ def searched_file(cwd: Path, home: Path | None, report: Report) -> ConfigFile | 
             f"{shown} is passed over: no security, credentials or performance mapping can be read"
         )
     return None
+
+
+def _is_ours(settings: Mapping[Any, Any]) -> bool:
+    """Tell whether a file has one of our sections, or one whose name was mistyped."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and get_close_matches(str(name), _SECTIONS_OF_OURS, 1, 0.85):
+            return True
+    return False
 
 
 def _is_probably_ours(path: Path) -> bool:

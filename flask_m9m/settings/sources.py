@@ -102,6 +102,21 @@ def load(
     return Loaded(effective, MappingProxyType(sources), warnings, tuple(files))
 
 
+def settings_of(given: Mapping[str, Any], source: str = "settings=") -> Settings:
+    """Return the settings that a mapping gives, whatever other sources say.
+
+    Raises:
+        SettingsError: something in it is wrong; it lists all that is.
+    """
+    report = Report()
+    _Reader(report, {}, Path(), None).read_mapping(given, source)
+    settings = _validate(report)
+    _contradictions(settings, report)
+    if problems := report.all_problems():
+        raise SettingsError(problems)
+    return settings
+
+
 def _home() -> Path | None:
     try:
         return Path.home()
@@ -120,7 +135,11 @@ class _Reader:
         self._environ = environ
         self._cwd = cwd
         self._home = home
-        self._interpolator: Interpolator
+        self._interpolator = Interpolator({}, {}, cwd)
+
+    def read_mapping(self, settings: Mapping[str, Any], source: str) -> None:
+        """Read a mapping and nothing else."""
+        self._nested(settings, source)
 
     def read(
         self,

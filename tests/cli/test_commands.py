@@ -411,3 +411,41 @@ def test_dev_has_the_last_word_over_the_environment(folder: Folder, variable: st
         timeout=60,
     )
     assert json.loads(result.stdout) == ["127.0.0.1", 9, True], result.stderr
+
+
+def test_a_token_is_never_taken_as_an_argument_nor_echoed(project: Folder) -> None:
+    token = jwt.encode({"sub": "a", "exp": 9e9}, SECRET)
+    result = project.m9m("token", "inspect", token)
+    assert result.returncode == 2
+    assert token not in result.stderr + result.stdout
+    assert "pipe it" in result.stderr
+    assert project.m9m("token", "inspect", stdin=token).returncode == 0
+    assert "No such file" in project.m9m("token", "inspect", "none").stderr
+
+
+def test_init_and_secret_give_secrets_that_are_long_enough(folder: Folder) -> None:
+    folder.m9m("init")
+    folder.write("config.yaml", "security: {jwt: {algorithm: HS512}}")
+    assert folder.m9m("config", "validate").returncode == 0
+    assert len(folder.m9m("secret", "--bytes", "64").stdout.strip()) == 88
+    folder.write(".env", f"M9M_JWT_SECRET={SECRET}\n")
+    assert "flask m9m secret --bytes 64" in folder.m9m("config", "validate").stderr
+
+
+def test_validate_says_what_it_read_and_warns_once(folder: Folder) -> None:
+    folder.write("app.py", APP)
+    result = folder.m9m("config", "validate")
+    assert "no file was found" in result.stdout
+    assert result.stderr.count("JWT is switched off") == 1
+    folder.write("config.yaml", "{security: {}, queue: {}}")
+    result = folder.m9m("config", "validate")
+    assert "(config.yaml)" in result.stdout
+    assert result.stderr.count("queue") == 1
+
+
+@pytest.mark.parametrize("origin", ["https://app.example.com/", "app.example.com"])
+def test_cors_check_shows_the_form_in_which_an_origin_is_sent(project: Folder, origin: str) -> None:
+    result = project.m9m("cors", "check", origin, "get", "/items")
+    assert result.returncode == 1
+    assert 'write "https://app.example.com"' in result.stdout
+    assert project.m9m("cors", "check", "https://app.example.com", "get", "/items").returncode == 0

@@ -48,7 +48,7 @@ def test_the_readmes_production_file_is_valid(
 
     (tmp_path / "config.yaml").write_text(readme_example("yaml"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JWT_SECRET", os.urandom(32).hex())
+    monkeypatch.setenv("M9M_JWT_SECRET", os.urandom(32).hex())
     settings = load().settings
     assert settings.security.jwt.expiration == 8 * 3600
     assert settings.security.cors.allowed_origins == ("https://your-app.com",)

@@ -425,3 +425,9 @@ def test_an_error_raised_by_the_view_itself_is_rendered_with_its_challenge(app: 
     answer = app.test_client().get("/x")
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"] == 'Bearer realm="m9m", error="invalid_token"'
+
+
+def test_templates_know_the_nonce_without_being_told(app: Flask) -> None:
+    app.add_url_rule("/x", "x", lambda: render_template_string("{{ csp_nonce() }}"))
+    answer = app.test_client().get("/x")
+    assert f"'nonce-{answer.text}'" in answer.headers["Content-Security-Policy"]

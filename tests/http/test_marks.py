@@ -526,3 +526,32 @@ def test_an_identity_can_be_copied_and_sent_to_another_process(app: Flask) -> No
         assert other == identity
         with pytest.raises(TypeError):
             other.claims["tenant"]["id"] = 8
+
+
+def test_a_protection_that_fits_no_endpoint_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    app = Flask("app")
+    m9m = M9M(app, settings=make_settings())
+    app.add_url_rule("/x", "x", lambda: "x")
+    m9m.protect("x", require_auth)
+    m9m.protect("admni.*", require_auth)
+    app.test_client().get("/x")
+    said = [message for message in caplog.messages if "no endpoint" in message]
+    assert len(said) == 1
+    assert "admni.*" in said[0]
+    with pytest.raises(TypeError, match="blueprint"):
+        m9m.protect(lambda: "x", require_auth)  # type: ignore[arg-type]
+
+
+def test_a_scheme_that_nobody_knows_is_named(app: Flask) -> None:
+    app.add_url_rule("/x", "x", require_auth(schemes="jwt")(lambda: "x"))
+    with pytest.raises(SettingsError, match=r"no scheme 'jwt' \(known: api_key, basic, bearer\)"):
+        app.test_client().get("/x")
+
+
+def test_a_decorator_that_was_not_called_says_so(app: Flask) -> None:
+    with pytest.raises(TypeError, match=r'@rate_limit\("100/hour"\)'):
+
+        @app.get("/x")
+        @rate_limit  # type: ignore[arg-type]
+        def view() -> str:
+            return "x"

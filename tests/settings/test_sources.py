@@ -548,3 +548,23 @@ def test_a_mapped_network_could_never_match_and_is_refused(
     for key in ("trusted_proxies", "allowed_networks"):
         (problem,) = problems({"server": {key: [network]}})
         assert right in problem.accepted
+
+
+@pytest.mark.parametrize("name", ["securty", "Security", "secuirty", "performence", "credential"])
+def test_a_found_file_whose_section_is_mistyped_is_not_passed_over(
+    problems: Problems, folder: Path, name: str
+) -> None:
+    (folder / "config.yaml").write_text(f"{name}: {{default_access: authenticated}}\n")
+    (problem,) = problems()
+    assert problem.path.lower().startswith(name.lower())
+    assert "did you mean" in problem.accepted
+
+
+def test_a_mapping_alone_is_read_with_the_same_care() -> None:
+    from flask_m9m.settings import settings_of
+
+    assert settings_of({"server": {"port": 9}}).server.port == 9
+    with pytest.raises(SettingsError, match=r"did you mean security\?"):
+        settings_of({"securty": {}})
+    with pytest.raises(SettingsError, match="UNSET"):
+        settings_of({"security": {"jwt": {"secret": "${UNSET}"}}})
