@@ -42,17 +42,16 @@ def current_exchange(asking: str) -> Exchange:
     Raises:
         RuntimeError: there is no current request, or its app has no `M9M`.
     """
-    return current_state(asking).exchange(request.environ)
+    return current_state(asking).exchange(current_request())
 
 
 def get_identity() -> Identity | None:
     """Return who is calling, or `None` where nobody proved anything or there is no request."""
     if not has_request_context():
         return None
-    environ = current_request().environ
     if EXTENSION in current_app.extensions:
-        return current_state("get_identity()").exchange(environ).identity
-    identity: Identity | None = environ.get(IDENTITY)
+        return current_exchange("get_identity()").identity
+    identity: Identity | None = current_request().environ.get(IDENTITY)
     return identity
 
 

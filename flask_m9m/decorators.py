@@ -137,7 +137,7 @@ def _guard(view: Callable[..., Any], mark: Mark, on_class: bool = False) -> Call
 
         @functools.wraps(view)
         async def guarded_coroutine(*args: Any, **kwargs: Any) -> Any:
-            exchange: Exchange | None = current_request().environ.get(EXCHANGE)
+            exchange: Exchange | None = current_request().__dict__.get(EXCHANGE)
             if exchange is None or mark not in exchange.enforced:
                 _enforce(mark, name, args[0] if on_class else None)
             return await view(*args, **kwargs)
@@ -146,7 +146,7 @@ def _guard(view: Callable[..., Any], mark: Mark, on_class: bool = False) -> Call
 
     @functools.wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        exchange: Exchange | None = current_request().environ.get(EXCHANGE)
+        exchange: Exchange | None = current_request().__dict__.get(EXCHANGE)
         if exchange is None or mark not in exchange.enforced:
             _enforce(mark, name, args[0] if on_class else None)
         return view(*args, **kwargs)
@@ -170,7 +170,7 @@ def _stands_on_def(innermost: object, caller: FrameType) -> bool:
     function, at a line between the first decorator and the body. A call such as
     `public(report)` comes from another frame or a later line.
     """
-    if not isinstance(innermost, FunctionType):
+    if not isinstance(innermost, FunctionType) or innermost.__name__ == "<lambda>":
         return False
     code = innermost.__code__
     first_line = code.co_firstlineno
@@ -283,10 +283,17 @@ def rate_limit(
             key=key,
             cost=cost,
             name=name,
-            methods=None if methods is None else frozenset(one.upper() for one in methods),
+            methods=None if methods is None else _methods(methods),
             exempt_when=exempt_when,
         )
     )
+
+
+def _methods(methods: Collection[str]) -> frozenset[str]:
+    """Return methods as limits compare them: `HEAD` counts as `GET`."""
+    if isinstance(methods, str):
+        raise ValueError(f"methods={methods!r}: a list of them")
+    return frozenset("GET" if one.upper() == "HEAD" else one.upper() for one in methods)
 
 
 def cors(**overrides: Any) -> Marking:

@@ -38,8 +38,11 @@ class Exchange:
         identity: who is calling, once that is proved.
         enforced: the marks that have been enforced already.
         hits: what the rate limits said, in the order in which they were asked.
-        refusal: the error that ended the request, if one of the guard's did.
-        answer: the answer that ended it, if the guard gave one that is no refusal.
+        refusal: the guard's error, if it raised one.
+        refusal_fields: what belongs on the head of the answer to it.
+        answer: the guard's own answer, if it gave one.
+        ended: whether that ended the request, so that nothing else may be made of it than what
+            the app's handlers for refusals make.
         cors_headers: what a preflight is told; `None` for any other request.
         scripted: whether a script of a page asks, and not a person who could be prompted.
         nonce: of the answer's Content-Security-Policy, if the view asked for one.
@@ -52,7 +55,9 @@ class Exchange:
     enforced: frozenset[Mark] = frozenset()
     hits: tuple[Hit, ...] = ()
     refusal: M9MError | None = None
+    refusal_fields: Sequence[tuple[str, str]] = ()
     answer: Response | None = None
+    ended: bool = False
     cors_headers: Sequence[tuple[str, str]] | None = None
     scripted: bool = False
     nonce: str | None = None
@@ -60,11 +65,8 @@ class Exchange:
     user: Any = NOT_LOADED
 
     def __init__(self, owner: Guard, environ: WSGIEnvironment, client: Client) -> None:
+        # It does not hold the environ, which may hold it: both go when the request does.
         self.owner = owner
-        # It lives in the environ and does not hold it, so that both go when the request does.
         self.origin: str | None = environ.get("HTTP_ORIGIN")
         self.accept: str = environ.get("HTTP_ACCEPT", "")
         self.client = client
-        environ[EXCHANGE] = environ[owner.exchange_key] = self
-        environ[CLIENT_ADDRESS] = client.address
-        environ[IDENTITY] = None

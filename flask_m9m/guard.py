@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, NoReturn
 
 from werkzeug.wrappers import Response
@@ -34,7 +35,7 @@ from .errors import (
     M9MError,
     RateLimited,
 )
-from .exchange import EXCHANGE, IDENTITY, Exchange
+from .exchange import IDENTITY, Exchange
 from .identity import Identity
 from .marks import Mark
 from .policy import Access, PolicyCompiler, RouteLimit, RoutePolicy
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 logger = logging.getLogger("flask_m9m")
+
+_LONGEST_KEY = 64
 
 FindRoute = Callable[[str], tuple[RoutePolicy, Collection[str] | None]]
 """Given a method, return the policy of the route that would answer it at this path, and the
@@ -61,10 +64,6 @@ class Guard:
         response_class: what answers are made of.
         clock: seconds since the epoch.
         limit_clock: seconds of a clock that never steps back.
-
-    Attributes:
-        exchange_key: where a request's environ holds this guard's exchange; that of a mounted
-            app may lie beside it.
     """
 
     def __init__(
@@ -77,7 +76,6 @@ class Guard:
         limit_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         server, security = settings.server, settings.security
-        self.exchange_key = f"{EXCHANGE}.{id(self)}"
         self.settings = settings
         self.clock = clock
         self._response_class = response_class
@@ -154,7 +152,7 @@ class Guard:
             self.refuse(exchange, AddressNotAllowed())
         if self._https != "off" and not client.secure:
             self._insist_on_https(exchange, environ)
-        if environ["REQUEST_METHOD"] == "OPTIONS" and is_preflight(environ):
+        if environ["REQUEST_METHOD"].upper() == "OPTIONS" and is_preflight(environ):
             self._answer_preflight(exchange, environ, find_route)
         if self._address_limit is not None:
             hit = self.store.hit(self._address_limit, client.key)
@@ -226,7 +224,8 @@ class Guard:
         """Hold a request to one mark, where the way to the view led past its route's policy."""
         if mark not in exchange.enforced:
             route = exchange.policy.route if exchange.policy is not None else ""
-            policy = self.policies.for_mark(mark, f"{route}>{view}", environ["REQUEST_METHOD"])
+            method = environ["REQUEST_METHOD"].upper()
+            policy = self.policies.for_mark(mark, f"{route}>{view}", method)
             self._hold(exchange, policy, self._identify(exchange, environ, policy))
 
     def _hold(self, exchange: Exchange, policy: RoutePolicy, identity: Identity | None) -> None:
@@ -286,14 +285,14 @@ class Guard:
         if mark.exempt_when is not None and mark.exempt_when():
             return
         key = mark.key or self._default_key
-        client = key() if callable(key) else self._client_key(exchange, key)
+        client = f"custom:{_bounded(key())}" if callable(key) else self._client_key(exchange, key)
         cost = mark.cost() if callable(mark.cost) else mark.cost
         for limit in route_limit.limits():
             self._take(exchange, limit, client, cost)
 
     def _client_key(self, exchange: Exchange, key: str) -> str:
         if key == "identity" and exchange.identity is not None:
-            return f"identity:{exchange.identity.subject}"
+            return f"identity:{_bounded(exchange.identity.subject)}"
         return exchange.client.key
 
     def _take(self, exchange: Exchange, limit: RateLimit, client: str, cost: int = 1) -> None:
@@ -334,14 +333,17 @@ class Guard:
     ) -> Response:
         """Give an error its challenges and its body, in the format that the client reads."""
         exchange.refusal = error
+        exchange.refusal_fields = error.headers
         asked = authenticators or self.authenticators
         if isinstance(error, AccessDenied):
             scheme = exchange.identity.scheme if exchange.identity is not None else None
             asked = [one for one in asked if one.scheme == scheme]
         if error.code == 401 or isinstance(error, AccessDenied):
-            error.headers = [*error.headers, *self._challenges(error, asked, exchange)]
+            own = self._challenges(error, asked, exchange)
+            exchange.refusal_fields = [*error.headers, *own]
         error_format = ErrorFormat.negotiate(self._error_format, exchange.accept)
-        return error.render(error_format, self._response_class)
+        answer = exchange.answer = error.render(error_format, self._response_class)
+        return answer
 
     def _challenges(
         self, error: M9MError, asked: Sequence[Authenticator], exchange: Exchange
@@ -350,3 +352,11 @@ class Guard:
         if exchange.scripted:
             asked = [one for one in asked if not one.ambient] or asked
         return challenges(asked, self._realm, error)
+
+
+def _bounded(client: object) -> str:
+    """Return what a client is counted under, or a hash of it where that is long."""
+    text = str(client)
+    if len(text) <= _LONGEST_KEY:
+        return text
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

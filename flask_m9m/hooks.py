@@ -12,7 +12,6 @@ from werkzeug.exceptions import SecurityError
 
 from .context import current_request
 from .errors import Answered, M9MError
-from .exchange import Exchange
 
 if TYPE_CHECKING:
     from .policy import RoutePolicy
@@ -56,21 +55,22 @@ class Hooks:
     def _receive(self, endpoint: str | None, values: dict[str, Any] | None) -> None:
         """Take steps 1 to 4, before any other hook can end the request."""
         current = current_request()
-        environ = current.environ
-        exchange = self._state.exchange(environ)
-        if exchange.policy is not None:  # the environ of another request, used again
-            exchange = exchange.owner.begin(environ)
+        exchange = self._state.exchange(current)
         if not exchange.sealed_later:
             # It did not come through `SealedApp`: somebody replaced `app.wsgi_app`, or asked
             # the app itself.
             after_this_request(self._seal)
         policy = self._state.routes.policy(current.url_rule, current.method)
         try:
-            exchange.owner.receive(exchange, environ, policy, self._find)
+            exchange.owner.receive(exchange, current.environ, policy, self._find)
         except Answered:
+            exchange.ended = True
             if isinstance(current.routing_exception, SecurityError):
                 exchange.answer = None  # a host that the app does not answer to
                 raise current.routing_exception from None
+            raise
+        except M9MError:
+            exchange.ended = True
             raise
 
     def _find(self, method: str) -> tuple[RoutePolicy, Collection[str] | None]:
@@ -78,24 +78,28 @@ class Hooks:
 
     def _authorize(self) -> None:
         """Take steps 5 to 7."""
-        environ = current_request().environ
-        exchange = self._state.exchange(environ)
+        current = current_request()
+        exchange = self._state.exchange(current)
         assert exchange.policy is not None  # noqa: S101  # _receive ran before
-        exchange.owner.authorize(exchange, environ, exchange.policy)
+        try:
+            exchange.owner.authorize(exchange, current.environ, exchange.policy)
+        except M9MError:
+            exchange.ended = True
+            raise
 
     def _answer(self, error: M9MError) -> Any:
         """Answer a refusal; the app's own handlers for the status come before this one."""
         error.__traceback__ = None  # its frames hold the exchange, which holds it
-        if error.response is not None:
+        if isinstance(error, Answered):
             return error.response
-        exchange = self._exchange()
-        return exchange.owner.render(exchange, error)
+        exchange = self._state.exchange(current_request())
+        if exchange.refusal is not error or exchange.answer is None:
+            exchange.owner.render(exchange, error)
+        exchange.ended = True
+        return exchange.answer
 
     def _seal(self, response: Response) -> Response:
-        exchange = self._exchange()
+        exchange = self._state.exchange(current_request())
         fields = response.headers.to_wsgi_list()
         response.headers = Headers(exchange.owner.seal(exchange, response.status, fields))
         return response
-
-    def _exchange(self) -> Exchange:
-        return self._state.exchange(current_request().environ)

@@ -12,6 +12,10 @@ from typing import Any
 from .errors import AccessDenied, AuthenticationRequired, FreshTokenRequired, M9MError
 from .identity import Identity
 
+USUAL_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"))
+ANY_OTHER_METHOD = "any other method"
+"""Stands for all the rest where a rule does not say which methods it takes."""
+
 LimitKey = str | Callable[[], str]
 
 
@@ -83,6 +87,12 @@ class LimitMark(Mark):
     exempt_when: Callable[[], bool] | None = None
 
     closes = True
+
+    def counts(self, method: str) -> bool:
+        """Tell whether requests by a method count."""
+        if self.methods is None or method in self.methods:
+            return True
+        return method == ANY_OTHER_METHOD and not self.methods <= USUAL_METHODS
 
 
 @dataclass(frozen=True, eq=False, slots=True)

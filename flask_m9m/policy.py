@@ -69,6 +69,7 @@ class RouteLimit:
 
     mark: LimitMark
     name: str
+    scope: str
     fixed: tuple[RateLimit, ...] | None
 
     def limits(self) -> tuple[RateLimit, ...]:
@@ -81,7 +82,7 @@ class RouteLimit:
             return self.fixed
         notation = self.mark.limits
         assert callable(notation)  # noqa: S101  # the compiler parses every string
-        return parse_limits(notation(), burst=self.mark.burst, name=self.name)
+        return parse_limits(notation(), burst=self.mark.burst, name=self.name, scope=self.scope)
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,11 +254,13 @@ class PolicyCompiler:
         limits = []
         for number, mark in enumerate(_limit_marks(levels), 1):
             name = mark.name or limit_name(route if number == 1 else f"{route}-{number}")
+            # What an app names itself and what follows from a route never share a bucket.
+            scope = f"name {name}" if mark.name else f"route {route} limit {number}"
             fixed = None
             if isinstance(mark.limits, str):
-                fixed = parse_limits(mark.limits, burst=mark.burst, name=name)
-            if mark.methods is None or method in mark.methods:
-                limits.append(RouteLimit(mark, name, fixed))
+                fixed = parse_limits(mark.limits, burst=mark.burst, name=name, scope=scope)
+            if mark.counts(method):
+                limits.append(RouteLimit(mark, name, scope, fixed))
         return tuple(limits)
 
     def _nearest_cors(self, route: str, levels: Iterable[Level]) -> CORSPolicy | None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Blueprint, Flask
 from flask.views import View
@@ -16,7 +16,7 @@ from werkzeug.routing import RequestRedirect
 from .auth import Declared
 from .decorators import layers_of, marks_of
 from .identity import Identity
-from .marks import Mark, Opening
+from .marks import ANY_OTHER_METHOD, USUAL_METHODS, Mark, Opening
 from .policy import Level, PolicyCompiler, RoutePolicy
 
 if TYPE_CHECKING:
@@ -69,22 +69,30 @@ class Declarations:
             blueprint = app.blueprints.get(name)
             protections = (marks for one, marks in self._blueprints if one is blueprint)
             yield Level(f"blueprint {name}", [mark for marks in protections for mark in marks])
-        fitting = [one for one in self._patterns if fnmatchcase(endpoint, one[0])]
-        for pattern, marks in sorted(fitting, key=_exactness, reverse=True):
-            yield Level(f"pattern {pattern}", marks)
+        fitting: dict[str, list[Mark]] = {}
+        for pattern, marks in self._patterns:
+            if fnmatchcase(endpoint, pattern):
+                fitting.setdefault(pattern, []).extend(marks)
+        for pattern in sorted(fitting, key=_exactness, reverse=True):
+            yield Level(f"pattern {pattern}", fitting[pattern])
 
 
-def _exactness(protection: tuple[str, Sequence[Mark]]) -> tuple[bool, int]:
-    pattern = protection[0]
+def _exactness(pattern: str) -> tuple[bool, int]:
     literal = len(pattern) - sum(map(pattern.count, "*?[]"))
     return literal == len(pattern), literal
 
 
 logger = logging.getLogger("flask_m9m")
 
-_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"))
 _AUTOMATIC_OPTIONS = "OPTIONS, answered by Flask"  # with the methods; the view never runs
-_ANY_OTHER = "any other method"
+
+
+class Compiled(NamedTuple):
+    """A policy, and of what it was compiled."""
+
+    policy: RoutePolicy
+    view: object
+    revision: int
 
 
 class Routes:
@@ -100,8 +108,7 @@ class Routes:
         self._app = app
         self._policies = policies
         self._declarations = declarations
-        self._revision = declarations.revision
-        self._compiled: dict[tuple[str, str], tuple[object, RoutePolicy]] = {}
+        self._compiled: dict[tuple[str, str], Compiled] = {}
         self._unrouted = policies.unrouted()
         for pattern in declarations.unmatched(app.view_functions):
             logger.warning("m9m.protect(%a): no endpoint of %s fits", pattern, app.name)
@@ -115,18 +122,15 @@ class Routes:
         """
         if rule is None:
             return self._unrouted
-        if method not in _METHODS:
+        if method not in USUAL_METHODS:
             method = self._unusual(rule, method)
-        if self._revision != self._declarations.revision:
-            self._revision = self._declarations.revision
-            self._compiled.clear()
-        endpoint = rule.endpoint
+        endpoint, revision = rule.endpoint, self._declarations.revision
         view = self._app.view_functions.get(endpoint)
         known = self._compiled.get((endpoint, method))
-        if known is not None and known[0] is view:
-            return known[1]
+        if known is not None and known.view is view and known.revision == revision:
+            return known.policy
         policy = self.compile(endpoint, method)
-        self._compiled[endpoint, method] = (view, policy)
+        self._compiled[endpoint, method] = Compiled(policy, view, revision)
         return policy
 
     def find(self, request: Request, method: str) -> tuple[RoutePolicy, Collection[str] | None]:
@@ -153,7 +157,7 @@ class Routes:
         """
         for rule in self._app.url_map.iter_rules():
             automatic = {"HEAD", "OPTIONS"} if _answers_options(rule) else {"HEAD"}
-            methods = _METHODS if rule.methods is None else rule.methods
+            methods = USUAL_METHODS if rule.methods is None else rule.methods
             for method in sorted(methods - automatic):
                 yield rule, method, self.policy(rule, method)
 
@@ -162,7 +166,7 @@ class Routes:
         """Return under which name a method's policy is kept, of which there are only so many."""
         if method == "OPTIONS" and _answers_options(rule):
             return _AUTOMATIC_OPTIONS
-        return method if rule.methods and method in rule.methods else _ANY_OTHER
+        return method if rule.methods and method in rule.methods else ANY_OTHER_METHOD
 
     def compile(self, endpoint: str, method: str) -> RoutePolicy:
         """Compile what one endpoint demands of one method.

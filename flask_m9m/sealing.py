@@ -84,7 +84,7 @@ class Seal:
             ours += self._limit_fields(exchange.hits)
         refusal = exchange.refusal
         if refusal is not None and status.startswith(str(refusal.code)):
-            ours += refusal.headers
+            ours += exchange.refusal_fields
         elif status.startswith("401"):
             ours += self._challenges(exchange)
         if exchange.cors_headers is None and (exchange.identity is None or policy.authenticators):

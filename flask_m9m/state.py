@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 from .dev_secret import dev_secret
 from .errors import SettingsError
-from .exchange import EXCHANGE, Exchange
+from .exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, Exchange
 from .guard import Guard
 from .routes import Declarations, Routes
 from .settings import Loaded, Settings, check_secret_key
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
-    from flask import Flask
+    from flask import Flask, Request
 
 logger = logging.getLogger("flask_m9m")
 
@@ -59,13 +58,23 @@ class AppState:
             self._assemble()
         return self._routes
 
-    def exchange(self, environ: WSGIEnvironment) -> Exchange:
-        """Return the exchange of a request, beginning it where nothing has yet."""
-        exchange: Exchange | None = environ.get(EXCHANGE)
-        guard = self._guard or self._assemble()
-        if exchange is not None and exchange.owner is guard:
-            return exchange
-        return environ.get(guard.exchange_key) or guard.begin(environ)
+    def exchange(self, request: Request) -> Exchange:
+        """Return the exchange of a request, beginning it where nothing has yet.
+
+        It is kept with the request, which is one app's alone; an environ may be another app's as
+        well, or be used again. There it lies only on its way from `SealedApp` to here.
+        """
+        exchange: Exchange | None = request.__dict__.get(EXCHANGE)
+        if exchange is None:
+            environ = request.environ
+            guard = self._guard or self._assemble()
+            exchange = environ.pop(EXCHANGE, None)
+            if exchange is None or exchange.owner is not guard:
+                exchange = guard.begin(environ)
+            request.__dict__[EXCHANGE] = exchange
+            environ[CLIENT_ADDRESS] = exchange.client.address
+            environ[IDENTITY] = None
+        return exchange
 
     def _assemble(self) -> Guard:
         with self._lock:

@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
-from werkzeug.sansio.response import Response as SansioResponse
-from werkzeug.wrappers import Response
 from werkzeug.wsgi import ClosingIterator
 
 from .errors import InternalError
-from .exchange import Exchange
+from .exchange import EXCHANGE, Exchange
 from .hooks import Hooks
 from .state import AppState
 
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
 Headers = list[tuple[str, str]]
 
 _SEALED = "m9m.sealed"
+"""Where an environ holds the head that was sealed last; it may come out through other guards."""
 
 
 class SealedApp:
@@ -49,7 +48,7 @@ class SealedApp:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if not self._hooks.checked:
             self._hooks.ensure_first()
-        exchange = self._state.guard.begin(environ)
+        exchange = environ[EXCHANGE] = self._state.guard.begin(environ)
         exchange.sealed_later = True
         seal = exchange.owner.seal
         restored: list[Iterable[bytes]] = []
@@ -58,19 +57,13 @@ class SealedApp:
         def start_sealed(status: str, headers: Headers, exc_info: Any = None) -> Any:
             nonlocal started
             started = True
-            outermost = not environ.get(_SEALED)  # else this very call was sealed further in
-            if outermost:
-                if exchange.answer is not None or status[:1] == "5":
+            if environ.get(_SEALED) is not headers:  # else the guard of an app further in did it
+                if exchange.ended:
                     status, headers = _restore(exchange, environ, status, headers, restored)
-                headers = seal(exchange, status, headers)
-                environ[_SEALED] = True
-            try:
-                if exc_info is None:
-                    return start_response(status, headers)
-                return start_response(status, headers, exc_info)
-            finally:
-                if outermost:
-                    environ[_SEALED] = False
+                headers = environ[_SEALED] = seal(exchange, status, headers)
+            if exc_info is None:
+                return start_response(status, headers)
+            return start_response(status, headers, exc_info)
 
         try:
             body = self._wsgi_app(environ, start_sealed)
@@ -98,11 +91,10 @@ def _restore(
     A refusal may get another body and status from the app's handlers, but no server error; a
     preflight's answer and a redirect to HTTPS are nobody else's.
     """
-    refusal = exchange.refusal
-    answer: SansioResponse | None = exchange.answer
-    if answer is None and refusal is not None and refusal.code < 500:
-        answer = refusal.response
-    if not isinstance(answer, Response) or status.startswith(str(answer.status_code)):
+    answer, refusal = exchange.answer, exchange.refusal
+    if answer is None or status.startswith(str(answer.status_code)):
+        return status, headers
+    if refusal is not None and (refusal.code >= 500 or not status.startswith("5")):
         return status, headers
     body, status, headers = answer.get_wsgi_response(environ)
     restored.append(body)

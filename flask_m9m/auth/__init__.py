@@ -46,7 +46,7 @@ def authenticators(
         switched_on.append(BearerAuthenticator(tokens.verifier))
     if settings.basic_auth.enabled:
         verify = _password_verifier(settings.basic_auth, declared)
-        lockout = Lockout(settings.lockout, store)
+        lockout = Lockout(settings.lockout, store, clock)
         switched_on.append(BasicAuthenticator(verify, lockout, clock=clock))
     for scheme, authenticate in declared.authenticators.items():
         switched_on.append(CustomAuthenticator(scheme, authenticate))

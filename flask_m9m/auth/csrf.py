@@ -28,7 +28,7 @@ def check(environ: WSGIEnvironment, client: Client, cors: CORSPolicy | None) -> 
         CSRFFailed: it changes something and came from a page that CORS does not allow to send
             credentials.
     """
-    if environ["REQUEST_METHOD"] in _SAFE:
+    if environ["REQUEST_METHOD"].upper() in _SAFE:
         return
     origin: str | None = environ.get("HTTP_ORIGIN")
     foreign = environ.get("HTTP_SEC_FETCH_SITE", "").lower() in _FOREIGN_SITES

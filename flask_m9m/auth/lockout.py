@@ -8,7 +8,10 @@ of their own, so that a stranger who guesses all the time does not keep the owne
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 
@@ -17,7 +20,8 @@ from ..errors import InvalidCredentials, TooManyAttempts
 from ..ratelimit import LimitStore, RateLimit
 from ..settings import LockoutSettings
 
-_REMEMBERED = 30 * 86_400  # seconds for which a signed-in address is known
+_KNOWN_FOR = 30 * 86_400  # seconds
+_MOST_KNOWN = 65_536
 
 
 class Lockout:
@@ -26,15 +30,18 @@ class Lockout:
     Args:
         settings: the app's.
         store: where the counters are kept, whether or not requests are limited.
+        clock: seconds since the epoch.
     """
 
-    def __init__(self, settings: LockoutSettings, store: LimitStore) -> None:
+    def __init__(
+        self, settings: LockoutSettings, store: LimitStore, clock: Callable[[], float] = time.time
+    ) -> None:
         self._enabled = settings.enabled
         self._store = store
         per = math.ceil(settings.per)
         self._by_address = RateLimit(settings.attempts, per, settings.attempts, "attempts-address")
         self._by_account = RateLimit(settings.attempts, per, settings.attempts, "attempts-account")
-        self._signed_in = RateLimit(1, _REMEMBERED, 1, "signed-in")
+        self._signed_in = SignedIn(clock)
 
     @contextmanager
     def attempt(self, account: str, client: Client) -> Iterator[None]:
@@ -52,9 +59,9 @@ class Lockout:
             return
         # A name may be long and is whatever was sent: what is kept of it is neither.
         name = sha256(account.encode("utf-8", "surrogatepass")).hexdigest()
-        known = f"{name} {client.key}"
-        is_known = not self._store.peek(self._signed_in, known).admitted
-        counters = ((self._by_address, client.key), (self._by_account, known if is_known else name))
+        here = f"{name} {client.key}"
+        account_key = here if self._signed_in.knows(here) else name
+        counters = ((self._by_address, client.key), (self._by_account, account_key))
         self._take(counters)
         try:
             yield
@@ -65,8 +72,7 @@ class Lockout:
             raise
         self._give_back(counters)
         if client.address is not None:
-            self._store.refund(self._signed_in, known)
-            self._store.hit(self._signed_in, known)
+            self._signed_in.remember(here)
 
     def _take(self, counters: tuple[tuple[RateLimit, str], ...]) -> None:
         for number, (limit, key) in enumerate(counters):
@@ -80,3 +86,25 @@ class Lockout:
     def _give_back(self, counters: tuple[tuple[RateLimit, str], ...]) -> None:
         for limit, key in counters:
             self._store.refund(limit, key)
+
+
+class SignedIn:
+    """Remembers at which addresses accounts signed in lately, the latest of them."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._known: OrderedDict[str, float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def knows(self, account_and_address: str) -> bool:
+        """Tell whether the account signed in there within 30 days."""
+        since = self._known.get(account_and_address)
+        return since is not None and 0 <= self._clock() - since < _KNOWN_FOR
+
+    def remember(self, account_and_address: str) -> None:
+        """Note that the account signed in there now."""
+        with self._lock:
+            self._known[account_and_address] = self._clock()
+            self._known.move_to_end(account_and_address)
+            if len(self._known) > _MOST_KNOWN:
+                self._known.popitem(last=False)

@@ -36,10 +36,12 @@ class RateLimit:
         period: seconds, at least 1.
         burst: tokens that a full bucket holds, at least 1.
         name: what it is called in the `RateLimit` fields: 1 to 64 printable ASCII characters.
+        scope: whose limit it is: those of one scope, count, period and burst share their clients'
+            buckets; left out, the name.
         interval: microseconds in which one token is refilled, rounded up so that rounding
             never admits a request too many.
         tolerance: microseconds in which an empty bucket is full again.
-        key: tells this limit's clients from those of every other limit in a store.
+        key: tells it from the other limits of its scope.
         quoted_name: its name as a String (RFC 9651 §3.3.3).
         policy_item: its item in the `RateLimit-Policy` field.
         policy_field: that field, where no other limit is in it.
@@ -50,6 +52,7 @@ class RateLimit:
     period: int
     burst: int
     name: str = "default"
+    scope: str = ""
     interval: int = field(init=False)
     tolerance: int = field(init=False)
     key: str = field(init=False, repr=False)
@@ -74,7 +77,8 @@ class RateLimit:
         for name, value in (
             ("interval", interval),
             ("tolerance", interval * self.burst),
-            ("key", f"{self.name}|{self.count}/{self.period}|{self.burst}"),
+            ("scope", self.scope or self.name),
+            ("key", f"{self.count}/{self.period}|{self.burst}"),
             ("quoted_name", quoted_name),
             ("policy_item", policy_item),
             ("policy_field", ("RateLimit-Policy", policy_item)),
@@ -97,7 +101,7 @@ def limit_name(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def parse_limits(
-    notation: str, *, burst: int | None = None, name: str = "default"
+    notation: str, *, burst: int | None = None, name: str = "default", scope: str = ""
 ) -> tuple[RateLimit, ...]:
     """Read `100/hour`, `10 per 5 minutes`, or several of these with `;`, `,` or `|` between.
 
@@ -105,6 +109,7 @@ def parse_limits(
         notation: the limits, as Flask-Limiter writes them.
         burst: tokens in a full bucket; the limit's own count where it is left out.
         name: what the limits are called; the second and later ones get a number behind it.
+        scope: whose limits they are; left out, the name.
 
     Raises:
         ValueError: the notation is not of that form.
@@ -120,5 +125,7 @@ def parse_limits(
         count = int(match["count"])
         period = int(match["multiple"] or 1) * _PERIODS[match["unit"].lower()]
         own_name = limit_name(f"{name}:{len(limits) + 1}") if limits else name
-        limits.append(RateLimit(count, period, count if burst is None else burst, own_name))
+        own_burst = count if burst is None else burst
+        own_scope = f"{scope or name} part {len(limits) + 1}"
+        limits.append(RateLimit(count, period, own_burst, own_name, own_scope))
     return tuple(limits)

@@ -12,27 +12,29 @@ from .limit import MICROSECONDS, RateLimit
 _SLOTS = 8
 
 _Bucket = dict[tuple[str, str], tuple[int, RateLimit]]
+_Table = list[_Bucket | None]
 
 
 class MemoryStore:
     """Theoretical arrival times in dictionaries of fixed size.
 
-    There are `capacity / 8` buckets of 8 slots; which bucket a client of a limit belongs to
-    follows from its hash, which differs from process to process, so that nobody can choose whom
-    to share one with. A slot whose TAT has passed is free. In a full bucket the earliest TAT
-    gives way; if all are at their limit the newcomer is refused: a flood of addresses frees
-    nobody.
+    Each scope has a table of its own, so that no limit's clients can crowd out another's. It has
+    `capacity / 8` buckets of 8 slots; which bucket a client belongs to follows from its hash,
+    which differs from process to process, so that nobody can choose whom to share one with. A
+    slot whose TAT has passed is free. In a full bucket whoever has used least of its limit gives
+    way; if all are at their limit the newcomer is refused: a flood of addresses frees nobody.
 
     Args:
-        capacity: clients remembered, of all limits together, about 250 bytes each.
+        capacity: clients remembered in each scope, about 250 bytes each.
         clock: seconds of a clock that never steps back.
     """
 
     def __init__(
-        self, capacity: int = 262_144, clock: Callable[[], float] = time.monotonic
+        self, capacity: int = 131_072, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._buckets: list[_Bucket | None] = [None] * max(1, capacity // _SLOTS)
+        self._bucket_count = max(1, capacity // _SLOTS)
         self._clock = clock
+        self._tables: dict[str, _Table] = {}
         self._lock = threading.Lock()
 
     def hit(self, limit: RateLimit, client: str, cost: int = 1) -> Hit:
@@ -40,10 +42,13 @@ class MemoryStore:
         now = int(self._clock() * MICROSECONDS)
         key = (limit.key, client)
         with self._lock:
-            index = hash(key) % len(self._buckets)
-            bucket = self._buckets[index]
+            table = self._tables.get(limit.scope)
+            if table is None:
+                table = self._tables[limit.scope] = [None] * self._bucket_count
+            index = hash(key) % self._bucket_count
+            bucket = table[index]
             if bucket is None:
-                bucket = self._buckets[index] = {}
+                bucket = table[index] = {}
             known = bucket.get(key)
             if known is None and len(bucket) == _SLOTS:
                 wait = _make_room(bucket, now)
@@ -54,38 +59,30 @@ class MemoryStore:
             bucket[key] = (tat, limit)
         return hit
 
-    def peek(self, limit: RateLimit, client: str) -> Hit:
-        """Return what a hit would say, and take nothing."""
-        now = int(self._clock() * MICROSECONDS)
-        return take(limit, self._tat(limit, client, now), now)[1]
-
     def refund(self, limit: RateLimit, client: str, cost: int = 1) -> None:
         """Put tokens back that were taken."""
         now = int(self._clock() * MICROSECONDS)
         key = (limit.key, client)
         with self._lock:
-            bucket = self._buckets[hash(key) % len(self._buckets)]
+            table = self._tables.get(limit.scope)
+            bucket = None if table is None else table[hash(key) % self._bucket_count]
             if bucket is not None and key in bucket:
                 bucket[key] = (give_back(limit, bucket[key][0], now, cost), limit)
-
-    def _tat(self, limit: RateLimit, client: str, now: int) -> int:
-        key = (limit.key, client)
-        bucket = self._buckets[hash(key) % len(self._buckets)]
-        known = None if bucket is None else bucket.get(key)
-        return now if known is None else known[0]
 
 
 def _make_room(bucket: _Bucket, now: int) -> int:
     """Free a slot, or return how many microseconds have to pass before there is one."""
-    waits = {}
+    least, gives_way, first_token = 2.0, None, 0
     for key, (tat, limit) in bucket.items():
         ahead = tat - now
-        if ahead > limit.tolerance:  # no TAT of ours: a clock that stepped back
+        if not 0 < ahead <= limit.tolerance:  # free, or no TAT of ours: the clock stepped back
             ahead = 0
-        # Below zero there is a token left, and the lower the more of them.
-        waits[key] = ahead + limit.interval - limit.tolerance
-    first = min(waits, key=waits.__getitem__)
-    if waits[first] > 0:
-        return waits[first]
-    del bucket[first]
+        until_token = ahead + limit.interval - limit.tolerance
+        if until_token > 0:
+            first_token = min(first_token or until_token, until_token)
+        elif ahead / limit.tolerance < least:
+            least, gives_way = ahead / limit.tolerance, key
+    if gives_way is None:
+        return first_token
+    del bucket[gives_way]
     return 0

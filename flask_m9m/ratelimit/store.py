@@ -15,10 +15,6 @@ class LimitStore(Protocol):
         """Take `cost` tokens, 1 to `limit.burst`, from this client's bucket."""
         ...
 
-    def peek(self, limit: RateLimit, client: str) -> Hit:
-        """Return what a hit would say, and take nothing."""
-        ...
-
     def refund(self, limit: RateLimit, client: str, cost: int = 1) -> None:
         """Put tokens back that were taken."""
         ...

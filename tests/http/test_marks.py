@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Blueprint, Flask
+from flask import Blueprint, Flask, request
 from flask.views import MethodView, View
 from werkzeug.routing import Rule
 
@@ -23,6 +23,7 @@ from flask_m9m import (
     require_auth,
     security_headers,
 )
+from flask_m9m.errors import AccessDenied, InvalidToken, M9MError
 from flask_m9m.testing import client_as, make_settings
 from tests.conftest import MakeApp
 
@@ -555,3 +556,126 @@ def test_a_decorator_that_was_not_called_says_so(app: Flask) -> None:
         @rate_limit  # type: ignore[arg-type]
         def view() -> str:
             return "x"
+
+
+def test_one_pattern_protected_twice_is_no_way_to_open_it() -> None:
+    app = Flask("app")
+    app.testing = True
+    m9m = M9M(app, settings=make_settings())
+    app.add_url_rule("/x", "admin", lambda: "x")
+    m9m.protect("adm*", public)
+    m9m.protect("adm*", require_auth(roles="admin"))
+    with pytest.raises(SettingsError, match="both @public and @require_auth"):
+        app.test_client().get("/x")
+
+
+def test_public_on_a_lambda_opens_no_other_route_of_it(make_app: MakeApp) -> None:
+    app = make_app(CLOSED)
+    # fmt: off
+    view = lambda: "x"; app.add_url_rule("/open", "o", public(view)); app.add_url_rule("/c", "c", view)  # noqa: E501, E702, E731
+    # fmt: on
+    assert statuses(app, "/open") == (200, 200)
+    assert statuses(app, "/c") == (401, 200)
+
+
+def test_what_another_app_proved_of_a_shared_view_opens_nothing_here(make_app: MakeApp) -> None:
+    report = require_auth(scopes="secret")(lambda: f"secret for {current_identity.subject}")
+    one, other = make_app(), make_app()
+    other.add_url_rule("/x", "x", report)
+
+    @one.get("/x")
+    def ask_both() -> Any:
+        list(other.wsgi_app(request.environ, lambda status, headers, exc_info=None: None))  # type: ignore[arg-type, return-value]
+        return report()
+
+    token = client_as(other, "bob", ["secret"]).environ_base["HTTP_AUTHORIZATION"]
+    answer = one.test_client().get("/x", headers={"Authorization": token})
+    assert answer.status_code == 401
+    assert "secret" not in answer.text
+
+
+def test_an_error_that_is_raised_again_and_again_is_answered_to_each_caller_alone(
+    make_app: MakeApp,
+) -> None:
+    from flask import session
+
+    denied, invalid = AccessDenied(), InvalidToken()
+    app = make_app(SECRET_KEY="k" * 40)
+
+    @app.get("/x/<user>")
+    def view(user: str) -> str:
+        session["user"] = user
+        raise denied
+
+    @app.get("/y")
+    def other() -> str:
+        raise denied
+
+    @app.get("/z")
+    def invalid_token() -> str:
+        raise invalid
+
+    first = app.test_client().get("/x/alice", headers={"Accept": "application/problem+json"})
+    second = app.test_client().get("/y")
+    assert "session" in first.headers["Set-Cookie"]
+    assert "Set-Cookie" not in second.headers
+    assert (first.mimetype, second.mimetype) == ("application/problem+json", "application/json")
+    for _ in range(3):
+        challenges = app.test_client().get("/z").headers.getlist("WWW-Authenticate")
+        assert challenges == ['Bearer realm="m9m", error="invalid_token"']
+
+
+def test_a_refusal_that_the_app_caught_is_not_its_answer(app: Flask) -> None:
+    hidden = require_auth(lambda: "hidden")
+    app.testing = False
+
+    def caught() -> bool:
+        try:
+            hidden()
+        except InvalidToken:
+            return False
+        except M9MError:
+            return True
+        return False
+
+    @app.get("/503")
+    def unavailable() -> Any:
+        return (f"caught {caught()}", 503)
+
+    @app.get("/500")
+    def broken() -> Any:
+        caught()
+        raise ZeroDivisionError
+
+    answer = app.test_client().get("/503")
+    assert (answer.status_code, answer.text) == (503, "caught True")
+    assert app.test_client().get("/500").status_code == 500
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_mounted_apps_answer_is_left_as_its_guard_sealed_it(late: bool) -> None:
+    inner, outer = Flask("inner"), Flask("outer")
+    for name, app in (("inner", inner), ("outer", outer)):
+        app.testing = True
+        app.add_url_rule("/", "index", lambda: "index")
+        origins = [f"https://{name}.example"]
+        M9M(
+            app,
+            settings=make_settings(
+                {"security": {"cors": {"allowed_origins": origins, "allow_credentials": True}}}
+            ),
+        )
+
+    def deferring(environ: Any, start_response: Any) -> Any:
+        head: list[Any] = []
+        body = inner.wsgi_app(environ, lambda *arguments: head.append(arguments))
+        start_response(*head[0])
+        return body
+
+    secured = outer.wsgi_app
+    secured._wsgi_app = deferring if late else inner.wsgi_app  # type: ignore[attr-defined]
+    client = outer.test_client()
+    for name, allowed in (("inner", "https://inner.example"), ("outer", None)):
+        answer = client.get("/", headers={"Origin": f"https://{name}.example"})
+        assert answer.headers.get("Access-Control-Allow-Origin") == allowed
+        assert answer.headers.getlist("X-Frame-Options") == ["DENY"]

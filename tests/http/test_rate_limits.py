@@ -336,3 +336,70 @@ def test_an_endpoint_with_a_long_name_can_have_several_limits(app: Flask) -> Non
         app.add_url_rule(f"/{length}", "e" * length, view)
     for length in lengths:
         assert app.test_client().get(f"/{length}").status_code == 200
+
+
+def test_keys_of_different_kinds_are_never_one_client(app: Flask) -> None:
+    for path, key in (("a", "address"), ("c", lambda: request.args["u"])):
+        view = rate_limit("1/hour", name="login", key=key)(lambda: "x")
+        app.add_url_rule(f"/{path}", path, view)
+    client = app.test_client()
+    for text in ("9.9.9.9", "identity:ann"):
+        assert client.get(f"/c?u={text}").status_code == 200
+        assert client.get(f"/c?u={text}").status_code == 429
+    victim = client.get("/a", environ_base={"REMOTE_ADDR": "9.9.9.9"})
+    assert victim.status_code == 200
+
+
+def test_no_endpoint_can_be_named_into_another_limits_budget(make_app: MakeApp) -> None:
+    app = make_app(general(60, 10))
+    two = rate_limit("1/hour")(rate_limit("9/minute")(lambda: "x"))
+    for endpoint, view in (
+        ("report", two),
+        ("report-2", rate_limit("1/hour")(lambda: "x")),
+        ("default", rate_limit("60/minute", burst=10)(lambda: "x")),
+    ):
+        app.add_url_rule(f"/{endpoint}", endpoint, view)
+    client = app.test_client()
+    assert client.get("/report").status_code == 200
+    assert client.get("/report-2").status_code == 200
+    assert client.get("/default").headers["RateLimit"] == '"default";r=7;t=1, "default";r=9;t=1'
+
+
+def test_a_long_key_takes_no_more_memory_than_a_short_one(app: Flask) -> None:
+    @app.get("/x")
+    @rate_limit("1/hour", key=lambda: request.headers["X-Tenant"])
+    def view() -> str:
+        return "x"
+
+    client = app.test_client()
+    for tenant in ("a" * 60_000, "b" * 60_000):
+        assert client.get("/x", headers={"X-Tenant": tenant}).status_code == 200
+        assert client.get("/x", headers={"X-Tenant": tenant}).status_code == 429
+    tables = app.extensions["m9m"].guard.store._tables
+    keys = [key for table in tables.values() for bucket in table if bucket for key in bucket]
+    assert max(len(text) for key in keys for text in key) < 100
+
+
+def test_a_method_in_lower_case_is_that_method(app: Flask) -> None:
+    limited = rate_limit("1/hour", methods=["POST"])(lambda: "x")
+    app.add_url_rule("/x", "x", unmarked(limited), methods=["GET", "POST"])
+    client = app.test_client()
+    statuses = [
+        client.post("/x", environ_overrides={"REQUEST_METHOD": method}).status_code
+        for method in ("post", "POST", "Post")
+    ]
+    assert statuses == [200, 429, 429]
+
+
+def test_a_limit_for_head_counts_with_get_and_unusual_methods_count_too(app: Flask) -> None:
+    from werkzeug.routing import Rule
+
+    app.add_url_rule("/head", "head", rate_limit("1/hour", methods=["HEAD"])(lambda: "x"))
+    app.url_map.add(Rule("/any", endpoint="any"))
+    app.view_functions["any"] = rate_limit("1/hour", methods=["PROPFIND"])(lambda: "x")
+    client = app.test_client()
+    assert [client.head("/head").status_code for _ in range(2)] == [200, 429]
+    assert [client.open("/any", method="PROPFIND").status_code for _ in range(2)] == [200, 429]
+    assert [client.get("/any").status_code for _ in range(2)] == [200, 200]
+    with pytest.raises(ValueError, match="methods"):
+        rate_limit("1/hour", methods="POST")

@@ -102,6 +102,10 @@ def test_a_limit_of_nothing_is_refused(bad: tuple[int, int, int]) -> None:
         RateLimit(*bad)
 
 
+def remembered(store: MemoryStore) -> int:
+    return sum(len(bucket or ()) for table in store._tables.values() for bucket in table)
+
+
 class FakeClock:
     now = 1000.0
 
@@ -118,7 +122,7 @@ def test_a_million_clients_take_bounded_memory_and_free_nobody_who_is_at_the_lim
     outcomes = [store.hit(limit, f"10.{n}").admitted for n in range(50_000)]
     assert not store.hit(limit, "victim").admitted
     assert sum(outcomes) < 800
-    assert sum(len(bucket or ()) for bucket in store._buckets) <= 800
+    assert remembered(store) <= 800
 
 
 def test_in_a_full_bucket_the_client_with_the_least_debt_gives_way() -> None:
@@ -156,14 +160,14 @@ def test_threads_never_get_more_than_the_burst_together() -> None:
 def test_any_number_of_different_limits_takes_bounded_memory() -> None:
     store = MemoryStore(capacity=80, clock=FakeClock())
     for count in range(1, 2000):
-        store.hit(RateLimit(count, 3600, count, f"quota-{count}"), "ann")
-    assert sum(len(bucket or ()) for bucket in store._buckets) <= 80
+        store.hit(RateLimit(count, 3600, count, "quota"), "ann")
+    assert remembered(store) <= 80
 
 
 def test_in_a_full_bucket_of_different_limits_whoever_is_at_its_limit_stays() -> None:
     clock = FakeClock()
     store = MemoryStore(capacity=8, clock=clock)
-    strict, lenient = RateLimit(1, 3600, 1, "strict"), RateLimit(100, 1, 100, "lenient")
+    strict, lenient = RateLimit(1, 3600, 1), RateLimit(100, 1, 100)
     for n in range(4):
         assert store.hit(strict, f"s-{n}").admitted
         assert store.hit(lenient, f"l-{n}").admitted
@@ -180,3 +184,35 @@ def test_in_a_full_bucket_of_different_limits_whoever_is_at_its_limit_stays() ->
 def test_a_limit_is_made_of_whole_numbers(bad: tuple[Any, Any, Any]) -> None:
     with pytest.raises(ValueError, match="whole"):
         RateLimit(*bad)
+
+
+def test_a_flood_through_one_limit_shuts_nobody_out_of_another() -> None:
+    clock = FakeClock()
+    store = MemoryStore(capacity=80, clock=clock)
+    hourly, general = RateLimit(1, 3600, 1, "reset"), RateLimit(60, 60, 10, "default")
+    for number in range(5_000):
+        store.hit(hourly, f"mail-{number}")
+    assert all(store.hit(general, f"10.0.0.{number}").admitted for number in range(500))
+
+
+def test_a_flood_of_single_requests_forgets_nobody_who_has_used_nearly_all() -> None:
+    clock = FakeClock()
+    store = MemoryStore(capacity=80, clock=clock)
+    daily, minutely = RateLimit(100, 86_400, 100), RateLimit(60, 60, 10)
+    for _ in range(98):
+        assert store.hit(daily, "heavy").admitted
+    for number in range(5_000):
+        store.hit(minutely, f"light-{number}")
+    assert [store.hit(daily, "heavy").admitted for _ in range(3)] == [True, True, False]
+
+
+def test_a_refund_is_as_if_nothing_had_been_taken() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    limit = RateLimit(1, 60, 2)
+    for _ in range(10):
+        assert store.hit(limit, "ann").remaining == 1
+        store.refund(limit, "ann")
+    store.refund(limit, "ann", 2)
+    store.refund(limit, "nobody")
+    assert [store.hit(limit, "ann").admitted for _ in range(3)] == [True, True, False]
