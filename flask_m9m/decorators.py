@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast, overload
 from weakref import WeakKeyDictionary
 
 from .context import current_exchange, current_request
-from .exchange import EXCHANGE, Exchange
+from .exchange import ON_REQUEST, Exchange
 from .identity import names
 from .marks import (
     CacheableMark,
@@ -137,7 +137,7 @@ def _guard(view: Callable[..., Any], mark: Mark, on_class: bool = False) -> Call
 
         @functools.wraps(view)
         async def guarded_coroutine(*args: Any, **kwargs: Any) -> Any:
-            exchange: Exchange | None = current_request().__dict__.get(EXCHANGE)
+            exchange: Exchange | None = getattr(current_request(), ON_REQUEST, None)
             if exchange is None or mark not in exchange.enforced:
                 _enforce(mark, name, args[0] if on_class else None)
             return await view(*args, **kwargs)
@@ -146,7 +146,7 @@ def _guard(view: Callable[..., Any], mark: Mark, on_class: bool = False) -> Call
 
     @functools.wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        exchange: Exchange | None = current_request().__dict__.get(EXCHANGE)
+        exchange: Exchange | None = getattr(current_request(), ON_REQUEST, None)
         if exchange is None or mark not in exchange.enforced:
             _enforce(mark, name, args[0] if on_class else None)
         return view(*args, **kwargs)

@@ -23,6 +23,9 @@ IDENTITY = "m9m.identity"
 CLIENT_ADDRESS = "m9m.client_address"
 
 
+ON_REQUEST = "m9m_exchange"
+"""The attribute by which a request has its exchange."""
+
 NOT_LOADED = object()
 
 

@@ -245,10 +245,15 @@ class Guard:
         known = exchange.identity
         if known is not None and any(one.scheme == known.scheme for one in policy.authenticators):
             return known
-        found = self._find_credential(exchange, environ, policy)
-        if found is None:
+        presented = []
+        for authenticator in policy.authenticators:
+            credential = authenticator.find(environ)
+            if credential is not None:
+                presented.append((authenticator, credential))
+        if len(presented) != 1:
+            self._without_one(exchange, environ, policy, several=bool(presented))
             return None
-        authenticator, credential = found
+        authenticator, credential = presented[0]
         try:
             identity = authenticator.authenticate(credential, exchange.client)
             if authenticator.ambient:
@@ -261,24 +266,16 @@ class Guard:
         exchange.identity = environ[IDENTITY] = identity
         return identity
 
-    def _find_credential(
-        self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy
-    ) -> tuple[Authenticator, object] | None:
-        """Return the one credential of a request; `None` where it needs none."""
-        presented = []
-        for authenticator in policy.authenticators:
-            credential = authenticator.find(environ)
-            if credential is not None:
-                presented.append((authenticator, credential))
-        if len(presented) == 1:
-            return presented[0]
-        if presented:
+    def _without_one(
+        self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy, *, several: bool
+    ) -> None:
+        """Refuse a request that has no credential, or several, unless it may have none."""
+        if several:
             self.refuse(exchange, InvalidRequest())
         if "HTTP_AUTHORIZATION" in environ:
             self.refuse(exchange, InvalidCredentials(), policy.authenticators)
-        if policy.access is Access.OPTIONAL:
-            return None
-        self.refuse(exchange, AuthenticationRequired(), policy.authenticators)
+        if policy.access is not Access.OPTIONAL:
+            self.refuse(exchange, AuthenticationRequired(), policy.authenticators)
 
     def _take_route_limit(self, exchange: Exchange, route_limit: RouteLimit) -> None:
         mark = route_limit.mark

@@ -24,16 +24,12 @@ class Hooks:
     Args:
         app: the app.
         state: the app's.
-
-    Attributes:
-        checked: whether their places were looked at once the app was complete.
     """
 
     def __init__(self, app: Flask, state: AppState) -> None:
         self._app = app
         self._state = state
         self._lock = threading.Lock()
-        self.checked = False
         app.register_error_handler(M9MError, self._answer)
         self._go_first()
 
@@ -41,7 +37,6 @@ class Hooks:
         """Before the first request: go ahead of whatever registered since."""
         with self._lock:
             self._go_first()
-            self.checked = True
 
     def _go_first(self) -> None:
         for hooks, own in (

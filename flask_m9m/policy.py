@@ -134,6 +134,16 @@ class RoutePolicy:
         return (("Vary", ", ".join(self.vary)),) if self.vary else ()
 
     @cached_property
+    def plain_fields(self) -> tuple[tuple[str, str], ...]:
+        """What every answer over plain HTTP carries that is nothing unusual."""
+        return (*(self.headers.plain if self.headers is not None else ()), *self.vary_fields)
+
+    @cached_property
+    def secure_fields(self) -> tuple[tuple[str, str], ...]:
+        """The same over HTTPS."""
+        return (*(self.headers.secure if self.headers is not None else ()), *self.vary_fields)
+
+    @cached_property
     def refusal_vary_fields(self) -> tuple[tuple[str, str], ...]:
         """The `Vary` of an error, whose format the client may choose."""
         return (("Vary", ", ".join((*self.vary, *ERROR_VARY))),)

@@ -57,59 +57,64 @@ class Seal:
         """
         policy = exchange.policy or self._unrouted
         never_stored = exchange.refusal is not None or status[:3] in _NEVER_STORED
-        ours = self._ours(exchange, policy, status)
+        sealed = list(fields)
+        if exchange.cors_headers is not None:
+            sealed += exchange.cors_headers
+        elif policy.cors is not None:
+            sealed += policy.cors.response_headers(exchange.origin)
+        if never_stored or exchange.nonce is not None or self._varies_more(exchange, policy):
+            sealed += self._unusual(exchange, policy, status)
+        else:
+            sealed += policy.secure_fields if exchange.client.secure else policy.plain_fields
+        if exchange.hits:
+            self._add_limits(sealed, exchange.hits)
         if never_stored or (exchange.identity is not None and not policy.cacheable):
-            ours.append(_NO_STORE)
+            sealed.append(_NO_STORE)
         contested = policy.contested
         for name, _ in fields:
             if name.lower() in contested:
-                return _merge(fields, ours, policy.cors is not None, never_stored)
-        return [*fields, *ours]
+                return _merge(fields, sealed[len(fields) :], policy.cors is not None, never_stored)
+        return sealed
 
-    def _ours(self, exchange: Exchange, policy: RoutePolicy, status: str) -> Headers:
-        """Return what an answer gets that has none of it yet, but for its caching."""
-        ours: Headers = []
-        if policy.cors is not None:
-            preflight = exchange.cors_headers
-            if preflight is None:
-                ours += policy.cors.response_headers(exchange.origin)
-            else:
-                ours += preflight
-        headers = policy.headers
-        if headers is not None:
-            security = headers.secure if exchange.client.secure else headers.plain
+    def _unusual(self, exchange: Exchange, policy: RoutePolicy, status: str) -> Headers:
+        """Return security headers, challenges and `Vary` where they are not the policy's own."""
+        unusual: Headers = []
+        if policy.headers is not None:
+            security = policy.headers.secure if exchange.client.secure else policy.headers.plain
             nonce = exchange.nonce
-            ours += security if nonce is None else headers.with_nonce(security, nonce)
-        if exchange.hits:
-            ours += self._limit_fields(exchange.hits)
+            unusual += security if nonce is None else policy.headers.with_nonce(security, nonce)
         refusal = exchange.refusal
         if refusal is not None and status.startswith(str(refusal.code)):
-            ours += exchange.refusal_fields
+            unusual += exchange.refusal_fields
         elif status.startswith("401"):
-            ours += self._challenges(exchange)
-        if exchange.cors_headers is None and (exchange.identity is None or policy.authenticators):
-            ours += policy.vary_fields if refusal is None else policy.refusal_vary_fields
+            unusual += self._challenges(exchange)
+        if self._varies_more(exchange, policy):
+            unusual.append(("Vary", merge_vary(self._vary(exchange, policy))))
         else:
-            ours.append(("Vary", merge_vary(self._vary(exchange, policy))))
-        return ours
+            unusual += policy.vary_fields if refusal is None else policy.refusal_vary_fields
+        return unusual
 
-    def _limit_fields(self, hits: Sequence[Hit]) -> Headers:
+    @staticmethod
+    def _varies_more(exchange: Exchange, policy: RoutePolicy) -> bool:
+        """Tell whether an answer depends on more than its route's answers do."""
+        if exchange.cors_headers is not None:
+            return True
+        return exchange.identity is not None and not policy.authenticators
+
+    def _add_limits(self, ours: Headers, hits: Sequence[Hit]) -> None:
+        tightest = hits[0]
         if len(hits) == 1:
-            tightest = hits[0]
-            fields = [tightest.limit.policy_field, ("RateLimit", tightest.item)]
+            ours.append(tightest.limit.policy_field)
+            ours.append(("RateLimit", tightest.item))
         else:
             tightest = min(hits, key=_tightness)
-            fields = [
-                ("RateLimit-Policy", ", ".join([hit.limit.policy_item for hit in hits])),
-                ("RateLimit", ", ".join([hit.item for hit in hits])),
-            ]
+            ours.append(("RateLimit-Policy", ", ".join([hit.limit.policy_item for hit in hits])))
+            ours.append(("RateLimit", ", ".join([hit.item for hit in hits])))
         if self._legacy_limit_fields:
-            fields += [
-                tightest.limit.legacy_field,
-                ("X-RateLimit-Remaining", str(tightest.remaining)),
-                ("X-RateLimit-Reset", str(int(self._clock()) + tightest.full_after)),
-            ]
-        return fields
+            ours.append(tightest.limit.legacy_field)
+            ours.append(("X-RateLimit-Remaining", str(tightest.remaining)))
+            reset = int(self._clock()) + tightest.full_after
+            ours.append(("X-RateLimit-Reset", str(reset)))
 
     def _vary(self, exchange: Exchange, policy: RoutePolicy) -> list[str]:
         """Return the request fields on which this answer depends."""

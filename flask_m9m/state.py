@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .dev_secret import dev_secret
 from .errors import SettingsError
-from .exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, Exchange
+from .exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, ON_REQUEST, Exchange
 from .guard import Guard
 from .routes import Declarations, Routes
 from .settings import Loaded, Settings, check_secret_key
@@ -64,14 +64,14 @@ class AppState:
         It is kept with the request, which is one app's alone; an environ may be another app's as
         well, or be used again. There it lies only on its way from `SealedApp` to here.
         """
-        exchange: Exchange | None = request.__dict__.get(EXCHANGE)
+        exchange: Exchange | None = getattr(request, ON_REQUEST, None)
         if exchange is None:
             environ = request.environ
             guard = self._guard or self._assemble()
             exchange = environ.pop(EXCHANGE, None)
             if exchange is None or exchange.owner is not guard:
                 exchange = guard.begin(environ)
-            request.__dict__[EXCHANGE] = exchange
+            setattr(request, ON_REQUEST, exchange)
             environ[CLIENT_ADDRESS] = exchange.client.address
             environ[IDENTITY] = None
         return exchange

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
@@ -44,11 +44,17 @@ class SealedApp:
         self._wsgi_app = wsgi_app
         self._state = state
         self._hooks = hooks
+        self._begin: Callable[[WSGIEnvironment], Exchange] | None = None
+
+    def _prepare(self) -> Callable[[WSGIEnvironment], Exchange]:
+        """Before the first request: see to the hooks and assemble the guard."""
+        self._hooks.ensure_first()
+        begin = self._begin = self._state.guard.begin
+        return begin
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if not self._hooks.checked:
-            self._hooks.ensure_first()
-        exchange = environ[EXCHANGE] = self._state.guard.begin(environ)
+        begin = self._begin or self._prepare()
+        exchange = environ[EXCHANGE] = begin(environ)
         exchange.sealed_later = True
         seal = exchange.owner.seal
         restored: list[Iterable[bytes]] = []

@@ -6,12 +6,13 @@ which its bucket is full again. All times are integer microseconds of one clock.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from .limit import MICROSECONDS, RateLimit
 
 
-class Hit(NamedTuple):
+@dataclass(slots=True)
+class Hit:
     """What came of taking tokens from a bucket.
 
     Attributes:
@@ -32,8 +33,7 @@ class Hit(NamedTuple):
     @property
     def item(self) -> str:
         """Its item in the `RateLimit` field."""
-        limit, _, remaining, next_token, _ = self
-        return f"{limit.quoted_name};r={remaining};t={next_token}"
+        return f"{self.limit.quoted_name};r={self.remaining};t={self.next_token}"
 
 
 def give_back(limit: RateLimit, tat: int, now: int, cost: int = 1) -> int:

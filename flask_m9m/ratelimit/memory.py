@@ -45,7 +45,7 @@ class MemoryStore:
             table = self._tables.get(limit.scope)
             if table is None:
                 table = self._tables[limit.scope] = [None] * self._bucket_count
-            index = hash(key) % self._bucket_count
+            index = hash(client) % self._bucket_count
             bucket = table[index]
             if bucket is None:
                 bucket = table[index] = {}
@@ -65,7 +65,7 @@ class MemoryStore:
         key = (limit.key, client)
         with self._lock:
             table = self._tables.get(limit.scope)
-            bucket = None if table is None else table[hash(key) % self._bucket_count]
+            bucket = None if table is None else table[hash(client) % self._bucket_count]
             if bucket is not None and key in bucket:
                 bucket[key] = (give_back(limit, bucket[key][0], now, cost), limit)
 
