@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
@@ -73,6 +74,8 @@ class SealedApp:
 
         try:
             body = self._wsgi_app(environ, start_sealed)
+            if not started:
+                body = _begun(body)
         except Exception:
             if self._app.debug or self._app.testing:
                 raise
@@ -83,6 +86,13 @@ class SealedApp:
         if restored:
             return ClosingIterator(restored[0], getattr(body, "close", None))
         return body
+
+
+def _begun(body: Iterable[bytes]) -> Iterable[bytes]:
+    """Run a mounted app that is a generator as far as its head, for what it raises before."""
+    chunks = iter(body)
+    first = next(chunks, b"")
+    return ClosingIterator(chain((first,), chunks), getattr(body, "close", None))
 
 
 def _restore(

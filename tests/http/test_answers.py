@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from flask import Blueprint, Flask, Response, abort, make_response, render_template_string, session
 from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from flask_m9m import cacheable, csp_nonce, public, require_auth
 from flask_m9m.errors import InvalidToken
@@ -431,3 +432,34 @@ def test_templates_know_the_nonce_without_being_told(app: Flask) -> None:
     app.add_url_rule("/x", "x", lambda: render_template_string("{{ csp_nonce() }}"))
     answer = app.test_client().get("/x")
     assert f"'nonce-{answer.text}'" in answer.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_mounted_app_that_is_a_generator_is_sealed_whatever_it_does(
+    make_app: MakeApp, fails: bool
+) -> None:
+    app, closed = make_app(OPEN, TESTING=False), []
+
+    def mounted(environ: Any, start_response: Any) -> Iterator[bytes]:
+        try:
+            if fails:
+                raise ZeroDivisionError
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            yield b"one"
+            yield b"two"
+        finally:
+            closed.append(True)
+
+    app.wsgi_app._wsgi_app = DispatcherMiddleware(  # type: ignore[attr-defined]
+        app.wsgi_app._wsgi_app,  # type: ignore[attr-defined]
+        {"/mounted": mounted},
+    )
+    sent = {"headers": {"Origin": ORIGIN}, "base_url": "https://api.example.com"}
+    answer = app.test_client().get("/mounted/", **sent)  # type: ignore[arg-type]
+    assert answer.status_code == (500 if fails else 200)
+    assert answer.headers.getlist("X-Frame-Options") == ["DENY"]
+    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+    if not fails:
+        assert answer.data == b"onetwo"
+    answer.close()
+    assert closed == [True]
