@@ -127,7 +127,9 @@ class M9M:
         self._declarations.auth.password_verifier = verify
         return verify
 
-    def authenticator(self, scheme: str) -> Callable[[Authenticate], Authenticate]:
+    def authenticator(
+        self, scheme: str, *, ambient: bool = False
+    ) -> Callable[[Authenticate], Authenticate]:
         """Take a function that adds a scheme of the app's own.
 
         It looks at `flask.request` and returns an `Identity`; `None` where the request has no
@@ -136,13 +138,15 @@ class M9M:
 
         Args:
             scheme: its name in `@require_auth(schemes=…)`.
+            ambient: whether browsers send the credential by themselves, as they do cookies:
+                then requests of other sites that change something are refused.
 
         Raises:
             ValueError: there is a scheme of that name.
         """
 
         def declare(authenticate: Authenticate) -> Authenticate:
-            self._declarations.auth.add_authenticator(scheme, authenticate)
+            self._declarations.auth.add_authenticator(scheme, authenticate, ambient=ambient)
             return authenticate
 
         return declare

@@ -20,7 +20,15 @@ from werkzeug.wrappers import Response
 from werkzeug.wsgi import get_current_url, get_host
 
 from .address import AddressResolver, Networks, ProxyHeader, is_host
-from .auth import Authenticator, Declared, Tokens, authenticators, challenges, csrf
+from .auth import (
+    Authenticator,
+    Declared,
+    LoadedIdentities,
+    Tokens,
+    authenticators,
+    challenges,
+    csrf,
+)
 from .cors import is_preflight
 from .errors import (
     AccessDenied,
@@ -88,9 +96,10 @@ class Guard:
             trust_forwarded_host=server.trust_forwarded_host,
         )
         self.store: LimitStore = MemoryStore(clock=limit_clock)
-        self._declared = declared or Declared()
+        declared = declared or Declared()
+        self._load = LoadedIdentities(declared, clock)
         self.authenticators = authenticators(
-            security, self._declared, self.tokens, self.store, clock
+            security, declared, self._load, self.tokens, self.store, clock
         )
         self._any_ambient = any(one.ambient for one in self.authenticators)
         self.policies = PolicyCompiler(settings, self.authenticators)
@@ -259,8 +268,8 @@ class Guard:
             if authenticator.ambient:
                 cors = exchange.policy.cors if exchange.policy is not None else policy.cors
                 csrf.check(environ, exchange.client, cors)
-            if self._declared.identity_loader is not None:
-                identity = self._declared.load(identity, self.clock)
+            if not authenticator.loads:
+                identity = self._load(identity)
         except M9MError as error:
             self.refuse(exchange, error, policy.authenticators)
         exchange.identity = environ[IDENTITY] = identity

@@ -90,9 +90,15 @@ class SealedApp:
 
 def _begun(body: Iterable[bytes]) -> Iterable[bytes]:
     """Run a mounted app that is a generator as far as its head, for what it raises before."""
+    close = getattr(body, "close", None)
     chunks = iter(body)
-    first = next(chunks, b"")
-    return ClosingIterator(chain((first,), chunks), getattr(body, "close", None))
+    try:
+        first = next(chunks, b"")
+    except BaseException:
+        if close is not None:
+            close()
+        raise
+    return ClosingIterator(chain((first,), chunks), close)
 
 
 def _restore(

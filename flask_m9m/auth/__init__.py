@@ -13,7 +13,7 @@ from .authenticator import Authenticator, challenges
 from .basic import BasicAuthenticator, ConfiguredUser, PasswordVerifier
 from .bearer import BearerAuthenticator
 from .custom import BUILT_IN, CustomAuthenticator
-from .declared import Declared, IdentityLoader
+from .declared import Declared, IdentityLoader, LoadedIdentities
 from .lockout import Lockout
 from .tokens import Tokens
 
@@ -22,6 +22,7 @@ __all__ = [
     "Authenticator",
     "Declared",
     "IdentityLoader",
+    "LoadedIdentities",
     "PasswordVerifier",
     "Tokens",
     "authenticators",
@@ -32,6 +33,7 @@ __all__ = [
 def authenticators(
     settings: SecuritySettings,
     declared: Declared,
+    load: LoadedIdentities,
     tokens: Tokens,
     store: LimitStore,
     clock: Callable[[], float],
@@ -47,9 +49,9 @@ def authenticators(
     if settings.basic_auth.enabled:
         verify = _password_verifier(settings.basic_auth, declared)
         lockout = Lockout(settings.lockout, store, clock)
-        switched_on.append(BasicAuthenticator(verify, lockout, clock=clock))
-    for scheme, authenticate in declared.authenticators.items():
-        switched_on.append(CustomAuthenticator(scheme, authenticate))
+        switched_on.append(BasicAuthenticator(verify, load, lockout, clock=clock))
+    for scheme, (authenticate, ambient) in declared.authenticators.items():
+        switched_on.append(CustomAuthenticator(scheme, authenticate, ambient=ambient))
     return tuple(switched_on)
 
 

@@ -19,6 +19,7 @@ class Authenticator(Protocol):
     Attributes:
         scheme: its name in settings and marks (`bearer`).
         ambient: whether browsers send such a credential by themselves, whichever page asks.
+        loads: whether it has the app enrich the identity, as part of the attempt that it counts.
     """
 
     @property
@@ -26,6 +27,9 @@ class Authenticator(Protocol):
 
     @property
     def ambient(self) -> bool: ...
+
+    @property
+    def loads(self) -> bool: ...
 
     def find(self, environ: WSGIEnvironment) -> object | None:
         """Return the request's credential of this scheme, unjudged, or `None`."""

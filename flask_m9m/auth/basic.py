@@ -8,13 +8,16 @@ import threading
 import time
 from base64 import b64decode, b64encode
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from werkzeug.exceptions import HTTPException
+
 from ..address import Client
 from ..crypto import PasswordHasher, normalize
-from ..errors import InvalidCredentials, M9MError
+from ..errors import InvalidCredentials, M9MError, ServiceUnavailable
 from ..identity import Identity
 from ..settings import BasicAuthSettings
 from .authenticator import credential_of
@@ -36,21 +39,25 @@ class BasicAuthenticator:
 
     Args:
         verify: tells who a name and a password are.
+        load: has the app enrich who it is, or refuse it.
         lockout: throttles guesses.
         clock: seconds since the epoch.
     """
 
     scheme = "basic"
     ambient = True
+    loads = True
 
     def __init__(
         self,
         verify: PasswordVerifier,
+        load: Callable[[Identity], Identity],
         lockout: Lockout,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._verify = verify
+        self._load = load
         self._lockout = lockout
         self._verified = VerifiedPasswords(clock)
 
@@ -69,16 +76,20 @@ class BasicAuthenticator:
         name, password = decode(str(credential))
         # What is remembered counts as an attempt like any other: else a right guess would pass
         # where a wrong one is refused, and guessing would be free.
-        with self._lockout.attempt(name, client):
-            known = self._verified.find(name, password)
-            if known is not None:
-                return known
-            identity = self._ask(name, password)
-            self._verified.keep(name, password, identity)
-            return identity
+        with self._verified.turn(name, password), self._lockout.attempt(name, client):
+            identity = self._verified.find(name, password)
+            if identity is None:
+                identity = self._ask(name, password)
+                self._verified.keep(name, password, identity)
+            return self._load(identity)
 
     def _ask(self, name: str, password: str) -> Identity:
-        answer = self._verify(name, password)
+        try:
+            answer = self._verify(name, password)
+        except HTTPException as error:
+            if error.code is not None and error.code < 500:
+                raise InvalidCredentials from None  # however the app says that it is wrong
+            raise
         if answer is True:
             return Identity(name, self.scheme)
         if isinstance(answer, Identity):
@@ -160,6 +171,24 @@ class VerifiedPasswords:
         self._key = secrets.token_bytes(32)
         self._known: OrderedDict[bytes, tuple[float, Identity]] = OrderedDict()
         self._lock = threading.Lock()
+        self._turns = [threading.Lock() for _ in range(64)]
+
+    @contextmanager
+    def turn(self, name: str, password: str) -> Iterator[None]:
+        """Let only one verify this name and password; the others wait for what it finds.
+
+        Raises:
+            ServiceUnavailable: that takes longer than two seconds.
+        """
+        turn = self._turns[self._digest(name, password)[0] % len(self._turns)]
+        if not turn.acquire(timeout=2.0):
+            error = ServiceUnavailable()
+            error.headers = [("Retry-After", "1")]
+            raise error
+        try:
+            yield
+        finally:
+            turn.release()
 
     def find(self, name: str, password: str) -> Identity | None:
         """Return who it was when it was last verified."""

@@ -28,6 +28,7 @@ class BearerAuthenticator:
 
     scheme = "bearer"
     ambient = False
+    loads = False
 
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier

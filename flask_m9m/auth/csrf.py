@@ -30,8 +30,11 @@ def check(environ: WSGIEnvironment, client: Client, cors: CORSPolicy | None) -> 
     """
     if environ["REQUEST_METHOD"].upper() in _SAFE:
         return
+    site = environ.get("HTTP_SEC_FETCH_SITE", "").lower()
+    if site == "same-origin":
+        return  # though `Origin` be null, as under `Referrer-Policy: no-referrer`
     origin: str | None = environ.get("HTTP_ORIGIN")
-    foreign = environ.get("HTTP_SEC_FETCH_SITE", "").lower() in _FOREIGN_SITES
+    foreign = site in _FOREIGN_SITES
     if origin is not None and origin.lower() != own_origin(environ, client):
         foreign = True
     if not foreign:

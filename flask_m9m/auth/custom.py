@@ -28,12 +28,16 @@ class CustomAuthenticator:
     Args:
         scheme: its name in marks.
         authenticate: the function.
+        ambient: whether browsers send such a credential by themselves.
     """
 
-    ambient = False
+    loads = False
 
-    def __init__(self, scheme: str, authenticate: AuthenticateRequest) -> None:
+    def __init__(
+        self, scheme: str, authenticate: AuthenticateRequest, *, ambient: bool = False
+    ) -> None:
         self.scheme = scheme
+        self.ambient = ambient
         self._authenticate = authenticate
 
     def find(self, environ: WSGIEnvironment) -> object | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import InvalidCredentials
 from ..identity import Identity
@@ -23,19 +23,19 @@ class Declared:
 
     Attributes:
         password_verifier: tells whose name and password these are.
-        authenticators: schemes by their names.
+        authenticators: schemes by their names, and whether browsers send them by themselves.
         identity_loader: enriches an identity, or refuses it with `None`.
         lifetime: seconds for which a loaded identity is kept; 0: it is loaded for each request.
     """
 
     password_verifier: PasswordVerifier | None = None
-    authenticators: dict[str, AuthenticateRequest] = field(default_factory=dict)
+    authenticators: dict[str, tuple[AuthenticateRequest, bool]] = field(default_factory=dict)
     identity_loader: IdentityLoader | None = None
     lifetime: float = 0.0
-    _loaded: OrderedDict[Identity, tuple[float, Identity]] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add_authenticator(self, scheme: str, authenticate: AuthenticateRequest) -> None:
+    def add_authenticator(
+        self, scheme: str, authenticate: AuthenticateRequest, *, ambient: bool
+    ) -> None:
         """Add a scheme.
 
         Raises:
@@ -43,25 +43,54 @@ class Declared:
         """
         if scheme in BUILT_IN or scheme in self.authenticators:
             raise ValueError(f"there is a scheme {scheme!r} already")
-        self.authenticators[scheme] = authenticate
+        self.authenticators[scheme] = (authenticate, ambient)
 
-    def load(self, identity: Identity, clock: Callable[[], float]) -> Identity:
-        """Return an identity as the app enriches it.
+
+class LoadedIdentities:
+    """Identities as one app enriches them.
+
+    Args:
+        declared: with the loader, if there is one.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, declared: Declared, clock: Callable[[], float]) -> None:
+        self._declared = declared
+        self._clock = clock
+        self._loaded: OrderedDict[Identity, tuple[float, Identity]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, identity: Identity) -> Identity:
+        """Return an identity as the app enriches it; as it is where the app has no loader.
 
         Raises:
             InvalidCredentials: the app does not want it.
+            TypeError: the loader returned what is no identity.
         """
-        now = clock()
-        known = self._loaded.get(identity) if self.lifetime else None
-        if known is not None and 0 <= now - known[0] < self.lifetime:
+        load, lifetime = self._declared.identity_loader, self._declared.lifetime
+        if load is None:
+            return identity
+        if not lifetime:
+            return _load(load, identity)
+        now = self._clock()
+        known = self._loaded.get(identity)
+        if known is not None and 0 <= now - known[0] < lifetime:
             return known[1]
-        assert self.identity_loader is not None  # noqa: S101  # asked for only where there is one
-        loaded = self.identity_loader(identity)
-        if loaded is None:
-            raise InvalidCredentials
-        if self.lifetime:
-            with self._lock:
-                self._loaded[identity] = (now, loaded)
-                if len(self._loaded) > _REMEMBERED:
-                    self._loaded.popitem(last=False)
+        loaded = _load(load, identity)
+        with self._lock:
+            self._loaded[identity] = (now, loaded)
+            self._loaded.move_to_end(identity)
+            if len(self._loaded) > _REMEMBERED:
+                self._loaded.popitem(last=False)
         return loaded
+
+
+def _load(load: IdentityLoader, identity: Identity) -> Identity:
+    loaded = load(identity)
+    if loaded is None:
+        raise InvalidCredentials
+    if not isinstance(loaded, Identity):
+        raise TypeError(
+            f"the identity loader returned {type(loaded).__name__}: return an Identity or None"
+        )
+    return replace(loaded, scheme=identity.scheme)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import threading
 import time
+import unicodedata
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 
@@ -21,7 +22,9 @@ from ..ratelimit import LimitStore, RateLimit
 from ..settings import LockoutSettings
 
 _KNOWN_FOR = 30 * 86_400  # seconds
-_MOST_KNOWN = 65_536
+_MOST_ACCOUNTS = 65_536
+_MOST_ADDRESSES = 32  # of one account, so that nobody can have another's forgotten
+_NOWHERE: Mapping[str, float] = {}
 
 
 class Lockout:
@@ -38,6 +41,7 @@ class Lockout:
     ) -> None:
         self._enabled = settings.enabled
         self._store = store
+        self._clock = clock
         per = math.ceil(settings.per)
         self._by_address = RateLimit(settings.attempts, per, settings.attempts, "attempts-address")
         self._by_account = RateLimit(settings.attempts, per, settings.attempts, "attempts-account")
@@ -57,54 +61,70 @@ class Lockout:
         if not self._enabled:
             yield
             return
-        # A name may be long and is whatever was sent: what is kept of it is neither.
-        name = sha256(account.encode("utf-8", "surrogatepass")).hexdigest()
-        here = f"{name} {client.key}"
-        account_key = here if self._signed_in.knows(here) else name
-        counters = ((self._by_address, client.key), (self._by_account, account_key))
+        name, begun = _account_key(account), self._clock()
+        known = self._signed_in.knows(name, client.key)
+        counters = [(self._by_account, f"{name} {client.key}" if known else name)]
+        if client.address is not None:  # over a Unix socket everybody would be one address
+            counters.insert(0, (self._by_address, client.key))
         self._take(counters)
         try:
             yield
         except InvalidCredentials:
             raise
         except BaseException:
-            self._give_back(counters)
+            self._give_back(counters, begun)
             raise
-        self._give_back(counters)
+        self._give_back(counters, begun)
         if client.address is not None:
-            self._signed_in.remember(here)
+            self._signed_in.remember(name, client.key)
 
-    def _take(self, counters: tuple[tuple[RateLimit, str], ...]) -> None:
+    def _take(self, counters: Sequence[tuple[RateLimit, str]]) -> None:
         for number, (limit, key) in enumerate(counters):
             hit = self._store.hit(limit, key)
             if not hit.admitted:
-                self._give_back(counters[:number])
+                self._give_back(counters[:number], self._clock())
                 error = TooManyAttempts()
                 error.headers = [("Retry-After", str(max(1, hit.next_token)))]
                 raise error
 
-    def _give_back(self, counters: tuple[tuple[RateLimit, str], ...]) -> None:
+    def _give_back(self, counters: Sequence[tuple[RateLimit, str]], begun: float) -> None:
         for limit, key in counters:
-            self._store.refund(limit, key)
+            # What took so long that a token has come by itself gives none back.
+            if self._clock() - begun < limit.period / limit.count:
+                self._store.refund(limit, key)
+
+
+def _account_key(account: str) -> str:
+    """Return what an account's attempts are counted under, however its name is spelled.
+
+    An app may know names in any case; and a name may be long and is whatever was sent: what is
+    kept of it is neither.
+    """
+    spelled = unicodedata.normalize("NFKC", account).casefold()
+    return sha256(spelled.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class SignedIn:
-    """Remembers at which addresses accounts signed in lately, the latest of them."""
+    """Remembers at which addresses accounts signed in lately, the latest few of each."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._known: OrderedDict[str, float] = OrderedDict()
+        self._known: OrderedDict[str, OrderedDict[str, float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def knows(self, account_and_address: str) -> bool:
+    def knows(self, account: str, address: str) -> bool:
         """Tell whether the account signed in there within 30 days."""
-        since = self._known.get(account_and_address)
+        since = self._known.get(account, _NOWHERE).get(address)
         return since is not None and 0 <= self._clock() - since < _KNOWN_FOR
 
-    def remember(self, account_and_address: str) -> None:
+    def remember(self, account: str, address: str) -> None:
         """Note that the account signed in there now."""
         with self._lock:
-            self._known[account_and_address] = self._clock()
-            self._known.move_to_end(account_and_address)
-            if len(self._known) > _MOST_KNOWN:
+            addresses = self._known.setdefault(account, OrderedDict())
+            addresses[address] = self._clock()
+            addresses.move_to_end(address)
+            self._known.move_to_end(account)
+            if len(addresses) > _MOST_ADDRESSES:
+                addresses.popitem(last=False)
+            if len(self._known) > _MOST_ACCOUNTS:
                 self._known.popitem(last=False)

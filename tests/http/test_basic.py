@@ -446,3 +446,137 @@ def test_a_password_that_is_remembered_can_be_guessed_no_faster_than_another(
     assert guess(app, 4, address="203.0.113.1") == [401, 401, 401, 429]
     assert client.get("/x", headers=good, environ_base=strange).status_code == 429
     assert client.get("/x", headers=good, environ_base=home).status_code == 200
+
+
+@pytest.mark.parametrize("answer", [False, "", {}, True, "ann", 7])
+@pytest.mark.parametrize("optional", [True, False])
+def test_a_loader_that_returns_no_identity_lets_nobody_in(answer: Any, optional: bool) -> None:
+    app, m9m = secured()
+    m9m.identity_loader(lambda identity: answer)
+    app.add_url_rule("/in", "in", require_auth(optional=optional)(lambda: "in"))
+    app.testing = False
+    headers = {"Authorization": credential("ann", PASSWORD)}
+    assert app.test_client().get("/in", headers=headers).status_code == 500
+    assert client_as(app, "ann").get("/in").status_code == 500
+
+
+def test_what_was_loaded_for_one_app_is_nothing_to_another() -> None:
+    from dataclasses import replace
+
+    from flask import current_app
+
+    m9m, apps = M9M(), []
+
+    @m9m.identity_loader(lifetime="60s")
+    def load(identity: Identity) -> Identity:
+        return replace(identity, scheme="other", roles=frozenset([current_app.name]))
+
+    basic = {"enabled": True, "username": "ann", "password_hash": HASH}
+    for name in ("admin", "guest"):
+        app = Flask(name)
+        app.testing = True
+        m9m.init_app(app, settings=make_settings({"security": {"basic_auth": basic}}))
+        app.add_url_rule("/x", "x", require_auth(roles="admin")(lambda: current_identity.scheme))
+        apps.append(app)
+    assert [ask(app, credential("ann", PASSWORD)).status_code for app in apps] == [200, 403]
+    assert ask(apps[0], credential("ann", PASSWORD)).text == "basic"
+
+
+@pytest.mark.parametrize("error", [401, 403, 404, "token", "denied"])
+def test_guesses_count_however_the_app_says_that_they_are_wrong(clock: Clock, error: Any) -> None:
+    from flask import abort
+
+    from flask_m9m.errors import AccessDenied, InvalidToken
+
+    app, m9m = secured(clock, basic={"enabled": True}, lockout={"attempts": 3})
+
+    @m9m.password_verifier
+    def verify(name: str, password: str) -> bool:
+        if isinstance(error, int):
+            abort(error)
+        raise InvalidToken if error == "token" else AccessDenied
+
+    assert guess(app, 5) == [401, 401, 401, 429, 429]
+
+
+def test_whom_the_loader_refuses_counts_like_a_wrong_password(clock: Clock) -> None:
+    app, m9m = secured(clock, lockout={"attempts": 3})
+    m9m.identity_loader(lambda identity: None)
+    statuses = [ask(app, credential("ann", PASSWORD)).status_code for _ in range(5)]
+    assert statuses == [401, 401, 401, 429, 429]
+
+
+def test_many_at_once_with_the_right_password_all_get_in() -> None:
+    app, _ = secured(basic={"enabled": True, "username": "ann", "password": PASSWORD})
+    barrier = threading.Barrier(16)
+
+    def sign_in(_: int) -> int:
+        barrier.wait()
+        return int(ask(app, credential("ann", PASSWORD)).status_code)
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(sign_in, range(16))) == [200] * 16
+
+
+def test_no_spelling_of_a_name_has_a_counter_of_its_own(clock: Clock) -> None:
+    app, _ = secured(clock, lockout={"attempts": 3})
+    spellings = ["ann", "Ann", "ANN", "\uff41nn", "aNN", "anN"]
+    statuses = [
+        guess(app, 1, name=name, address=f"203.0.113.{number}")[0]
+        for number, name in enumerate(spellings)
+    ]
+    assert statuses == [401, 401, 401, 429, 429, 429]
+
+
+def test_nobody_can_have_the_address_of_another_account_forgotten(clock: Clock) -> None:
+    from flask_m9m.auth.lockout import SignedIn
+
+    signed_in = SignedIn(clock)
+    signed_in.remember("ann", "192.0.2.7")
+    for number in range(100_000):
+        signed_in.remember("mallory", f"2001:db8:{number:x}::/64")
+    assert signed_in.knows("ann", "192.0.2.7")
+    assert not signed_in.knows("mallory", "2001:db8:0::/64")
+    assert len(signed_in._known["mallory"]) == 32
+
+
+def test_slow_verifications_give_back_no_token_that_has_come_by_itself(clock: Clock) -> None:
+    app, m9m = secured(clock, basic={"enabled": True}, lockout={"attempts": 10, "per": "10s"})
+    m9m.password_verifier(lambda name, password: bool(clock.advance(2)) or password == "secret")
+    for number in range(3):
+        assert ask(app, credential(f"user-{number}", "secret")).status_code == 200
+    store = app.extensions["m9m"].guard.store
+    tats = [
+        tat for bucket in store._tables["attempts-address"] if bucket for tat, _ in bucket.values()
+    ]
+    assert tats
+    assert max(tats) <= int(clock() * 1_000_000)
+
+
+@pytest.mark.parametrize("origin", ["null", "https://example.com", "http://other.example"])
+def test_a_page_of_the_same_origin_is_believed_about_that(origin: str) -> None:
+    """Under `Referrer-Policy: no-referrer` a browser sends a form's `Origin: null`."""
+    app, _ = secured()
+    headers = {"Sec_Fetch_Site": "same-origin", "Origin": origin}
+    assert ask(app, credential("ann", PASSWORD), "POST", **headers).status_code == 200
+
+
+def test_a_scheme_of_the_apps_own_that_browsers_send_is_held_to_its_site() -> None:
+    from flask import request
+
+    app, m9m = secured(basic={"enabled": False})
+
+    @m9m.authenticator("session", ambient=True)
+    def session() -> Identity | None:
+        return Identity("ann", "session") if request.headers.get("X-Session") else None
+
+    for headers, expected in (({}, 200), ({"Sec_Fetch_Site": "cross-site"}, 403)):
+        assert ask(app, None, "POST", X_Session="1", **headers).status_code == expected
+
+
+def test_over_a_unix_socket_one_guesser_does_not_shut_all_others_out(clock: Clock) -> None:
+    app, _ = secured(clock, lockout={"attempts": 3})
+    assert guess(app, 5, name="bob", address="") == [401, 401, 401, 429, 429]
+    headers = {"Authorization": credential("ann", PASSWORD)}
+    answer = app.test_client().get("/x", headers=headers, environ_base={"REMOTE_ADDR": ""})
+    assert answer.status_code == 200
