@@ -96,10 +96,10 @@ class Guard:
             trust_forwarded_host=server.trust_forwarded_host,
         )
         self.store: LimitStore = MemoryStore(clock=limit_clock)
-        declared = declared or Declared()
-        self._load = LoadedIdentities(declared, clock)
+        self._declared = declared or Declared()
+        self._load = LoadedIdentities(self._declared, clock)
         self.authenticators = authenticators(
-            security, declared, self._load, self.tokens, self.store, clock
+            security, self._declared, self._load, self.tokens, self.store, clock
         )
         self._any_ambient = any(one.ambient for one in self.authenticators)
         self.policies = PolicyCompiler(settings, self.authenticators)
@@ -268,7 +268,7 @@ class Guard:
             if authenticator.ambient:
                 cors = exchange.policy.cors if exchange.policy is not None else policy.cors
                 csrf.check(environ, exchange.client, cors)
-            if not authenticator.loads:
+            if self._declared.identity_loader is not None and not authenticator.loads:
                 identity = self._load(identity)
         except M9MError as error:
             self.refuse(exchange, error, policy.authenticators)
