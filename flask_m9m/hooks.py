@@ -12,6 +12,7 @@ from werkzeug.exceptions import SecurityError
 
 from .context import current_request
 from .errors import Answered, M9MError
+from .exchange import ON_REQUEST, Exchange
 
 if TYPE_CHECKING:
     from .policy import RoutePolicy
@@ -74,8 +75,8 @@ class Hooks:
     def _authorize(self) -> None:
         """Take steps 5 to 7."""
         current = current_request()
-        exchange = self._state.exchange(current)
-        assert exchange.policy is not None  # noqa: S101  # _receive ran before
+        exchange: Exchange = getattr(current, ON_REQUEST)  # _receive ran before
+        assert exchange.policy is not None  # noqa: S101
         try:
             exchange.owner.authorize(exchange, current.environ, exchange.policy)
         except M9MError:

@@ -62,7 +62,8 @@ class Seal:
             sealed += exchange.cors_headers
         elif policy.cors is not None:
             sealed += policy.cors.response_headers(exchange.origin)
-        if never_stored or exchange.nonce is not None or self._varies_more(exchange, policy):
+        usual = not never_stored and exchange.nonce is None and exchange.cors_headers is None
+        if not usual or (exchange.identity is not None and not policy.authenticators):
             sealed += self._unusual(exchange, policy, status)
         else:
             sealed += policy.secure_fields if exchange.client.secure else policy.plain_fields

@@ -50,9 +50,9 @@ class Verifier:
             InvalidToken: for whatever is wrong with it; `reason` says what, for logs and the
                 command line.
         """
-        if len(token) > LONGEST or not token.isascii():
-            raise InvalidToken(f"longer than {LONGEST} characters, or not ASCII")
-        digest = sha256(token.encode()).digest()
+        if len(token) > LONGEST:
+            raise InvalidToken(f"longer than {LONGEST} characters")
+        digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
         judged = self._known.get(digest) or self._judge(token, digest)
         now = self._clock()
         if now >= judged.ends:
