@@ -71,5 +71,5 @@ class Exchange:
         # It does not hold the environ, which may hold it: both go when the request does.
         self.owner = owner
         self.origin: str | None = environ.get("HTTP_ORIGIN")
-        self.accept: str = environ.get("HTTP_ACCEPT", "")
+        self.accept: str | None = environ.get("HTTP_ACCEPT")
         self.client = client

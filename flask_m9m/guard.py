@@ -254,15 +254,15 @@ class Guard:
         known = exchange.identity
         if known is not None and any(one.scheme == known.scheme for one in policy.authenticators):
             return known
-        presented = []
-        for authenticator in policy.authenticators:
-            credential = authenticator.find(environ)
-            if credential is not None:
-                presented.append((authenticator, credential))
-        if len(presented) != 1:
-            self._without_one(exchange, environ, policy, several=bool(presented))
+        presented = 0
+        for one in policy.authenticators:
+            found = one.find(environ)
+            if found is not None:
+                presented += 1
+                authenticator, credential = one, found
+        if presented != 1:
+            self._without_one(exchange, environ, policy, several=presented > 1)
             return None
-        authenticator, credential = presented[0]
         try:
             identity = authenticator.authenticate(credential, exchange.client)
             if authenticator.ambient:
@@ -347,7 +347,7 @@ class Guard:
         if error.code == 401 or isinstance(error, AccessDenied):
             own = self._challenges(error, asked, exchange)
             exchange.refusal_fields = [*error.headers, *own]
-        error_format = ErrorFormat.negotiate(self._error_format, exchange.accept)
+        error_format = ErrorFormat.negotiate(self._error_format, exchange.accept or "")
         answer = exchange.answer = error.render(error_format, self._response_class)
         return answer
 

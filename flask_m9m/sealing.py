@@ -102,20 +102,22 @@ class Seal:
             return True
         return exchange.identity is not None and not policy.authenticators
 
-    def _add_limits(self, ours: Headers, hits: Sequence[Hit]) -> None:
+    def _add_limits(self, sealed: Headers, hits: Sequence[Hit]) -> None:
         tightest = hits[0]
         if len(hits) == 1:
-            ours.append(tightest.limit.policy_field)
-            ours.append(("RateLimit", tightest.item))
+            sealed += (tightest.limit.policy_field, ("RateLimit", tightest.item))
         else:
             tightest = min(hits, key=_tightness)
-            ours.append(("RateLimit-Policy", ", ".join([hit.limit.policy_item for hit in hits])))
-            ours.append(("RateLimit", ", ".join([hit.item for hit in hits])))
+            sealed += (
+                ("RateLimit-Policy", ", ".join([hit.limit.policy_item for hit in hits])),
+                ("RateLimit", ", ".join([hit.item for hit in hits])),
+            )
         if self._legacy_limit_fields:
-            ours.append(tightest.limit.legacy_field)
-            ours.append(("X-RateLimit-Remaining", str(tightest.remaining)))
-            reset = int(self._clock()) + tightest.full_after
-            ours.append(("X-RateLimit-Reset", str(reset)))
+            sealed += (
+                tightest.limit.legacy_field,
+                ("X-RateLimit-Remaining", str(tightest.remaining)),
+                ("X-RateLimit-Reset", str(int(self._clock()) + tightest.full_after)),
+            )
 
     def _vary(self, exchange: Exchange, policy: RoutePolicy) -> list[str]:
         """Return the request fields on which this answer depends."""
