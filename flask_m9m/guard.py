@@ -85,7 +85,6 @@ class Guard:
     ) -> None:
         server, security = settings.server, settings.security
         self.settings = settings
-        self.clock = clock
         self._response_class = response_class
         self._https = server.https
         self.tokens = Tokens(security.jwt, clock)
@@ -103,7 +102,6 @@ class Guard:
         )
         self._any_ambient = any(one.ambient for one in self.authenticators)
         self.policies = PolicyCompiler(settings, self.authenticators)
-        self.unrouted = self.policies.unrouted()
         networks = server.allowed_networks
         self._networks = Networks(networks) if networks else None
         self._realm = security.basic_auth.realm
@@ -115,7 +113,7 @@ class Guard:
         self._identity_limit = general if limiting.enabled and not by_address else None
         self._default_key = limiting.key
         self.seal = Seal(
-            self.unrouted,
+            self.policies.unrouted(),
             credential_fields=("Authorization", "Cookie", security.api_keys.header),
             challenges=partial(self._challenges, AuthenticationRequired(), self.authenticators),
             legacy_limit_fields=limiting.legacy_headers,

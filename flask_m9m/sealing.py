@@ -62,9 +62,12 @@ class Seal:
             sealed += exchange.cors_headers
         elif policy.cors is not None:
             sealed += policy.cors.response_headers(exchange.origin)
-        usual = not never_stored and exchange.nonce is None and exchange.cors_headers is None
-        if not usual or (exchange.identity is not None and not policy.authenticators):
-            sealed += self._unusual(exchange, policy, status)
+        # Whether it depends on more than its route's answers do.
+        varies_more = exchange.cors_headers is not None or (
+            exchange.identity is not None and not policy.authenticators
+        )
+        if never_stored or varies_more or exchange.nonce is not None:
+            sealed += self._unusual(exchange, policy, status, varies_more)
         else:
             sealed += policy.secure_fields if exchange.client.secure else policy.plain_fields
         if exchange.hits:
@@ -77,7 +80,9 @@ class Seal:
                 return _merge(fields, sealed[len(fields) :], policy.cors is not None, never_stored)
         return sealed
 
-    def _unusual(self, exchange: Exchange, policy: RoutePolicy, status: str) -> Headers:
+    def _unusual(
+        self, exchange: Exchange, policy: RoutePolicy, status: str, varies_more: bool
+    ) -> Headers:
         """Return security headers, challenges and `Vary` where they are not the policy's own."""
         unusual: Headers = []
         if policy.headers is not None:
@@ -89,18 +94,11 @@ class Seal:
             unusual += exchange.refusal_fields
         elif status.startswith("401"):
             unusual += self._challenges(exchange)
-        if self._varies_more(exchange, policy):
+        if varies_more:
             unusual.append(("Vary", merge_vary(self._vary(exchange, policy))))
         else:
             unusual += policy.vary_fields if refusal is None else policy.refusal_vary_fields
         return unusual
-
-    @staticmethod
-    def _varies_more(exchange: Exchange, policy: RoutePolicy) -> bool:
-        """Tell whether an answer depends on more than its route's answers do."""
-        if exchange.cors_headers is not None:
-            return True
-        return exchange.identity is not None and not policy.authenticators
 
     def _add_limits(self, sealed: Headers, hits: Sequence[Hit]) -> None:
         tightest = hits[0]

@@ -8,16 +8,16 @@ import threading
 import time
 from base64 import b64decode, b64encode
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from werkzeug.exceptions import HTTPException
 
 from ..address import Client
-from ..crypto import PasswordHasher, normalize
-from ..errors import InvalidCredentials, M9MError, ServiceUnavailable
+from ..crypto import PasswordHasher, in_turn, normalize
+from ..errors import InvalidCredentials, M9MError
 from ..identity import Identity
 from ..settings import BasicAuthSettings
 from .authenticator import credential_of
@@ -173,22 +173,14 @@ class VerifiedPasswords:
         self._lock = threading.Lock()
         self._turns = [threading.Lock() for _ in range(64)]
 
-    @contextmanager
-    def turn(self, name: str, password: str) -> Iterator[None]:
+    def turn(self, name: str, password: str) -> AbstractContextManager[None]:
         """Let only one verify this name and password; the others wait for what it finds.
 
         Raises:
             ServiceUnavailable: that takes longer than two seconds.
         """
         turn = self._turns[self._digest(name, password)[0] % len(self._turns)]
-        if not turn.acquire(timeout=2.0):
-            error = ServiceUnavailable()
-            error.headers = [("Retry-After", "1")]
-            raise error
-        try:
-            yield
-        finally:
-            turn.release()
+        return in_turn(turn, patience=2.0)
 
     def find(self, name: str, password: str) -> Identity | None:
         """Return who it was when it was last verified."""

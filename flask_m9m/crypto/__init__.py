@@ -1,5 +1,5 @@
 """Cryptography that is no token's: so far, password hashing."""
 
-from .passwords import PasswordHasher, normalize
+from .passwords import PasswordHasher, in_turn, normalize
 
-__all__ = ["PasswordHasher", "normalize"]
+__all__ = ["PasswordHasher", "in_turn", "normalize"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from werkzeug.security import check_password_hash, generate_password_hash
 
@@ -57,16 +57,29 @@ class PasswordHasher:
             except ValueError:  # no hash that Werkzeug knows
                 return False
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._turns.acquire(timeout=self._patience):
-            error = ServiceUnavailable()
-            error.headers = [("Retry-After", "1")]
-            raise error
-        try:
-            yield
-        finally:
-            self._turns.release()
+    def _turn(self) -> AbstractContextManager[None]:
+        return in_turn(self._turns, self._patience)
+
+
+@contextmanager
+def in_turn(turns: threading.Lock | threading.BoundedSemaphore, patience: float) -> Iterator[None]:
+    """Do something when it is one's turn.
+
+    Args:
+        turns: what is taken and given back.
+        patience: seconds to wait for it.
+
+    Raises:
+        ServiceUnavailable: it took longer.
+    """
+    if not turns.acquire(timeout=patience):
+        error = ServiceUnavailable()
+        error.headers = [("Retry-After", "1")]
+        raise error
+    try:
+        yield
+    finally:
+        turns.release()
 
 
 def normalize(text: str) -> str:
