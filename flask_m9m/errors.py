@@ -216,6 +216,26 @@ class ServiceUnavailable(exceptions.ServiceUnavailable, M9MError):
     description = "Temporarily unavailable, try again later"
 
 
+class DatabaseUnavailable(ServiceUnavailable):
+    """The database cannot be reached, made or used.
+
+    Attributes:
+        reason: the cause, for logs and the command line; never part of an answer.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.headers = [("Retry-After", "1")]
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"database: {self.reason}"
+
+
+class SchemaError(DatabaseUnavailable):
+    """The database's tables are missing, or of another version."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing wrong with the settings.

@@ -10,6 +10,8 @@ from flask.testing import FlaskClient
 from flask_m9m import M9M
 from flask_m9m.testing import Clock, make_settings
 
+pytest_plugins = ["tests.databases"]
+
 MakeApp = Callable[..., Flask]
 
 

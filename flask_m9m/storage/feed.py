@@ -1,0 +1,295 @@
+"""The change feed: how each process learns what others changed, without a query per request.
+
+Every change appends a row to `m9m_changes` in its own transaction. A process reads what is new at
+most once per `propagation`, when a request comes, and drops from its caches what changed. These
+rules make it sound:
+
+- Rows are appended under a lock of all processes, so that the order of their ids is the order of
+  their commits (`Database.write`).
+- What a cache is filled with counts only if nothing was read from the feed since before its query
+  (`noted`, `keep`): it may be older than a change that was dropped from the cache meanwhile.
+- What a cache lacks says nothing; it is asked for, or the cache knows that it is complete.
+- A position is a row's id and its random mark. Where that row is not found any more (another
+  database, a restore, a failover, a feed that was pruned), every cache is emptied.
+- Staleness counts from the start of the last good read. A request that finds it older than
+  `propagation` waits for a read, at most 250 ms; while none succeeds, what is known counts for at
+  most `max_staleness`, then the answer is 503.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+
+from ..errors import DatabaseUnavailable
+from . import forking
+
+if TYPE_CHECKING:
+    from .database import Database
+    from .transaction import Transaction
+
+logger = logging.getLogger("flask_m9m")
+
+T = TypeVar("T")
+
+_PATIENCE = 0.25  # seconds that a request waits for a read
+_OPENING = 5.0  # and for the first one, which connects
+_QUERY_PATIENCE = 2.0  # and for a query of its own
+_BACKOFF = 0.25  # seconds between failures
+_MOST = 1_000  # changes that are taken one by one
+_LOG_INTERVAL = 30.0
+
+
+class Change(NamedTuple):
+    """A row of the feed: something of this name changed."""
+
+    id: int
+    mark: int
+    topic: str
+    name: str
+
+
+class Cache(Protocol):
+    """What a process remembers of the database."""
+
+    def drop(self, topic: str, name: str) -> None:
+        """Forget what depends on something that changed."""
+        ...
+
+    def clear(self) -> None:
+        """Forget everything."""
+        ...
+
+
+class _Reading:
+    """One read of the feed, which several requests may wait for."""
+
+    def __init__(self, begun: float, generation: int) -> None:
+        self.begun = begun
+        self.since = time.monotonic()
+        self.generation = generation
+        self.done = threading.Event()
+        self.good = False
+
+
+class ChangeFeed:
+    """Keeps a process's caches as new as the settings demand.
+
+    Args:
+        database: whose changes are read.
+        propagation: seconds after which a change is known.
+        max_staleness: seconds for which what is known counts while the database is away.
+        clock: seconds of a clock that never steps back.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        propagation: float,
+        max_staleness: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._propagation = propagation
+        self._max_staleness = max_staleness
+        self._clock = clock
+        self._caches: list[Cache] = []
+        self._batches: list[Callable[[], None]] = []
+        self._position: tuple[int, int] | None = None
+        self._moves = 0
+        self._generation = self._read_generation = 0
+        self._read_since = -math.inf
+        self._fresh_until = -math.inf
+        self._retry_at = -math.inf
+        self._logged_at = -math.inf
+        self._reading: _Reading | None = None
+        self._lock = threading.RLock()
+        self.empty = True
+        forking.watch(self)
+
+    def subscribe(self, cache: Cache) -> None:
+        """Have a cache told of changes."""
+        self._caches.append(cache)
+
+    def write_with(self, batch: Callable[[], None]) -> None:
+        """Have a batch written, where it is due, after a read."""
+        self._batches.append(batch)
+
+    def after_fork(self) -> None:
+        """Leave the parent's reads to the parent."""
+        self._lock = threading.RLock()
+        self._reading = None
+        self._fresh_until = self._retry_at = -math.inf
+
+    # Requests
+
+    def catch_up(self) -> None:
+        """See to it that what the caches know is new enough to count.
+
+        Afterwards `empty` tells whether there is no database, and so nothing to know.
+
+        Raises:
+            DatabaseUnavailable: it is older than `max_staleness`.
+        """
+        if self._clock() < self._fresh_until:
+            return
+        arrived = self._clock()
+        while not self._is_caught_up(arrived):
+            reading = self._join(arrived)
+            if reading is None or not self._wait(reading):
+                break
+        age = self._clock() - self._read_since
+        if age > max(self._max_staleness, self._propagation) and arrived > self._read_since:
+            raise DatabaseUnavailable("it was not read for too long")
+
+    def noted(self) -> int:
+        """Return what tells `keep` whether something was read from the feed since."""
+        return self._moves
+
+    def keep(self, noted: int, fill: Callable[[], None]) -> None:
+        """Fill a cache with what a query found, unless something changed since `noted`."""
+        with self._lock:
+            if noted == self._moves:
+                fill()
+
+    def ask(self, query: Callable[[Transaction], T]) -> T:
+        """Return what a query finds; a database that does not answer keeps nobody waiting.
+
+        Raises:
+            DatabaseUnavailable: it does not answer.
+        """
+        if self._database.local:
+            return self._database.read(query)
+        if self._clock() < self._retry_at:
+            raise DatabaseUnavailable("it does not answer")
+        answers: list[T] = []
+        errors: list[Exception] = []
+
+        def run() -> None:
+            try:
+                answers.append(self._database.read(query))
+            except Exception as error:
+                errors.append(error)
+
+        thread = _start(run)
+        thread.join(_QUERY_PATIENCE)
+        if errors:
+            raise errors[0]
+        if not answers:
+            self._retry_at = self._clock() + _BACKOFF
+            raise DatabaseUnavailable("it does not answer")
+        return answers[0]
+
+    def changed(self) -> None:
+        """Have the next request read, after a change that this process made."""
+        with self._lock:
+            self._generation += 1
+            self._fresh_until = -math.inf
+
+    # Reads
+
+    def _is_caught_up(self, arrived: float) -> bool:
+        if self._clock() < self._fresh_until:
+            return True
+        return self._read_since >= arrived and self._read_generation == self._generation
+
+    def _join(self, arrived: float) -> _Reading | None:
+        """Return the read to wait for, beginning one where there is none; `None`: not now."""
+        with self._lock:
+            reading = self._reading
+            if reading is not None:
+                return reading
+            if self._clock() < self._retry_at:
+                return None
+            reading = self._reading = _Reading(self._clock(), self._generation)
+        if self._database.local:
+            self._read(reading)
+        else:
+            _start(lambda: self._read(reading))
+        return reading
+
+    def _wait(self, reading: _Reading) -> bool:
+        """Wait for a read, unless it took too long already; tell whether it was good."""
+        patience = _PATIENCE if self._read_since > -math.inf else _OPENING
+        left = reading.since + patience - time.monotonic()
+        return reading.done.wait(max(0.0, left)) and reading.good
+
+    def _read(self, reading: _Reading) -> None:
+        try:
+            news, newest = self._fetch()
+            with self._lock:
+                self._apply(news, newest)
+                self._read_since, self._read_generation = reading.begun, reading.generation
+                if reading.generation == self._generation:
+                    self._fresh_until = reading.begun + self._propagation
+            reading.good = True
+        except DatabaseUnavailable as error:
+            self._failed(error.reason)
+        except Exception as error:
+            self._failed(type(error).__name__)
+        finally:
+            with self._lock:
+                self._reading = None
+            reading.done.set()
+        if reading.good and not self.empty:
+            self._write_batches()
+
+    def _fetch(self) -> tuple[Sequence[Change] | None, Change | None]:
+        """Return what is new, `None` where that is not known, and the feed's last row."""
+        if not self._database.present():
+            return None, None
+        return self._database.read(self._fetch_with)
+
+    def _fetch_with(
+        self, transaction: Transaction
+    ) -> tuple[Sequence[Change] | None, Change | None]:
+        if self._position is not None:
+            found = transaction.changes_since(self._position[0], _MOST)
+            if found and found[0][:2] == self._position and len(found) < _MOST:
+                return found[1:], found[-1]
+        return None, transaction.newest_change()
+
+    def _apply(self, news: Sequence[Change] | None, newest: Change | None) -> None:
+        position = None if newest is None else (newest.id, newest.mark)
+        if news is None:
+            self._moves += 1
+            for cache in self._caches:
+                cache.clear()
+        elif news:
+            self._moves += 1
+            for change in news:
+                for cache in self._caches:
+                    cache.drop(change.topic, change.name)
+        self._position = position
+        self.empty = newest is None
+
+    def _write_batches(self) -> None:
+        for write in self._batches:
+            try:
+                write()
+            except DatabaseUnavailable as error:
+                self._failed(error.reason)
+
+    def _failed(self, reason: str) -> None:
+        now = self._clock()
+        with self._lock:
+            self._retry_at = now + _BACKOFF
+            silent = now - self._logged_at < _LOG_INTERVAL
+            if not silent:
+                self._logged_at = now
+        if not silent:
+            logger.error("the database cannot be read: %s", reason)
+
+
+def _start(target: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=target, name="m9m-read", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter is going down
+        raise DatabaseUnavailable("no thread could be started") from None
+    return thread

@@ -1,0 +1,88 @@
+"""What is kept: API keys, users, sessions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key, without the key itself, which nobody keeps.
+
+    Attributes:
+        id: what it is called by when it is revoked or rotated.
+        name: what it is for.
+        owner: the subject that it speaks for.
+        scopes: what it may do, within what its owner may.
+        roles: what it may be, within what its owner is.
+        rate_limit: how often it may be used, as in `@rate_limit`.
+        created_at: in UTC, like every moment here.
+        expires_at: when it stops to hold; `None`: never.
+        revoked_at: when it was revoked.
+        last_used_at: when it was last used, up to a minute late.
+    """
+
+    id: str
+    name: str
+    owner: str
+    scopes: frozenset[str]
+    roles: frozenset[str]
+    rate_limit: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user.
+
+    Attributes:
+        username: its name, in NFC; the subject of its identities.
+        scopes: what it may do.
+        roles: what it is.
+        disabled: whether it is kept out.
+        created_at: in UTC.
+        password_hash: as Werkzeug writes it.
+    """
+
+    username: str
+    scopes: frozenset[str]
+    roles: frozenset[str]
+    disabled: bool
+    created_at: datetime
+    password_hash: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A login and the refresh tokens that follow from it, one after the other.
+
+    Attributes:
+        sid: its id, in each of its tokens.
+        subject: who logged in.
+        scopes: what its tokens may do; `None`: whatever the user may.
+        roles: what its subject is; `None`: whatever the user is.
+        claims: further claims of its access tokens.
+        current: the `jti` of the refresh token that has not been spent.
+        previous: that of the one spent last.
+        rotated_at: when it was.
+        created_at: when the session began.
+        ends_at: when it ends at the latest.
+        revoked_at: when it was ended.
+    """
+
+    sid: str
+    subject: str
+    scopes: frozenset[str] | None
+    roles: frozenset[str] | None
+    claims: dict[str, Any]
+    current: str
+    previous: str | None
+    rotated_at: datetime
+    created_at: datetime
+    ends_at: datetime
+    revoked_at: datetime | None

@@ -1,0 +1,130 @@
+"""The tables, all named `m9m_…`; `migrations/` makes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Double,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+metadata = MetaData()
+
+
+class Moment(TypeDecorator[datetime]):
+    """A moment, kept as seconds since the epoch, so that no database has a time zone of its own."""
+
+    impl = Double
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> float | None:
+        return None if value is None else value.timestamp()
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        return None if value is None else datetime.fromtimestamp(value, UTC)
+
+
+class Names(TypeDecorator[frozenset[str]]):
+    """Scopes or roles, kept as a sorted JSON array."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Iterable[str] | None, dialect: Dialect) -> str | None:
+        return None if value is None else json.dumps(sorted(value))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> frozenset[str] | None:
+        return None if value is None else frozenset(json.loads(value))
+
+
+class Document(TypeDecorator[dict[str, Any]]):
+    """A JSON object."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: dict[str, Any] | None, dialect: Dialect) -> str | None:
+        return None if value is None else json.dumps(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> dict[str, Any] | None:
+        return None if value is None else dict(json.loads(value))
+
+
+changes = Table(
+    "m9m_changes",
+    metadata,
+    # SQLite numbers rows by itself only under this type, and without AUTOINCREMENT may use the
+    # number of the last row again after that is gone.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("mark", BigInteger, nullable=False),
+    Column("topic", String(16), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("changed_at", Moment, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+users = Table(
+    "m9m_users",
+    metadata,
+    Column("username", String(255), primary_key=True),
+    Column("password_hash", Text, nullable=False),
+    Column("scopes", Names, nullable=False),
+    Column("roles", Names, nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    Column("created_at", Moment, nullable=False),
+)
+
+api_keys = Table(
+    "m9m_api_keys",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("name", String(255), nullable=False),
+    Column("owner", String(255), nullable=False, index=True),
+    Column("scopes", Names, nullable=False),
+    Column("roles", Names, nullable=False),
+    Column("rate_limit", Text),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment),
+    Column("revoked_at", Moment),
+    Column("last_used_at", Moment),
+)
+
+sessions = Table(
+    "m9m_sessions",
+    metadata,
+    Column("sid", String(36), primary_key=True),
+    Column("subject", String(255), nullable=False, index=True),
+    Column("scopes", Names),
+    Column("roles", Names),
+    Column("claims", Document, nullable=False),
+    Column("current", String(36), nullable=False),
+    Column("previous", String(36)),
+    Column("rotated_at", Moment, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("ends_at", Moment, nullable=False, index=True),
+    Column("revoked_at", Moment),
+)
+
+revocations = Table(
+    "m9m_revocations",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("version", Integer),
+    Column("revoked_at", Moment, nullable=False),
+    Column("expires_at", Moment, index=True),
+)
