@@ -1,7 +1,15 @@
 """One Flask extension that secures an HTTP API."""
 
 from .context import csp_nonce, current_identity, current_user, get_client_address, get_identity
-from .decorators import cacheable, cors, public, rate_limit, require_auth, security_headers
+from .decorators import (
+    cacheable,
+    cors,
+    public,
+    rate_limit,
+    require_auth,
+    require_signed_url,
+    security_headers,
+)
 from .errors import M9MError, SettingsError
 from .extension import M9M
 from .identity import Identity
@@ -23,6 +31,7 @@ __all__ = [
     "public",
     "rate_limit",
     "require_auth",
+    "require_signed_url",
     "security_headers",
 ]
 

@@ -22,6 +22,7 @@ from .context import current_exchange, current_request
 from .exchange import ON_REQUEST, Exchange
 from .identity import names
 from .marks import (
+    AccessMark,
     CacheableMark,
     CORSMark,
     HeadersMark,
@@ -30,6 +31,7 @@ from .marks import (
     Mark,
     Opening,
     Requirement,
+    SignedURLMark,
 )
 from .ratelimit import parse_limits
 from .settings import settings_of
@@ -123,11 +125,12 @@ def _wrapped(view: object) -> object:
 
 def _add(target: Any, mark: Mark) -> None:
     held = _marks.get(target, ())
-    opposite = Requirement if isinstance(mark, Opening) else Opening
-    if isinstance(mark, Opening | Requirement) and any(isinstance(one, opposite) for one in held):
-        raise ValueError(f"{target.__qualname__} is marked with both @public and @require_auth")
-    if mark not in held:
-        _marks[target] = (*held, mark)
+    marks = held if mark in held else (*held, mark)
+    closing = next((one for one in marks if isinstance(one, AccessMark)), None)
+    if closing is not None and any(isinstance(one, Opening) for one in marks):
+        decorators = f"both @public and {closing.decorator}"
+        raise ValueError(f"{target.__qualname__} is marked with {decorators}")
+    _marks[target] = marks
 
 
 def _guard(view: Callable[..., Any], mark: Mark, on_class: bool = False) -> Callable[..., Any]:
@@ -159,7 +162,7 @@ def _enforce(mark: Mark, view: str, instance: object) -> None:
     policy = exchange.policy
     if policy is not None and policy.weighed(mark, instance):
         return
-    if isinstance(mark, Requirement | LimitMark):
+    if isinstance(mark, AccessMark | LimitMark):
         exchange.owner.enforce(exchange, current_request().environ, mark, view)
 
 
@@ -233,6 +236,28 @@ def require_auth(
             fresh=fresh,
         )
     )
+    return marking if view is None else marking.put_on(view, sys._getframe(1))
+
+
+@overload
+def require_signed_url(view: View, /) -> View: ...
+
+
+@overload
+def require_signed_url(*, purpose: str = "") -> Marking: ...
+
+
+def require_signed_url(view: View | None = None, /, *, purpose: str = "") -> View | Marking:
+    """Let only requests use a view whose URL `m9m.sign_url` has signed.
+
+    A signed URL says nothing about who is calling: with `@require_auth` on the same view both
+    hold, and alone it asks nobody to be authenticated, whatever the default is.
+
+    Args:
+        view: the view, where it stands without parentheses.
+        purpose: the one for which the URL has to be signed.
+    """
+    marking = Marking(SignedURLMark(purpose))
     return marking if view is None else marking.put_on(view, sys._getframe(1))
 
 

@@ -150,6 +150,13 @@ class AccessDenied(exceptions.Forbidden, M9MError):
     scopes: Sequence[str] = ()
 
 
+class InvalidSignature(exceptions.Forbidden, M9MError):
+    """A signed value or URL does not hold; every cause reads the same."""
+
+    error_code = "INVALID_SIGNATURE"
+    description = "invalid or expired link"
+
+
 class AddressNotAllowed(exceptions.Forbidden, M9MError):
     """The client's address lies outside `server.allowed_networks`."""
 

@@ -40,6 +40,7 @@ class Exchange:
         policy: what the route demands, once it is known.
         identity: who is calling, once that is proved.
         enforced: the marks that have been enforced already.
+        signed: whether it came by a signed URL that its route, or a view on the way, demands.
         hits: what the rate limits said, in the order in which they were asked.
         refusal: the guard's error, if it raised one.
         refusal_fields: what belongs on the head of the answer to it.
@@ -56,6 +57,7 @@ class Exchange:
     policy: RoutePolicy | None = None
     identity: Identity | None = None
     enforced: frozenset[Mark] = frozenset()
+    signed: bool = False
     hits: tuple[Hit, ...] = ()
     refusal: M9MError | None = None
     refusal_fields: Sequence[tuple[str, str]] = ()

@@ -13,13 +13,14 @@ from flask import Blueprint, Flask
 
 from .auth import Tokens
 from .context import EXTENSION, csp_nonce, current_state
-from .decorators import Marking, require_auth
+from .decorators import Marking, require_auth, require_signed_url
 from .errors import SettingsError
 from .hooks import Hooks
 from .identity import Identity
 from .marks import Mark
 from .routes import Declarations
 from .settings import Loaded, Settings, check_secret_key, get, load, parse_duration
+from .signing import MaxAge
 from .state import AppState
 from .wsgi import SealedApp
 
@@ -106,7 +107,8 @@ class M9M:
         Args:
             target: a blueprint, registered or not yet, or a pattern of endpoint names as
                 `fnmatch` reads them (`"api-docs.*"`).
-            marks: `require_auth(…)`, `public`, `rate_limit(…)`, `cors(…)`, `security_headers(…)`.
+            marks: `require_auth(…)`, `require_signed_url(…)`, `public`, `rate_limit(…)`,
+                `cors(…)`, `security_headers(…)`.
         """
         if not isinstance(target, str | Blueprint):
             raise TypeError(f"protect takes a blueprint or an endpoint's name, not {target!r}")
@@ -187,6 +189,54 @@ class M9M:
         """Issue and verify the current app's tokens."""
         return current_state("m9m.tokens").guard.tokens
 
+    def sign(self, payload: Any, max_age: MaxAge, purpose: str = "") -> str:
+        """Write a value down, under the current app's secret, for `unsign` to trust.
+
+        Args:
+            payload: JSON data; anybody can read it.
+            max_age: how long it is good, in seconds, as `"15m"` or as a `timedelta`; longer than
+                zero, at most a century.
+            purpose: what it is for; it is good for nothing else.
+
+        Returns:
+            Text that can stand in a URL as it is.
+
+        Raises:
+            ValueError: the payload is not JSON or too long, or `max_age` is out of range.
+            SettingsError: JWT is switched off.
+        """
+        return current_state("m9m.sign").guard.links.sign(payload, max_age, purpose)
+
+    def unsign(self, text: str | None, purpose: str = "") -> Any:
+        """Return the value in a text that `sign` wrote.
+
+        Args:
+            text: whatever came.
+            purpose: the one for which it has to be signed.
+
+        Raises:
+            InvalidSignature: for whatever is wrong with it; the answer is a 403.
+            SettingsError: JWT is switched off.
+        """
+        return current_state("m9m.unsign").guard.links.unsign(text, purpose)
+
+    def sign_url(self, url: str, max_age: MaxAge, method: str = "GET", purpose: str = "") -> str:
+        """Return a URL with a signature, for a view that is marked `@require_signed_url`.
+
+        Args:
+            url: what `url_for` returns; its host does not count.
+            max_age: as for `sign`.
+            method: the one method for which it is good, `HEAD` beside `GET`.
+            purpose: the view's.
+
+        Raises:
+            ValueError: the URL is not such a one, is too long, or is signed already; the method
+                is `HEAD`; or `max_age` is out of range.
+            SettingsError: JWT is switched off.
+        """
+        links = current_state("m9m.sign_url").guard.links
+        return links.sign_url(url, max_age, method, purpose)
+
 
 def _log(loaded: Loaded) -> None:
     """Say which files were read, what was passed over, and what is asked for and not there."""
@@ -203,6 +253,8 @@ def _mark_of(decorator: object) -> Mark:
     """Return the mark that one of the decorators puts on views."""
     if decorator is require_auth:
         decorator = require_auth()
+    elif decorator is require_signed_url:
+        decorator = require_signed_url()
     if isinstance(decorator, Marking):
         return decorator.mark
     raise TypeError(f"protect takes flask-m9m's decorators, not {decorator!r}")

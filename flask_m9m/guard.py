@@ -40,6 +40,7 @@ from .errors import (
     HTTPSRequired,
     InvalidCredentials,
     InvalidRequest,
+    InvalidSignature,
     M9MError,
     RateLimited,
 )
@@ -50,6 +51,7 @@ from .policy import Access, PolicyCompiler, RouteLimit, RoutePolicy
 from .ratelimit import Hit, LimitStore, MemoryStore, RateLimit
 from .sealing import Seal
 from .settings import Settings
+from .signing import Links
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -88,6 +90,7 @@ class Guard:
         self._response_class = response_class
         self._https = server.https
         self.tokens = Tokens(security.jwt, clock)
+        self.links = Links(security.jwt, clock)
         self.resolver = AddressResolver(
             server.trusted_proxies,
             header=ProxyHeader(server.proxy_headers),
@@ -222,8 +225,8 @@ class Guard:
             raise
         if limit is not None:
             self._take(exchange, limit, self._client_key(exchange, "identity"))
-        if policy.limits or policy.requirements:
-            self._hold(exchange, policy, identity)
+        if policy.demanding:
+            self._hold(exchange, environ, policy, identity)
         else:
             exchange.enforced = policy.marks
 
@@ -233,15 +236,26 @@ class Guard:
             route = exchange.policy.route if exchange.policy is not None else ""
             method = environ["REQUEST_METHOD"].upper()
             policy = self.policies.for_mark(mark, f"{route}>{view}", method)
-            self._hold(exchange, policy, self._identify(exchange, environ, policy))
+            identity = self._identify(exchange, environ, policy)
+            self._hold(exchange, environ, policy, identity)
 
-    def _hold(self, exchange: Exchange, policy: RoutePolicy, identity: Identity | None) -> None:
+    def _hold(
+        self,
+        exchange: Exchange,
+        environ: WSGIEnvironment,
+        policy: RoutePolicy,
+        identity: Identity | None,
+    ) -> None:
         for limit in policy.limits:
             self._take_route_limit(exchange, limit)
         for requirement in policy.requirements:
             error = requirement.unmet_by(identity)
             if error is not None:
                 self.refuse(exchange, error)
+        for signature in policy.signatures:
+            if not self.links.admits(environ, signature.purpose):
+                self.refuse(exchange, InvalidSignature())
+            exchange.signed = True
         exchange.enforced |= policy.marks
 
     def _identify(

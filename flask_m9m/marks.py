@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from .errors import AccessDenied, AuthenticationRequired, FreshTokenRequired, M9MError
 from .identity import Identity
@@ -33,9 +33,19 @@ class Mark:
         return type(self), *(getattr(self, one.name) for one in fields(self))  # type: ignore[arg-type]
 
 
+class AccessMark(Mark):
+    """A demand on who gets through to a route, where an `Opening` lets anyone through."""
+
+    __slots__ = ()
+
+    decorator: ClassVar[str]
+
+
 @dataclass(frozen=True, eq=False, slots=True)
-class Requirement(Mark):
+class Requirement(AccessMark):
     """`@require_auth`: who may use a route."""
+
+    decorator = "@require_auth"
 
     scopes: tuple[str, ...] = ()
     any_scope: tuple[str, ...] = ()
@@ -67,6 +77,16 @@ class Requirement(Mark):
         denied = AccessDenied()
         denied.scopes = () if scopes_met else (*self.scopes, *self.any_scope)
         return denied
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SignedURLMark(AccessMark):
+    """`@require_signed_url`: only requests whose URL the app has signed for this purpose."""
+
+    purpose: str = ""
+
+    decorator = "@require_signed_url"
+    closes = True
 
 
 @dataclass(frozen=True, eq=False, slots=True)

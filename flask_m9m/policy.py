@@ -15,6 +15,7 @@ from .cors import RESPONSE_FIELDS, CORSPolicy
 from .errors import Problem, SettingsError
 from .headers import SecurityHeaders
 from .marks import (
+    AccessMark,
     CacheableMark,
     CORSMark,
     HeadersMark,
@@ -22,6 +23,7 @@ from .marks import (
     Mark,
     Opening,
     Requirement,
+    SignedURLMark,
 )
 from .ratelimit import RateLimit, limit_name, parse_limits
 from .settings import CORSSettings, HeadersSettings, Settings
@@ -44,6 +46,7 @@ class Access(StrEnum):
     PUBLIC = "public"
     OPTIONAL = "optional"
     AUTHENTICATED = "authenticated"
+    SIGNED = "signed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +97,12 @@ class RoutePolicy:
         access: who gets through.
         decided_by: what decided that: a level's origin, or `settings`.
         requirements: all of them hold, besides what `access` says.
+        signatures: those that the URL has to bear, besides what `access` says.
         authenticators: the schemes that are accepted here.
         limits: rate limits of the route, besides the general one.
         cors: `None` where CORS is switched off.
         headers: `None` where security headers are switched off.
+        demanding: whether it asks more of a request than who is calling.
         marks: what this policy enforces.
         view_class: the class of which the view is made, if it is made of one.
         class_marks: the marks of that class and its bases, the overridden ones too.
@@ -109,10 +114,12 @@ class RoutePolicy:
     access: Access
     decided_by: str
     requirements: tuple[Requirement, ...]
+    signatures: tuple[SignedURLMark, ...]
     authenticators: tuple[Authenticator, ...]
     limits: tuple[RouteLimit, ...]
     cors: CORSPolicy | None
     headers: SecurityHeaders | None
+    demanding: bool
     marks: frozenset[Mark]
     view_class: type | None
     class_marks: frozenset[Mark]
@@ -182,23 +189,28 @@ class PolicyCompiler:
                 that is switched off.
         """
         levels = tuple(levels)
-        access, decided_by, requirements = self._access(route, levels)
-        authenticators = self._schemes(route, requirements) if access is not Access.PUBLIC else ()
+        access, decided_by, closing = self._access(route, levels)
+        requirements = [one for one in closing if isinstance(one, Requirement)]
+        authenticators = self._schemes(route, requirements) if requirements else ()
         cors = self._nearest_cors(route, levels)
         vary = ["Origin"] if cors is not None and cors.varies else []
         if authenticators:
             vary += ["Authorization", "Cookie", self._settings.security.api_keys.header]
+        demands = tuple(one for one in requirements if one.demanding)
+        signatures = _signatures(route, closing)
         limits = self._limits(route, levels, method)
         return RoutePolicy(
             route=route,
             access=access,
             decided_by=decided_by,
-            requirements=tuple(one for one in requirements if one.demanding),
+            requirements=demands,
+            signatures=signatures,
             authenticators=authenticators,
             limits=limits,
             cors=cors,
             headers=self._nearest_headers(route, levels),
-            marks=frozenset((*requirements, *_limit_marks(levels))),
+            demanding=bool(demands or signatures or limits),
+            marks=frozenset((*closing, *_limit_marks(levels))),
             view_class=next((one.view_class for one in levels if one.view_class), None),
             class_marks=frozenset(mark for one in levels if one.view_class for mark in one.marks),
             cacheable=_nearest(levels, CacheableMark) is not None,
@@ -211,28 +223,27 @@ class PolicyCompiler:
 
     def for_mark(self, mark: Mark, view: str, method: str) -> RoutePolicy:
         """Compile what a single mark on this view demands, for a way that led past the route."""
-        marks = (mark,) if isinstance(mark, Requirement) else (mark, Opening())
+        marks = (mark,) if isinstance(mark, AccessMark) else (mark, Opening())
         return self.compile(view, [Level("view", marks)], method)
 
     def _access(
         self, route: str, levels: Sequence[Level]
-    ) -> tuple[Access, str, tuple[Requirement, ...]]:
+    ) -> tuple[Access, str, tuple[AccessMark, ...]]:
         binding = _unique(
             mark
             for level in levels
             for mark in level.marks
-            if level.binding and isinstance(mark, Requirement) and not mark.optional
+            if level.binding and isinstance(mark, AccessMark) and mark.closes
         )
         for level in levels:
-            requirements = _unique(mark for mark in level.marks if isinstance(mark, Requirement))
+            closing = _unique(mark for mark in level.marks if isinstance(mark, AccessMark))
             opened = any(isinstance(mark, Opening) for mark in level.marks)
-            if requirements and opened:
-                raise _contradiction(route, f"both @public and @require_auth ({level.origin})")
-            requirements = _unique((*requirements, *binding))
-            if requirements:
-                optional = all(requirement.optional for requirement in requirements)
-                access = Access.OPTIONAL if optional else Access.AUTHENTICATED
-                return access, level.origin, requirements
+            if closing and opened:
+                both = f"both @public and {closing[0].decorator} ({level.origin})"
+                raise _contradiction(route, both)
+            closing = _unique((*closing, *binding))
+            if closing:
+                return _access_under(closing), level.origin, closing
             if opened:
                 return Access.PUBLIC, level.origin, ()
         if self._settings.security.default_access == "authenticated":
@@ -328,6 +339,22 @@ def header_policy(settings: HeadersSettings, *, development: bool) -> SecurityHe
     if not settings.enabled:
         return None
     return SecurityHeaders(settings.effective(), development=development)
+
+
+def _access_under(closing: Iterable[AccessMark]) -> Access:
+    requirements = [one for one in closing if isinstance(one, Requirement)]
+    if not requirements:
+        return Access.SIGNED
+    optional = all(requirement.optional for requirement in requirements)
+    return Access.OPTIONAL if optional else Access.AUTHENTICATED
+
+
+def _signatures(route: str, closing: Iterable[AccessMark]) -> tuple[SignedURLMark, ...]:
+    """Return what a URL is signed for: one purpose, for it has one signature."""
+    signatures = tuple(one for one in closing if isinstance(one, SignedURLMark))
+    if len({one.purpose for one in signatures}) > 1:
+        raise _contradiction(route, "@require_signed_url for several purposes at once")
+    return signatures[:1]
 
 
 def _nearest(levels: Iterable[Level], kind: type[T]) -> T | None:

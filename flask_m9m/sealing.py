@@ -63,8 +63,9 @@ class Seal:
         elif policy.cors is not None:
             sealed += policy.cors.response_headers(exchange.origin)
         # Whether it depends on more than its route's answers do.
+        identity = exchange.identity
         varies_more = exchange.cors_headers is not None or (
-            exchange.identity is not None and not policy.authenticators
+            identity is not None and not policy.authenticators
         )
         if never_stored or varies_more or exchange.nonce is not None:
             sealed += self._unusual(exchange, policy, status, varies_more)
@@ -72,7 +73,7 @@ class Seal:
             sealed += policy.secure_fields if exchange.client.secure else policy.plain_fields
         if exchange.hits:
             self._add_limits(sealed, exchange.hits)
-        if never_stored or (exchange.identity is not None and not policy.cacheable):
+        if never_stored or ((identity is not None or exchange.signed) and not policy.cacheable):
             sealed.append(_NO_STORE)
         contested = policy.contested
         for name, _ in fields:

@@ -45,6 +45,8 @@ def _needs(policy: RoutePolicy) -> list[str]:
         needs += [f"any scope of {' '.join(one.any_scope)}"] * bool(one.any_scope)
         needs += [f"role {' or '.join(one.roles)}"] * bool(one.roles)
         needs += ["a fresh token"] * one.fresh
+    for mark in policy.signatures:
+        needs.append(f"a URL signed for {mark.purpose}" if mark.purpose else "a signed URL")
     return needs
 
 

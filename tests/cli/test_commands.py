@@ -20,7 +20,7 @@ import yaml
 
 APP = """\
 from flask import Blueprint, Flask
-from flask_m9m import M9M, public, rate_limit, require_auth
+from flask_m9m import M9M, public, rate_limit, require_auth, require_signed_url
 
 app = Flask(__name__)
 m9m = M9M(app)
@@ -33,6 +33,15 @@ def items(): return "items"
 @public
 @rate_limit("5/minute", burst=1)
 def login(): return "login"
+
+@app.get("/export")
+@require_signed_url(purpose="export")
+def export(): return "export"
+
+@app.get("/report")
+@require_signed_url
+@require_auth
+def report(): return "report"
 
 @app.get("/undecided")
 def undecided(): return "undecided"
@@ -70,7 +79,9 @@ class Folder:
         return result
 
     def environ(self, **environ: str) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        kept = {
+            name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ
+        }
         return {**kept, "HOME": str(self.path), **environ}
 
 
@@ -233,6 +244,10 @@ def test_routes_shows_what_each_demands_and_fails_on_undecided_ones(project: Fol
     assert rows["items"]["needs"] == ["scope items:read"]
     assert rows["login"]["access"] == "public"
     assert rows["login"]["limits"] == ["5 per 60 s, burst 1 (at most 5 in any 60 s)"]
+    assert rows["export"]["access"] == "signed"
+    assert rows["export"]["needs"] == ["a URL signed for export"]
+    assert rows["report"]["access"] == "authenticated"
+    assert rows["report"]["needs"] == ["a signed URL"]
     assert rows["undecided"]["decided by"] == "settings"
     assert "https://app.example.com" in rows["items"]["cors"]
     failing = project.m9m("routes", "--fail-on", "undecided")
