@@ -135,6 +135,13 @@ class InvalidCredentials(_Unauthorized):
     description = "Invalid credentials"
 
 
+class InvalidApiKey(_Unauthorized):
+    """An API key does not hold; every cause reads the same."""
+
+    error_code = "INVALID_API_KEY"
+    description = "invalid or expired API key"
+
+
 class FreshTokenRequired(_Unauthorized):
     """The token is good, but was not issued at a login (RFC 9470 §3)."""
 
@@ -185,6 +192,20 @@ class CORSRefused(exceptions.Forbidden, M9MError):
 
     error_code = "CORS_REFUSED"
     description = "Cross-origin request refused"
+
+
+class NotFound(exceptions.NotFound, M9MError):
+    """Nothing of that id or name is there, or it is another's."""
+
+    error_code = "NOT_FOUND"
+    description = "Not found"
+
+
+class Conflict(exceptions.Conflict, M9MError):
+    """What is asked for contradicts what is there, a name that is taken say."""
+
+    error_code = "CONFLICT"
+    description = "Conflict"
 
 
 class RateLimited(exceptions.TooManyRequests, M9MError):

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from os import PathLike
 from types import MappingProxyType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from flask import Blueprint, Flask
 
-from .auth import Tokens
+from .auth import ApiKeys, Tokens
 from .context import EXTENSION, csp_nonce, current_state
 from .decorators import Marking, require_auth, require_signed_url
 from .errors import SettingsError
@@ -23,6 +23,9 @@ from .settings import Loaded, Settings, check_secret_key, get, load, parse_durat
 from .signing import MaxAge
 from .state import AppState
 from .wsgi import SealedApp
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 Loader = TypeVar("Loader", bound=Callable[[Identity], Any])
 Verify = TypeVar("Verify", bound=Callable[[str, str], Identity | bool | None])
@@ -49,6 +52,8 @@ class M9M:
         settings: a configuration file's path, a mapping of settings, or a complete `Settings`;
             left out, the settings come from `config.yaml`, `.env` and the environment.
         clock: seconds since the epoch, for tests.
+        engine: the app's own SQLAlchemy engine, or a function that returns it, where our tables
+            share the app's database; left out, the settings' `database`.
 
     Raises:
         SettingsError: the settings cannot be used; it lists every problem.
@@ -60,19 +65,28 @@ class M9M:
         *,
         settings: SettingsSource | None = None,
         clock: Callable[[], float] | None = None,
+        engine: Engine | Callable[[], Engine] | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
+        self._engine = engine
         self._declarations = Declarations()
         if app is not None:
             self.init_app(app)
 
-    def init_app(self, app: Flask, *, settings: SettingsSource | None = None) -> None:
+    def init_app(
+        self,
+        app: Flask,
+        *,
+        settings: SettingsSource | None = None,
+        engine: Engine | Callable[[], Engine] | None = None,
+    ) -> None:
         """Secure an app.
 
         Args:
             app: the app; its views may be registered before or after.
             settings: as in the constructor, for this app alone.
+            engine: as in the constructor, for this app alone.
 
         Raises:
             RuntimeError: the app is secured already.
@@ -90,7 +104,7 @@ class M9M:
         if problems := check_secret_key(loaded.settings, app.secret_key):
             raise SettingsError(problems)
         _log(loaded)
-        state = AppState(app, loaded, self._declarations, self._clock)
+        state = AppState(app, loaded, self._declarations, self._clock, engine or self._engine)
         app.extensions[EXTENSION] = state
         app.context_processor(lambda: {"csp_nonce": csp_nonce})
         app.wsgi_app = SealedApp(  # type: ignore[method-assign]
@@ -187,7 +201,12 @@ class M9M:
     @property
     def tokens(self) -> Tokens:
         """Issue and verify the current app's tokens."""
-        return current_state("m9m.tokens").guard.tokens
+        return current_state("m9m.tokens").identities.tokens
+
+    @property
+    def api_keys(self) -> ApiKeys:
+        """Make and revoke the current app's API keys."""
+        return current_state("m9m.api_keys").identities.api_keys
 
     def sign(self, payload: Any, max_age: MaxAge, purpose: str = "") -> str:
         """Write a value down, under the current app's secret, for `unsign` to trust.

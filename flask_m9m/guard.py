@@ -20,15 +20,7 @@ from werkzeug.wrappers import Response
 from werkzeug.wsgi import get_current_url, get_host
 
 from .address import AddressResolver, Networks, ProxyHeader, is_host
-from .auth import (
-    Authenticator,
-    Declared,
-    LoadedIdentities,
-    Tokens,
-    authenticators,
-    challenges,
-    csrf,
-)
+from .auth import Authenticator, Identities, challenges, csrf
 from .cors import is_preflight
 from .errors import (
     AccessDenied,
@@ -48,7 +40,7 @@ from .exchange import IDENTITY, Exchange
 from .identity import Identity
 from .marks import Mark
 from .policy import Access, PolicyCompiler, RouteLimit, RoutePolicy
-from .ratelimit import Hit, LimitStore, MemoryStore, RateLimit
+from .ratelimit import Hit, LimitStore, RateLimit
 from .sealing import Seal
 from .settings import Settings
 from .signing import Links
@@ -70,26 +62,25 @@ class Guard:
 
     Args:
         settings: the app's.
-        declared: what the app brings itself.
+        identities: what knows who calls.
+        store: where rate limits are counted.
         response_class: what answers are made of.
         clock: seconds since the epoch.
-        limit_clock: seconds of a clock that never steps back.
     """
 
     def __init__(
         self,
         settings: Settings,
+        identities: Identities,
+        store: LimitStore,
         *,
-        declared: Declared | None = None,
         response_class: type[Response] = Response,
         clock: Callable[[], float] = time.time,
-        limit_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         server, security = settings.server, settings.security
         self.settings = settings
         self._response_class = response_class
         self._https = server.https
-        self.tokens = Tokens(security.jwt, clock)
         self.links = Links(security.jwt, clock)
         self.resolver = AddressResolver(
             server.trusted_proxies,
@@ -97,12 +88,9 @@ class Guard:
             ipv6_prefix=settings.performance.rate_limit.ipv6_prefix,
             trust_forwarded_host=server.trust_forwarded_host,
         )
-        self.store: LimitStore = MemoryStore(clock=limit_clock)
-        self._declared = declared or Declared()
-        self._load = LoadedIdentities(self._declared, clock)
-        self.authenticators = authenticators(
-            security, self._declared, self._load, self.tokens, self.store, clock
-        )
+        self.store = store
+        self._load = identities.load
+        self.authenticators = identities.authenticators
         self._any_ambient = any(one.ambient for one in self.authenticators)
         self.policies = PolicyCompiler(settings, self.authenticators)
         networks = server.allowed_networks
@@ -280,12 +268,13 @@ class Guard:
             if authenticator.ambient:
                 cors = exchange.policy.cors if exchange.policy is not None else policy.cors
                 csrf.check(environ, exchange.client, cors)
-            if self._declared.identity_loader is not None and not authenticator.loads:
-                identity = self._load(identity)
+            loaded = identity if authenticator.loads else self._load(identity)
         except M9MError as error:
             self.refuse(exchange, error, policy.authenticators)
-        exchange.identity = environ[IDENTITY] = identity
-        return identity
+        exchange.identity = environ[IDENTITY] = loaded
+        for limit in authenticator.limits(identity):
+            self._take(exchange, limit, f"credential:{identity.credential_id}")
+        return loaded
 
     def _without_one(
         self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy, *, several: bool

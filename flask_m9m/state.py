@@ -8,15 +8,19 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .auth import Identities
 from .dev_secret import dev_secret
 from .errors import SettingsError
 from .exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, ON_REQUEST, Exchange
 from .guard import Guard
+from .ratelimit import MemoryStore
 from .routes import Declarations, Routes
 from .settings import Loaded, Settings, check_secret_key
+from .storage import ChangeFeed, Database
 
 if TYPE_CHECKING:
     from flask import Flask, Request
+    from sqlalchemy import Engine
 
 logger = logging.getLogger("flask_m9m")
 
@@ -29,6 +33,7 @@ class AppState:
         loaded: its settings, and where they came from.
         declarations: what was declared on the `M9M`.
         clock: seconds since the epoch; also drives rate limits where it is not the system's.
+        engine: the app's own database, in place of the one in the settings.
     """
 
     def __init__(
@@ -37,19 +42,37 @@ class AppState:
         loaded: Loaded,
         declarations: Declarations,
         clock: Callable[[], float] | None = None,
+        engine: Engine | Callable[[], Engine] | None = None,
     ) -> None:
         self.app = app
         self.loaded = loaded
         self.declarations = declarations
         self._clock = clock
+        self._engine = engine
         self._lock = threading.Lock()
         self._guard: Guard | None = None
+        self._database: Database
+        self._identities: Identities
         self._routes: Routes
 
     @property
     def guard(self) -> Guard:
         """The guard, made at first use, when the app is complete."""
         return self._guard or self._assemble()
+
+    @property
+    def identities(self) -> Identities:
+        """What issues credentials, and knows whose they are."""
+        if self._guard is None:
+            self._assemble()
+        return self._identities
+
+    @property
+    def database(self) -> Database:
+        """Where state is kept; opened when it is first needed."""
+        if self._guard is None:
+            self._assemble()
+        return self._database
 
     @property
     def routes(self) -> Routes:
@@ -83,12 +106,25 @@ class AppState:
                 if problems:
                     raise SettingsError(problems)
                 settings = self._with_secret(self.loaded.settings)
+                clock, steady = self._clock or time.time, self._clock or time.monotonic
+                revocation = settings.security.revocation
+                self._database = Database(settings.database, self.app.instance_path, self._engine)
+                feed = ChangeFeed(
+                    self._database,
+                    propagation=revocation.propagation,
+                    max_staleness=revocation.max_staleness,
+                    clock=steady,
+                )
+                store = MemoryStore(clock=steady)
+                self._identities = Identities(
+                    settings.security, self.declarations.auth, feed, store, clock
+                )
                 guard = Guard(
                     settings,
-                    declared=self.declarations.auth,
+                    self._identities,
+                    store,
                     response_class=self.app.response_class,
-                    clock=self._clock or time.time,
-                    limit_clock=self._clock or time.monotonic,
+                    clock=clock,
                 )
                 self._routes = Routes(self.app, guard.policies, self.declarations)
                 self._guard = guard

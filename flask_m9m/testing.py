@@ -64,7 +64,7 @@ def client_as(
         fresh: whether it has just logged in.
     """
     state: AppState = app.extensions[EXTENSION]
-    token = state.guard.tokens.issue(subject, scopes, roles, claims, fresh=fresh)
+    token = state.identities.tokens.issue(subject, scopes, roles, claims, fresh=fresh)
     client = app.test_client()
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
     return client

@@ -14,6 +14,9 @@ pytest_plugins = ["tests.databases"]
 
 MakeApp = Callable[..., Flask]
 
+CHALLENGES = ['Bearer realm="m9m"', 'ApiKey realm="m9m", header="X-API-Key"']
+"""What the schemes that are on by default ask for."""
+
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:

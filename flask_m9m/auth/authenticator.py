@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..address import Client
 from ..errors import M9MError
 from ..identity import Identity
+from ..ratelimit import RateLimit
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 
-class Authenticator(Protocol):
+class Authenticator:
     """Finds its own kind of credential in a request, and judges it.
 
     Attributes:
@@ -22,26 +23,30 @@ class Authenticator(Protocol):
         loads: whether it has the app enrich the identity, as part of the attempt that it counts.
     """
 
-    @property
-    def scheme(self) -> str: ...
-
-    @property
-    def ambient(self) -> bool: ...
-
-    @property
-    def loads(self) -> bool: ...
+    scheme: str
+    ambient: bool = False
+    loads: bool = False
 
     def find(self, environ: WSGIEnvironment) -> object | None:
         """Return the request's credential of this scheme, unjudged, or `None`."""
-        ...
+        raise NotImplementedError
 
-    def authenticate(self, credential: object, client: Client) -> Identity:
-        """Return who presents this credential, or raise an error that derives from `M9MError`."""
-        ...
+    def authenticate(self, credential: Any, client: Client) -> Identity:
+        """Return who presents this credential, or raise an error that derives from `M9MError`.
+
+        Args:
+            credential: what `find` returned.
+            client: who sent it.
+        """
+        raise NotImplementedError
+
+    def limits(self, identity: Identity) -> Sequence[RateLimit]:
+        """Return the rate limits of the credential itself."""
+        return ()
 
     def challenge(self, realm: str, error: M9MError) -> str | None:
         """Return the `WWW-Authenticate` challenge for a request that ended in this error."""
-        ...
+        return None
 
 
 def credential_of(environ: WSGIEnvironment, scheme: str) -> str | None:

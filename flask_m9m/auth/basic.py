@@ -20,7 +20,7 @@ from ..crypto import PasswordHasher, in_turn, normalize
 from ..errors import InvalidCredentials, M9MError
 from ..identity import Identity
 from ..settings import BasicAuthSettings
-from .authenticator import credential_of
+from .authenticator import Authenticator, credential_of
 from .lockout import Lockout
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _REMEMBERED_SECONDS = 60.0
 _REMEMBERED = 1_024
 
 
-class BasicAuthenticator:
+class BasicAuthenticator(Authenticator):
     """Takes a name and a password from `Authorization: Basic …`.
 
     Args:
@@ -65,7 +65,7 @@ class BasicAuthenticator:
         """Return the credential, or `None` where the request uses another scheme or none."""
         return credential_of(environ, "basic")
 
-    def authenticate(self, credential: object, client: Client) -> Identity:
+    def authenticate(self, credential: str, client: Client) -> Identity:
         """Return whose name and password these are.
 
         Raises:
@@ -73,7 +73,7 @@ class BasicAuthenticator:
             TooManyAttempts: too many were wrong before.
             ServiceUnavailable: too many are being verified.
         """
-        name, password = decode(str(credential))
+        name, password = decode(credential)
         # What is remembered counts as an attempt like any other: else a right guess would pass
         # where a wrong one is refused, and guessing would be free.
         with self._verified.turn(name, password), self._lockout.attempt(name, client):

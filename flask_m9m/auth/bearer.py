@@ -8,7 +8,7 @@ from ..address import Client
 from ..errors import AccessDenied, FreshTokenRequired, InvalidToken, M9MError
 from ..identity import Identity
 from ..tokens import Verifier
-from .authenticator import credential_of
+from .authenticator import Authenticator, credential_of
 
 _ERRORS: dict[type[M9MError], str] = {
     InvalidToken: "invalid_token",
@@ -17,28 +17,26 @@ _ERRORS: dict[type[M9MError], str] = {
 }
 
 
-class BearerAuthenticator:
+class BearerAuthenticator(Authenticator):
     """Takes a JWT from `Authorization: Bearer …`.
 
     Form and query tokens (RFC 6750 §2.2, §2.3) are not looked at: they end up in logs.
     """
 
     scheme = "bearer"
-    ambient = False
-    loads = False
 
     def __init__(self, verifier: Verifier) -> None:
         self._verify = verifier.verify
         # Every request comes by here: a partial costs no frame of its own.
-        self.find = partial(credential_of, scheme="bearer")
+        self.find = partial(credential_of, scheme="bearer")  # type: ignore[method-assign]
 
-    def authenticate(self, credential: object, client: Client) -> Identity:
+    def authenticate(self, credential: str, client: Client) -> Identity:
         """Return who the token speaks for.
 
         Raises:
             InvalidToken: for whatever is wrong with it.
         """
-        return self._verify(credential)  # type: ignore[arg-type]  # what `find` returned
+        return self._verify(credential)
 
     def challenge(self, realm: str, error: M9MError) -> str:
         """Return the challenge, with an `error` only where a token came (RFC 6750 §3)."""

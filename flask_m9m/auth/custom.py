@@ -11,6 +11,7 @@ from werkzeug.exceptions import Unauthorized
 from ..address import Client
 from ..errors import InvalidCredentials, M9MError
 from ..identity import Identity
+from .authenticator import Authenticator
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -22,7 +23,7 @@ raise where it has a bad one."""
 BUILT_IN = frozenset(("bearer", "api_key", "basic"))
 
 
-class CustomAuthenticator:
+class CustomAuthenticator(Authenticator):
     """Asks a function of the app's.
 
     Args:
@@ -30,8 +31,6 @@ class CustomAuthenticator:
         authenticate: the function.
         ambient: whether browsers send such a credential by themselves.
     """
-
-    loads = False
 
     def __init__(
         self, scheme: str, authenticate: AuthenticateRequest, *, ambient: bool = False
@@ -64,6 +63,3 @@ class CustomAuthenticator:
                 "return an Identity or None"
             )
         return replace(credential, scheme=self.scheme)
-
-    def challenge(self, realm: str, error: M9MError) -> None:
-        """Such a scheme has no challenge."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from .apikey import apikey
 from .config import config
 from .cors import cors
+from .db import db
 from .init import init, secret
 from .routes import routes
 from .serve import serve
@@ -17,5 +19,5 @@ def m9m() -> None:
     """Secure an HTTP API, and see that it is secured."""
 
 
-for command in (init, secret, config, token, cors, routes, serve):
+for command in (init, secret, config, token, apikey, db, cors, routes, serve):
     m9m.add_command(command)

@@ -13,7 +13,7 @@ from flask import Flask
 from flask.cli import ScriptInfo
 
 from ..context import EXTENSION
-from ..errors import SettingsError
+from ..errors import Conflict, DatabaseUnavailable, NotFound, SettingsError
 from ..state import AppState
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -42,6 +42,21 @@ def settings_errors(command: Command) -> Command:
             return command(*args, **kwargs)
         except SettingsError as error:
             raise fail(str(error)) from None
+
+    return cast(Command, checked)
+
+
+def refusals(command: Command) -> Command:
+    """Print why a command cannot do what it is told, and exit 1."""
+
+    @functools.wraps(command)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except DatabaseUnavailable as error:
+            raise fail(str(error)) from None
+        except (ValueError, NotFound, Conflict) as error:
+            raise fail(getattr(error, "description", None) or str(error)) from None
 
     return cast(Command, checked)
 

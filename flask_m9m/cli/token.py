@@ -32,7 +32,7 @@ def issue(
     """Print an access token for SUBJECT."""
     names = [name for scope in scopes for name in scope.split()]
     try:
-        click.echo(state.guard.tokens.issue(subject, names, roles, expires_in=expires))
+        click.echo(state.identities.tokens.issue(subject, names, roles, expires_in=expires))
     except ValueError as error:
         raise fail(str(error)) from None
 
@@ -54,7 +54,7 @@ def inspect(state: AppState, source: str | None, output: str) -> None:
         raise fail("this is no JWT") from None
     holds, reason = True, None
     try:
-        state.guard.tokens.verify(text)
+        state.identities.tokens.verify(text)
     except InvalidToken as error:
         holds, reason = False, error.reason
     dates = {

@@ -6,10 +6,10 @@ SQLAlchemy is loaded when a database is first opened, not before.
 from __future__ import annotations
 
 from .database import Database
-from .feed import Cache, ChangeFeed
+from .feed import Cache, ChangeFeed, Topic
 from .records import ApiKey, Session, User
 
-__all__ = ["ApiKey", "Cache", "ChangeFeed", "Database", "Session", "User", "include_name"]
+__all__ = ["ApiKey", "Cache", "ChangeFeed", "Database", "Session", "Topic", "User", "include_name"]
 
 
 def include_name(name: str | None, type_: str, parent_names: object = None) -> bool:

@@ -24,14 +24,15 @@ logger = logging.getLogger("flask_m9m")
 T = TypeVar("T")
 
 _BEGIN = {
-    "sqlite": ("BEGIN IMMEDIATE",),
+    "sqlite": ("PRAGMA busy_timeout = {patience}", "BEGIN IMMEDIATE"),
     # The lock is a statement of its own: those after it see what its last holder committed.
     "postgresql": (
         "BEGIN ISOLATION LEVEL READ COMMITTED",
+        "SET LOCAL lock_timeout = {patience}",
         f"SELECT pg_advisory_xact_lock({0x6D396D})",  # "m9m"
     ),
 }
-_BUSY_SECONDS = 5.0  # that SQLite waits for another writer
+_BUSY_SECONDS = 5.0  # that one waits for another writer
 
 
 class Database:
@@ -117,11 +118,14 @@ class Database:
         raise AssertionError
 
     @contextmanager
-    def write(self) -> Iterator[Transaction]:
+    def write(self, patience: float = _BUSY_SECONDS) -> Iterator[Transaction]:
         """Open a transaction in which changes are made, one at a time in all processes.
 
         The lock is what makes the order of the feed's ids the order in which changes become
         visible: without it a reader can pass over a lower id that is committed later.
+
+        Args:
+            patience: seconds to wait for other writers.
 
         Raises:
             DatabaseUnavailable: it cannot be reached or made; nothing was changed.
@@ -130,7 +134,7 @@ class Database:
 
         with translated():
             self._make()
-            with _exclusive(self._connected()) as connection:
+            with _exclusive(self._connected(), patience) as connection:
                 yield Transaction(connection)
 
     # The schema
@@ -304,11 +308,11 @@ def translated() -> Iterator[None]:
 
 
 @contextmanager
-def _exclusive(engine: Engine) -> Iterator[Connection]:
+def _exclusive(engine: Engine, patience: float = _BUSY_SECONDS) -> Iterator[Connection]:
     """Open a transaction that no other of ours runs beside, in any process."""
     from sqlalchemy.exc import DBAPIError
 
-    with _begun(engine) as connection:
+    with _begun(engine, patience) as connection:
         try:
             yield connection
         except BaseException:
@@ -320,7 +324,7 @@ def _exclusive(engine: Engine) -> Iterator[Connection]:
         connection.exec_driver_sql("COMMIT")
 
 
-def _begun(engine: Engine) -> Connection:
+def _begun(engine: Engine, patience: float) -> Connection:
     """Return a connection that has begun and has the lock; one that was lost is made anew.
 
     The driver does not begin by itself: SQLite's would do so later, with the first change.
@@ -334,7 +338,7 @@ def _begun(engine: Engine) -> Connection:
             if getattr(connection.connection.dbapi_connection, "in_transaction", False):
                 connection.exec_driver_sql("ROLLBACK")  # an event of the app's engine began
             for statement in _BEGIN[engine.dialect.name]:
-                connection.exec_driver_sql(statement)
+                connection.exec_driver_sql(statement.format(patience=int(patience * 1_000)))
         except DBAPIError as error:
             connection.close()
             if attempt == 2 or not error.connection_invalidated:

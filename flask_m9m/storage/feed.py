@@ -18,11 +18,15 @@ rules make it sound:
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from ..errors import DatabaseUnavailable
@@ -42,6 +46,15 @@ _QUERY_PATIENCE = 2.0  # and for a query of its own
 _BACKOFF = 0.25  # seconds between failures
 _MOST = 1_000  # changes that are taken one by one
 _LOG_INTERVAL = 30.0
+_BATCH_INTERVAL = 60.0
+
+
+class Topic(StrEnum):
+    """What changes are about: a key by its id, a user or a revocation by its name."""
+
+    API_KEY = "api_key"
+    USER = "user"
+    REVOCATION = "revocation"
 
 
 class Change(NamedTuple):
@@ -80,7 +93,7 @@ class ChangeFeed:
     """Keeps a process's caches as new as the settings demand.
 
     Args:
-        database: whose changes are read.
+        database: whose changes are read; also an attribute.
         propagation: seconds after which a change is known.
         max_staleness: seconds for which what is known counts while the database is away.
         clock: seconds of a clock that never steps back.
@@ -94,7 +107,7 @@ class ChangeFeed:
         max_staleness: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._database = database
+        self.database = database
         self._propagation = propagation
         self._max_staleness = max_staleness
         self._clock = clock
@@ -107,6 +120,7 @@ class ChangeFeed:
         self._fresh_until = -math.inf
         self._retry_at = -math.inf
         self._logged_at = -math.inf
+        self._batch_due = -math.inf
         self._reading: _Reading | None = None
         self._lock = threading.RLock()
         self.empty = True
@@ -117,7 +131,9 @@ class ChangeFeed:
         self._caches.append(cache)
 
     def write_with(self, batch: Callable[[], None]) -> None:
-        """Have a batch written, where it is due, after a read."""
+        """Have a batch written: after a read, once a minute, and when the process ends."""
+        if not self._batches:
+            atexit.register(_write_last, weakref.ref(self))
         self._batches.append(batch)
 
     def after_fork(self) -> None:
@@ -163,8 +179,8 @@ class ChangeFeed:
         Raises:
             DatabaseUnavailable: it does not answer.
         """
-        if self._database.local:
-            return self._database.read(query)
+        if self.database.local:
+            return self.database.read(query)
         if self._clock() < self._retry_at:
             raise DatabaseUnavailable("it does not answer")
         answers: list[T] = []
@@ -172,7 +188,7 @@ class ChangeFeed:
 
         def run() -> None:
             try:
-                answers.append(self._database.read(query))
+                answers.append(self.database.read(query))
             except Exception as error:
                 errors.append(error)
 
@@ -185,11 +201,20 @@ class ChangeFeed:
             raise DatabaseUnavailable("it does not answer")
         return answers[0]
 
-    def changed(self) -> None:
-        """Have the next request read, after a change that this process made."""
-        with self._lock:
-            self._generation += 1
-            self._fresh_until = -math.inf
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """Open a transaction that makes changes; the next request here reads the feed.
+
+        Raises:
+            DatabaseUnavailable: as `Database.write` does.
+        """
+        try:
+            with self.database.write() as transaction:
+                yield transaction
+        finally:  # a commit whose answer was lost may have been one
+            with self._lock:
+                self._generation += 1
+                self._fresh_until = -math.inf
 
     # Reads
 
@@ -207,7 +232,7 @@ class ChangeFeed:
             if self._clock() < self._retry_at:
                 return None
             reading = self._reading = _Reading(self._clock(), self._generation)
-        if self._database.local:
+        if self.database.local:
             self._read(reading)
         else:
             _start(lambda: self._read(reading))
@@ -236,14 +261,15 @@ class ChangeFeed:
             with self._lock:
                 self._reading = None
             reading.done.set()
-        if reading.good and not self.empty:
-            self._write_batches()
+        if reading.good and not self.empty and self._clock() >= self._batch_due:
+            self._batch_due = self._clock() + _BATCH_INTERVAL
+            self.write_batches()
 
     def _fetch(self) -> tuple[Sequence[Change] | None, Change | None]:
         """Return what is new, `None` where that is not known, and the feed's last row."""
-        if not self._database.present():
+        if not self.database.present():
             return None, None
-        return self._database.read(self._fetch_with)
+        return self.database.read(self._fetch_with)
 
     def _fetch_with(
         self, transaction: Transaction
@@ -268,7 +294,8 @@ class ChangeFeed:
         self._position = position
         self.empty = newest is None
 
-    def _write_batches(self) -> None:
+    def write_batches(self) -> None:
+        """Write what was put off."""
         for write in self._batches:
             try:
                 write()
@@ -284,6 +311,12 @@ class ChangeFeed:
                 self._logged_at = now
         if not silent:
             logger.error("the database cannot be read: %s", reason)
+
+
+def _write_last(feed: weakref.ref[ChangeFeed]) -> None:
+    ending = feed()
+    if ending is not None:
+        ending.write_batches()
 
 
 def _start(target: Callable[[], None]) -> threading.Thread:

@@ -14,6 +14,7 @@ from werkzeug.security import generate_password_hash
 
 from flask_m9m import M9M, Identity, SettingsError, current_identity, require_auth
 from flask_m9m.testing import Clock, client_as, make_settings
+from tests.conftest import CHALLENGES
 
 PASSWORD = "pa:ss:wörd"
 HASH = generate_password_hash(PASSWORD, "scrypt:1024:8:1")  # cheap, so that tests are quick
@@ -69,7 +70,7 @@ def test_the_challenge_names_every_scheme_and_utf_8() -> None:
         answer = ask(app, authorization)
         assert answer.status_code == 401
         assert answer.headers.getlist("WWW-Authenticate") == [
-            'Bearer realm="m9m"',
+            *CHALLENGES,
             'Basic realm="m9m", charset="UTF-8"',
         ]
     assert answer.json["code"] == "INVALID_CREDENTIALS"
@@ -80,12 +81,12 @@ def test_a_script_gets_no_challenge_that_makes_the_browser_ask(mode: str) -> Non
     app, _ = secured()
     app.add_url_rule("/own", "own", lambda: ("", 401))
     asked = ask(app, None, Sec_Fetch_Mode=mode)
-    assert asked.headers.getlist("WWW-Authenticate") == ['Bearer realm="m9m"']
+    assert asked.headers.getlist("WWW-Authenticate") == CHALLENGES
     own = app.test_client().get("/own", headers={"Sec-Fetch-Mode": mode})
-    assert own.headers.getlist("WWW-Authenticate") == ['Bearer realm="m9m"']
+    assert own.headers.getlist("WWW-Authenticate") == CHALLENGES
     person = ask(app, None, Sec_Fetch_Mode="navigate")
-    assert len(person.headers.getlist("WWW-Authenticate")) == 2
-    alone, _ = secured(jwt={"enabled": False})
+    assert len(person.headers.getlist("WWW-Authenticate")) == 3
+    alone, _ = secured(jwt={"enabled": False}, api_keys={"enabled": False})
     answer = ask(alone, None, Sec_Fetch_Mode=mode)
     assert answer.headers.getlist("WWW-Authenticate") == ['Basic realm="m9m", charset="UTF-8"']
 
@@ -385,7 +386,7 @@ def test_a_scheme_of_the_apps_own_proves_identities() -> None:
     app.add_url_rule("/d", "d", require_auth(scopes="report", schemes="device")(lambda: "d"))
     assert ask(app, None, X_Device="7").text == "device device-7"
     assert ask(app, None, X_Device="x").status_code == 401
-    assert ask(app, None).headers.getlist("WWW-Authenticate") == ['Bearer realm="m9m"']
+    assert ask(app, None).headers.getlist("WWW-Authenticate") == CHALLENGES
     token = client_as(app, "ann", ["report"]).environ_base["HTTP_AUTHORIZATION"]
     assert ask(app, token, X_Device="7").status_code == 400
     client = app.test_client()

@@ -16,6 +16,7 @@ from werkzeug.serving import make_server
 
 from flask_m9m import M9M, rate_limit, require_auth
 from flask_m9m.testing import client_as, make_settings
+from tests.conftest import CHALLENGES
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
@@ -121,7 +122,7 @@ def test_a_page_of_an_allowed_origin_reads_refusals_with_their_headers_and_other
     unauthorized, refused = answers[0]["headers"], answers[3]["headers"]
     assert isinstance(unauthorized, dict)
     assert isinstance(refused, dict)
-    assert unauthorized["WWW-Authenticate"] == 'Bearer realm="m9m"'
+    assert unauthorized["WWW-Authenticate"] == ", ".join(CHALLENGES)
     assert int(refused["Retry-After"]) >= 1
     assert "limited" in refused["RateLimit"]
     assert "limited" in refused["RateLimit-Policy"]

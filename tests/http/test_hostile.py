@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from flask_m9m import M9M, current_identity, require_auth
 from flask_m9m.testing import Clock, client_as, make_settings
-from tests.conftest import MakeApp
+from tests.conftest import CHALLENGES, MakeApp
 
 SECRET = base64.b64encode(bytes(range(48))).decode()
 JWT = {"security": {"jwt": {"secret": SECRET, "issuer": "https://idp", "audience": "app"}}}
@@ -58,7 +58,8 @@ def assert_invalid(answer: Any) -> None:
         "message": "invalid or expired token",
     }
     assert answer.headers.getlist("WWW-Authenticate") == [
-        'Bearer realm="m9m", error="invalid_token"'
+        'Bearer realm="m9m", error="invalid_token"',
+        CHALLENGES[1],
     ]
 
 
@@ -358,7 +359,7 @@ def test_a_token_expires_although_it_is_cached(
     guarded: Flask, client: FlaskClient, clock: Clock
 ) -> None:
     with guarded.app_context():
-        token = guarded.extensions["m9m"].guard.tokens.issue("ann", expires_in="1m30s")
+        token = guarded.extensions["m9m"].identities.tokens.issue("ann", expires_in="1m30s")
     assert [get(client, f"Bearer {token}").status_code for _ in range(2)] == [200, 200]
     clock.advance(89)
     assert get(client, f"Bearer {token}").status_code == 200

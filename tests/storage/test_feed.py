@@ -46,9 +46,8 @@ class Process:
         self.feed.subscribe(self.cache)
 
     def change(self, name: str) -> None:
-        with self.database.write() as transaction:
+        with self.feed.write() as transaction:
             transaction.changed("test", name, NOW)
-        self.feed.changed()
 
 
 MakeProcess = Callable[..., Process]

@@ -1,0 +1,193 @@
+"""API keys in a header of their own, or in `Authorization: Api-Key …`.
+
+Keys in the query string are not looked at: they end up in logs.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..address import Client
+from ..errors import InvalidApiKey, InvalidRequest, M9MError
+from ..identity import FrozenDict, Identity
+from ..ratelimit import RateLimit, parse_limits
+from ..settings import APIKeySettings
+from ..storage import ApiKey, ChangeFeed, Topic, User
+from .authenticator import Authenticator, credential_of
+from .key_format import digest_of, is_key
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+_REMEMBERED = 16_384
+_SEVERAL = object()  # stands for more than one key
+
+
+class ApiKeyAuthenticator(Authenticator):
+    """Takes an API key from its header, or from `Authorization: Api-Key …`.
+
+    Args:
+        settings: the app's.
+        feed: of the app's database.
+        clock: seconds since the epoch.
+    """
+
+    scheme = "api_key"
+
+    def __init__(
+        self, settings: APIKeySettings, feed: ChangeFeed, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._header = settings.header
+        self._field = f"HTTP_{settings.header.upper().replace('-', '_')}"
+        self._prefix = settings.prefix
+        self._feed = feed
+        self._clock = clock
+        self._known = KnownKeys()
+        self._used: dict[str, float] = {}
+        feed.subscribe(self._known)
+        feed.write_with(self._note_uses)
+
+    def find(self, environ: WSGIEnvironment) -> object | None:
+        """Return the request's key; what stands in its header and is no key of ours counts alone.
+
+        Another service's key may come in a header of the same name, beside our credential.
+        """
+        in_header: str | None = environ.get(self._field)
+        authorization: str | None = environ.get("HTTP_AUTHORIZATION")
+        if authorization is None:
+            return in_header
+        named = credential_of(environ, "api-key")
+        if in_header is None or not in_header.startswith(self._prefix):
+            return named
+        return in_header if named is None else _SEVERAL
+
+    def authenticate(self, credential: Any, client: Client) -> Identity:
+        """Return whose key it is, with its rights within its owner's.
+
+        Raises:
+            InvalidApiKey: for whatever is wrong with it.
+            InvalidRequest: there were two.
+            DatabaseUnavailable: it cannot be told.
+        """
+        if credential is _SEVERAL:
+            raise InvalidRequest
+        if not is_key(credential, self._prefix):
+            raise InvalidApiKey
+        self._feed.catch_up()
+        digest = digest_of(credential)
+        known = self._known.find(digest) or self._look_up(digest)
+        identity, now = known.identity, self._clock()
+        if identity.expires_at is not None and now >= identity.expires_at:
+            raise InvalidApiKey
+        self._used[known.key_id] = now
+        return identity
+
+    def limits(self, identity: Identity) -> Sequence[RateLimit]:
+        """Return the key's own limits, in force even where no others are."""
+        notation = identity.claims.get("rate_limit")
+        return () if notation is None else parse_limits(notation, name="api-key")
+
+    def challenge(self, realm: str, error: M9MError) -> str:
+        """Return the challenge, which names the header."""
+        return f'ApiKey realm="{realm}", header="{self._header}"'
+
+    def _look_up(self, digest: bytes) -> KnownKey:
+        """Make the one query that a key costs that this process does not know."""
+        if self._feed.empty and not self._feed.database.present():
+            raise InvalidApiKey
+        noted = self._feed.noted()
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        found = self._feed.ask(lambda transaction: transaction.find_key(digest, now))
+        if found is None:
+            raise InvalidApiKey
+        key, owner = found
+        if owner is not None and owner.disabled:
+            raise InvalidApiKey
+        known = KnownKey.of(key, owner)
+        self._feed.keep(noted, lambda: self._known.keep(digest, known))
+        return known
+
+    def _note_uses(self) -> None:
+        """Write down when keys were last used."""
+        used, self._used = self._used, {}
+        if not used:
+            return
+        moments = {key: datetime.fromtimestamp(at, UTC) for key, at in used.items()}
+        try:
+            with self._feed.database.write(patience=0.05) as transaction:
+                transaction.keys_used(moments)
+        except BaseException:
+            self._used = {**used, **self._used}  # for the next time
+            raise
+
+
+class KnownKey(NamedTuple):
+    """A key that holds, as it is remembered."""
+
+    key_id: str
+    owner: str
+    identity: Identity
+
+    @classmethod
+    def of(cls, key: ApiKey, owner: User | None) -> KnownKey:
+        """Return what is remembered of a key, within its owner's rights."""
+        scopes, roles = key.scopes, key.roles
+        if owner is not None:
+            scopes, roles = scopes & owner.scopes, roles & owner.roles
+        identity = Identity(
+            subject=key.owner,
+            scheme="api_key",
+            scopes=scopes,
+            roles=roles,
+            claims=FrozenDict(name=key.name, rate_limit=key.rate_limit),
+            credential_id=key.id,
+            expires_at=None if key.expires_at is None else key.expires_at.timestamp(),
+        )
+        return cls(key.id, key.owner, identity)
+
+
+class KnownKeys:
+    """The keys that were used lately, by their digests; only such as hold."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[bytes, KnownKey] = OrderedDict()
+        self._digests: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def find(self, digest: bytes) -> KnownKey | None:
+        """Return a key; that there is none says nothing."""
+        return self._known.get(digest)
+
+    def keep(self, digest: bytes, known: KnownKey) -> None:
+        """Remember a key, in place of the one that was kept first."""
+        with self._lock:
+            self._known[digest] = known
+            self._digests[known.key_id] = digest
+            if len(self._known) > _REMEMBERED:
+                _, gone = self._known.popitem(last=False)
+                self._digests.pop(gone.key_id, None)
+
+    def drop(self, topic: str, name: str) -> None:
+        """Forget a key that changed, or the keys of a user who did."""
+        with self._lock:
+            if topic == Topic.API_KEY:
+                gone = [name]
+            elif topic == Topic.USER:
+                gone = [key.key_id for key in self._known.values() if key.owner == name]
+            else:
+                return
+            for key_id in gone:
+                digest = self._digests.pop(key_id, None)
+                if digest is not None:
+                    self._known.pop(digest, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._known.clear()
+            self._digests.clear()

@@ -1,0 +1,238 @@
+"""ApiKeys: what `m9m.api_keys` offers an app."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from ..crypto import normalize
+from ..errors import NotFound
+from ..identity import names
+from ..ratelimit import parse_limits
+from ..settings import parse_duration
+from ..storage import ApiKey, ChangeFeed, Topic
+from .key_format import digest_of, make_key
+
+if TYPE_CHECKING:
+    from ..storage.transaction import Transaction
+
+_LONGEST = 255  # characters of a name
+_LONGEST_LIFE = timedelta(days=36_525)
+_SOONEST = 3_600.0  # seconds: uses are noted up to a minute late
+
+Span = float | str | timedelta
+
+
+class ApiKeys:
+    """Makes, lists, rotates and revokes API keys.
+
+    Args:
+        prefix: how every key begins.
+        feed: of the app's database.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self, prefix: str, feed: ChangeFeed, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._prefix = prefix
+        self._feed = feed
+        self._clock = clock
+
+    def create(
+        self,
+        name: str,
+        owner: str,
+        scopes: str | Collection[str] = (),
+        roles: str | Collection[str] = (),
+        expires_at: datetime | None = None,
+        rate_limit: str | None = None,
+    ) -> tuple[ApiKey, str]:
+        """Make a key.
+
+        Args:
+            name: what it is for.
+            owner: the subject that it speaks for. Where that is a user of `m9m.users`, the key's
+                rights are never more than the user's of the moment.
+            scopes: what it may do.
+            roles: what it may be.
+            expires_at: when it stops to hold, with a time zone; left out, never.
+            rate_limit: how often it may be used (`"100/hour"`), beside all other limits.
+
+        Returns:
+            What is kept of the key, and the key itself, which nobody can be shown again.
+
+        Raises:
+            ValueError: an argument is wrong, or gives the key what its owner does not have.
+            DatabaseUnavailable: it could not be kept.
+        """
+        now = self._now()
+        if expires_at is not None and (
+            expires_at.tzinfo is None or not now < expires_at <= now + _LONGEST_LIFE
+        ):
+            raise ValueError("expires_at is a moment of the next hundred years, with a time zone")
+        if rate_limit is not None:
+            parse_limits(rate_limit)
+        key = ApiKey(
+            id=str(uuid.uuid4()),
+            name=_text("name", name),
+            owner=normalize(_text("owner", owner)),
+            scopes=frozenset(names("scopes", scopes)),
+            roles=frozenset(names("roles", roles)),
+            rate_limit=rate_limit,
+            created_at=now,
+            expires_at=expires_at,
+            revoked_at=None,
+            last_used_at=None,
+        )
+        return self._keep(key)
+
+    def list(self, owner: str | None = None, unused_for: Span | None = None) -> Sequence[ApiKey]:
+        """Return the keys, the oldest first, revoked and expired ones too.
+
+        Args:
+            owner: whose; left out, everybody's.
+            unused_for: only those that hold and were not used, nor made, for so long.
+
+        Raises:
+            ValueError: `unused_for` is no duration.
+            DatabaseUnavailable: it could not be asked.
+        """
+        if not self._feed.database.present():
+            return []
+        moment = None if unused_for is None else self._now() - _span(unused_for)
+
+        def query(transaction: Transaction) -> Sequence[ApiKey]:
+            if moment is None:
+                return transaction.keys_of(owner)
+            unused = transaction.keys_unused_since(moment)
+            return [key for key in unused if owner in (None, key.owner) and self._holds(key)]
+
+        return self._feed.database.read(query)
+
+    def revoke(self, key_id: str, owner: str | None = None) -> None:
+        """Revoke a key.
+
+        Args:
+            key_id: its id.
+            owner: whose it has to be; left out, anybody's.
+
+        Raises:
+            NotFound: there is none of that id, or it is revoked already.
+            DatabaseUnavailable: it could not be revoked.
+        """
+        self._existing(key_id)
+        now = self._now()
+        with self._feed.write() as transaction:
+            key = transaction.key(key_id)
+            if key is None or owner not in (None, key.owner):
+                raise _not_found()
+            if not transaction.change_key(key_id, revoked_at=now):
+                raise _not_found()
+            transaction.changed(Topic.API_KEY, key_id, now)
+
+    def rotate(self, key_id: str, grace: Span = 86_400.0) -> tuple[ApiKey, str]:
+        """Make a key that takes another's place, with the same rights and the same life.
+
+        Args:
+            key_id: the old one's id.
+            grace: for how long the old one goes on to hold, as seconds, as `"24h"` or as a
+                `timedelta`; 0: not at all.
+
+        Returns:
+            As `create` does.
+
+        Raises:
+            NotFound: no key of that id holds.
+            ValueError: `grace` is no duration, or the owner's rights are less than the key's.
+            DatabaseUnavailable: nothing was changed.
+        """
+        self._existing(key_id)
+        now, left = self._now(), _span(grace)
+        with self._feed.write() as transaction:
+            old = transaction.key(key_id)
+            if old is None or not self._holds(old):
+                raise _not_found()
+            ends = now + left if old.expires_at is None else min(old.expires_at, now + left)
+            changes = {"expires_at": ends} if left else {"revoked_at": now}
+            transaction.change_key(key_id, **changes)
+            transaction.changed(Topic.API_KEY, key_id, now)
+            life = None if old.expires_at is None else old.expires_at - old.created_at
+            following = replace(
+                old,
+                id=str(uuid.uuid4()),
+                created_at=now,
+                expires_at=None if life is None else now + life,
+                last_used_at=None,
+            )
+            return self._add(transaction, following)
+
+    def prune(self, unused_for: Span) -> Sequence[ApiKey]:
+        """Delete the keys that were not used, nor made, for so long, and return them.
+
+        Args:
+            unused_for: as seconds, as `"90d"` or as a `timedelta`; at least an hour.
+
+        Raises:
+            ValueError: `unused_for` is no such duration.
+            DatabaseUnavailable: nothing was changed.
+        """
+        span = _span(unused_for)
+        if span.total_seconds() < _SOONEST:
+            raise ValueError("unused_for is at least an hour: uses are noted with a delay")
+        if not self._feed.database.present():
+            return []
+        now = self._now()
+        with self._feed.write() as transaction:
+            pruned = transaction.keys_unused_since(now - span)
+            for key in pruned:
+                transaction.delete_key(key.id)
+                transaction.changed(Topic.API_KEY, key.id, now)
+        return pruned
+
+    def _keep(self, key: ApiKey) -> tuple[ApiKey, str]:
+        with self._feed.write() as transaction:
+            return self._add(transaction, key)
+
+    def _add(self, transaction: Transaction, key: ApiKey) -> tuple[ApiKey, str]:
+        owner = transaction.user(key.owner)
+        if owner is not None:
+            if owner.disabled:
+                raise ValueError(f"the owner {key.owner!a} is disabled")
+            if more := (key.scopes - owner.scopes) | (key.roles - owner.roles):
+                raise ValueError(f"the owner {key.owner!a} does not have {', '.join(sorted(more))}")
+        text = make_key(self._prefix)
+        transaction.add_key(key, digest_of(text))
+        # So that the feed is empty only where nothing was ever kept.
+        transaction.changed(Topic.API_KEY, key.id, key.created_at)
+        return key, text
+
+    def _existing(self, key_id: str) -> None:
+        """Refuse an id that nothing can have, without making a database for it."""
+        if not isinstance(key_id, str) or not self._feed.database.present():
+            raise _not_found()
+
+    def _holds(self, key: ApiKey) -> bool:
+        now = self._now()
+        return key.revoked_at is None and (key.expires_at is None or key.expires_at > now)
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+
+def _not_found() -> NotFound:
+    return NotFound("no API key of that id holds")
+
+
+def _text(argument: str, given: str) -> str:
+    if not isinstance(given, str) or not 0 < len(given) <= _LONGEST or not given.isprintable():
+        raise ValueError(f"{argument} is 1 to {_LONGEST} printable characters")
+    return given
+
+
+def _span(given: Span) -> timedelta:
+    return timedelta(seconds=parse_duration(given))

@@ -1,0 +1,82 @@
+"""Identities: what one app issues credentials with, and what knows whose they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..crypto import PasswordHasher
+from ..errors import Problem, SettingsError
+from ..identity import Identity
+from ..ratelimit import LimitStore
+from ..settings import BasicAuthSettings, SecuritySettings
+from ..storage import ChangeFeed
+from .api_key import ApiKeyAuthenticator
+from .api_keys import ApiKeys
+from .authenticator import Authenticator
+from .basic import BasicAuthenticator, ConfiguredUser, PasswordVerifier
+from .bearer import BearerAuthenticator
+from .custom import CustomAuthenticator
+from .declared import Declared, LoadedIdentities
+from .lockout import Lockout
+from .tokens import Tokens
+
+
+class Identities:
+    """One app's services around who calls.
+
+    Args:
+        settings: the app's.
+        declared: what the app brings itself.
+        feed: of the app's database.
+        store: where attempts are counted.
+        clock: seconds since the epoch.
+
+    Attributes:
+        tokens: issues and verifies tokens.
+        api_keys: makes and revokes API keys.
+        load: has the app enrich an identity.
+        authenticators: the schemes that are switched on, in the order of their challenges.
+
+    Raises:
+        SettingsError: a scheme is switched on that nobody could use.
+    """
+
+    def __init__(
+        self,
+        settings: SecuritySettings,
+        declared: Declared,
+        feed: ChangeFeed,
+        store: LimitStore,
+        clock: Callable[[], float],
+    ) -> None:
+        self.tokens = Tokens(settings.jwt, clock)
+        self.api_keys = ApiKeys(settings.api_keys.prefix, feed, clock)
+        self.load = LoadedIdentities(declared, clock)
+        switched_on: list[Authenticator] = []
+        if self.tokens.verifier is not None:
+            switched_on.append(BearerAuthenticator(self.tokens.verifier))
+        if settings.api_keys.enabled:
+            switched_on.append(ApiKeyAuthenticator(settings.api_keys, feed, clock))
+        if settings.basic_auth.enabled:
+            verify = _password_verifier(settings.basic_auth, declared)
+            lockout = Lockout(settings.lockout, store, clock)
+            switched_on.append(BasicAuthenticator(verify, self.load, lockout, clock=clock))
+        for scheme, (authenticate, ambient) in declared.authenticators.items():
+            switched_on.append(CustomAuthenticator(scheme, authenticate, ambient=ambient))
+        self.authenticators = tuple(switched_on)
+
+
+def _password_verifier(settings: BasicAuthSettings, declared: Declared) -> PasswordVerifier:
+    """Return what asks the configured user first and then the app."""
+    configured = ConfiguredUser(settings, PasswordHasher()) if settings.username else None
+    if configured is None and declared.password_verifier is None:
+        accepted = "set security.basic_auth.username, or mark a function @m9m.password_verifier"
+        raise SettingsError([Problem("security.basic_auth.enabled", "true, of nobody", accepted)])
+
+    def verify(name: str, password: str) -> Identity | bool | None:
+        if configured is not None and configured(name, password):
+            return True
+        app = declared.password_verifier
+        return None if app is None else app(name, password)
+
+    return verify

@@ -1,0 +1,118 @@
+"""`flask m9m apikey …`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from ..settings import parse_duration
+from ..state import AppState
+from ..storage import ApiKey
+from .output import output_option, print_rows, refusals, with_app
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@click.group()
+def apikey() -> None:
+    """Make, list, rotate and revoke API keys."""
+
+
+@apikey.command()
+@click.argument("name")
+@click.option("--owner", required=True, help="The subject that it speaks for.")
+@click.option("--scope", "scopes", multiple=True, help="What it may do; may be repeated.")
+@click.option("--role", "roles", multiple=True, help="What it may be; may be repeated.")
+@click.option("--expires", help="Its life (90d, 12h); left out, it does not expire.")
+@click.option("--rate-limit", help="How often it may be used (100/hour).")
+@with_app
+@refusals
+def create(
+    state: AppState,
+    name: str,
+    owner: str,
+    scopes: tuple[str, ...],
+    roles: tuple[str, ...],
+    expires: str | None,
+    rate_limit: str | None,
+) -> None:
+    """Make an API key and print it; it cannot be shown again."""
+    expires_at = None
+    if expires is not None:
+        expires_at = datetime.now(UTC) + timedelta(seconds=parse_duration(expires))
+    split = [one for scope in scopes for one in scope.split()]
+    key, text = state.identities.api_keys.create(name, owner, split, roles, expires_at, rate_limit)
+    _print_new(key, text)
+
+
+@apikey.command("list")
+@click.option("--owner", help="Only this subject's.")
+@click.option("--unused", metavar="DURATION", help="Only those that hold and lay idle (90d).")
+@output_option
+@with_app
+@refusals
+def list_keys(state: AppState, owner: str | None, unused: str | None, output: str) -> None:
+    """List API keys, the oldest first."""
+    _print_keys(state.identities.api_keys.list(owner, unused), output)
+
+
+@apikey.command()
+@click.argument("key_id", metavar="ID")
+@with_app
+@refusals
+def revoke(state: AppState, key_id: str) -> None:
+    """Revoke an API key."""
+    state.identities.api_keys.revoke(key_id)
+    click.echo(f"revoked {key_id}")
+
+
+@apikey.command()
+@click.argument("key_id", metavar="ID")
+@click.option("--grace", default="24h", show_default=True, help="How long the old one still holds.")
+@with_app
+@refusals
+def rotate(state: AppState, key_id: str, grace: str) -> None:
+    """Make a key that takes another's place, and print it."""
+    _print_new(*state.identities.api_keys.rotate(key_id, grace))
+
+
+@apikey.command()
+@click.option("--unused", metavar="DURATION", required=True, help="How long they lay idle (90d).")
+@output_option
+@with_app
+@refusals
+def prune(state: AppState, unused: str, output: str) -> None:
+    """Delete the keys that were not used for long, and list them."""
+    _print_keys(state.identities.api_keys.prune(unused), output)
+
+
+def _print_new(key: ApiKey, text: str) -> None:
+    """Print the key alone on standard output, so that it can be piped."""
+    click.echo(f"id {key.id}, shown once:", err=True)
+    click.echo(text)
+
+
+def _print_keys(keys: Sequence[ApiKey], output: str) -> None:
+    rows = [
+        {
+            "id": key.id,
+            "name": key.name,
+            "owner": key.owner,
+            "scopes": sorted(key.scopes),
+            "roles": sorted(key.roles),
+            "rate_limit": key.rate_limit,
+            "created_at": _moment(key.created_at),
+            "expires_at": _moment(key.expires_at),
+            "revoked_at": _moment(key.revoked_at),
+            "last_used_at": _moment(key.last_used_at),
+        }
+        for key in keys
+    ]
+    print_rows(rows, output)
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="seconds")

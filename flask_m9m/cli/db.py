@@ -1,0 +1,37 @@
+"""`flask m9m db …`."""
+
+from __future__ import annotations
+
+import click
+
+from ..state import AppState
+from .output import output_option, print_rows, refusals, with_app
+
+
+@click.group()
+def db() -> None:
+    """Look after the tables of flask-m9m."""
+
+
+@db.command()
+@with_app
+@refusals
+def upgrade(state: AppState) -> None:
+    """Bring the tables to this version's schema; SQLite's does it by itself."""
+    before, after = state.database.upgrade()
+    if before == after:
+        click.echo(f"up to date: {after}")
+    else:
+        click.echo(f"upgraded from {before or 'nothing'} to {after}")
+
+
+@db.command()
+@output_option
+@with_app
+@refusals
+def status(state: AppState, output: str) -> None:
+    """Show where the database is and which schema it has; exit 1 if it is not this version's."""
+    where, found, newest = state.database.status()
+    print_rows([{"database": where, "schema": found, "newest": newest}], output)
+    if found not in (None, newest):
+        click.get_current_context().exit(1)
