@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from flask import Blueprint, Flask
 
-from .auth import ApiKeys, Tokens
+from .auth import ApiKeys, Tokens, Users
 from .context import EXTENSION, csp_nonce, current_state
 from .decorators import Marking, require_auth, require_signed_url
 from .errors import SettingsError
@@ -200,13 +200,18 @@ class M9M:
 
     @property
     def tokens(self) -> Tokens:
-        """Issue and verify the current app's tokens."""
+        """Issue, verify, refresh and revoke the current app's tokens."""
         return current_state("m9m.tokens").identities.tokens
 
     @property
     def api_keys(self) -> ApiKeys:
         """Make and revoke the current app's API keys."""
         return current_state("m9m.api_keys").identities.api_keys
+
+    @property
+    def users(self) -> Users:
+        """Make, change and disable the current app's users."""
+        return current_state("m9m.users").identities.users
 
     def sign(self, payload: Any, max_age: MaxAge, purpose: str = "") -> str:
         """Write a value down, under the current app's secret, for `unsign` to trust.

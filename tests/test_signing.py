@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from flask_m9m.auth import Tokens
 from flask_m9m.errors import InvalidSignature, InvalidToken, SettingsError
-from flask_m9m.settings import JWTSettings
+from flask_m9m.settings import DatabaseSettings, JWTSettings
 from flask_m9m.signing import LONGEST, Links
+from flask_m9m.storage import ChangeFeed, Database
 from flask_m9m.testing import Clock, make_settings
 
 SECRET = "0123456789abcdef" * 3
@@ -388,7 +389,9 @@ def test_previous_secrets_verify_and_the_current_one_signs(clock: Clock) -> None
 
 
 def test_no_link_is_a_token_and_no_token_a_link(links: Links, clock: Clock) -> None:
-    tokens = Tokens(settings(), clock)
+    database = Database(DatabaseSettings(), "nowhere")
+    feed = ChangeFeed(database, propagation=1.0, max_staleness=30.0, clock=clock)
+    tokens = Tokens(settings(), feed, clock)
     token = tokens.issue("ann")
     with pytest.raises(InvalidSignature):
         links.unsign(token)

@@ -8,7 +8,9 @@ from .basic import PasswordVerifier
 from .custom import BUILT_IN
 from .declared import Declared, IdentityLoader, LoadedIdentities
 from .identities import Identities
+from .sessions import TokenPair
 from .tokens import Tokens
+from .users import Users
 
 __all__ = [
     "BUILT_IN",
@@ -19,6 +21,8 @@ __all__ = [
     "IdentityLoader",
     "LoadedIdentities",
     "PasswordVerifier",
+    "TokenPair",
     "Tokens",
+    "Users",
     "challenges",
 ]

@@ -17,9 +17,10 @@ from werkzeug.exceptions import HTTPException
 
 from ..address import Client
 from ..crypto import PasswordHasher, in_turn, normalize
-from ..errors import InvalidCredentials, M9MError
+from ..errors import DatabaseUnavailable, InvalidCredentials, M9MError
 from ..identity import Identity
 from ..settings import BasicAuthSettings
+from ..storage import ChangeFeed, Topic
 from .authenticator import Authenticator, credential_of
 from .lockout import Lockout
 
@@ -41,6 +42,7 @@ class BasicAuthenticator(Authenticator):
         verify: tells who a name and a password are.
         load: has the app enrich who it is, or refuse it.
         lockout: throttles guesses.
+        feed: says when what is remembered of a user no longer counts.
         clock: seconds since the epoch.
     """
 
@@ -53,13 +55,16 @@ class BasicAuthenticator(Authenticator):
         verify: PasswordVerifier,
         load: Callable[[Identity], Identity],
         lockout: Lockout,
+        feed: ChangeFeed,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._verify = verify
         self._load = load
         self._lockout = lockout
+        self._feed = feed
         self._verified = VerifiedPasswords(clock)
+        feed.subscribe(self._verified)
 
     def find(self, environ: WSGIEnvironment) -> str | None:
         """Return the credential, or `None` where the request uses another scheme or none."""
@@ -77,11 +82,21 @@ class BasicAuthenticator(Authenticator):
         # What is remembered counts as an attempt like any other: else a right guess would pass
         # where a wrong one is refused, and guessing would be free.
         with self._verified.turn(name, password), self._lockout.attempt(name, client):
-            identity = self._verified.find(name, password)
-            if identity is None:
-                identity = self._ask(name, password)
-                self._verified.keep(name, password, identity)
+            identity = self._remembered(name, password) or self._verified_now(name, password)
             return self._load(identity)
+
+    def _remembered(self, name: str, password: str) -> Identity | None:
+        try:
+            self._feed.catch_up()
+        except DatabaseUnavailable:
+            return None  # the configured user needs none
+        return self._verified.find(name, password)
+
+    def _verified_now(self, name: str, password: str) -> Identity:
+        noted = self._feed.noted()
+        identity = self._ask(name, password)
+        self._feed.keep(noted, lambda: self._verified.keep(name, password, identity))
+        return identity
 
     def _ask(self, name: str, password: str) -> Identity:
         try:
@@ -169,7 +184,7 @@ class VerifiedPasswords:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._key = secrets.token_bytes(32)
-        self._known: OrderedDict[bytes, tuple[float, Identity]] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[float, str, Identity]] = OrderedDict()
         self._lock = threading.Lock()
         self._turns = [threading.Lock() for _ in range(64)]
 
@@ -187,16 +202,28 @@ class VerifiedPasswords:
         known = self._known.get(self._digest(name, password))
         if known is None or not 0 <= self._clock() - known[0] < _REMEMBERED_SECONDS:
             return None
-        return known[1]
+        return known[2]
 
     def keep(self, name: str, password: str, identity: Identity) -> None:
         """Remember a good verification."""
         with self._lock:
             digest = self._digest(name, password)
-            self._known[digest] = (self._clock(), identity)
+            self._known[digest] = (self._clock(), name, identity)
             self._known.move_to_end(digest)
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
+
+    def drop(self, topic: str, name: str) -> None:
+        """Forget a user who changed."""
+        if topic == Topic.USER:
+            with self._lock:
+                for digest in [one for one, known in self._known.items() if known[1] == name]:
+                    del self._known[digest]
+
+    def clear(self) -> None:
+        """Forget everybody."""
+        with self._lock:
+            self._known.clear()
 
     def _digest(self, name: str, password: str) -> bytes:
         # A name has no control character, so that no two pairs are one text.

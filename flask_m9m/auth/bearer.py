@@ -7,8 +7,8 @@ from functools import partial
 from ..address import Client
 from ..errors import AccessDenied, FreshTokenRequired, InvalidToken, M9MError
 from ..identity import Identity
-from ..tokens import Verifier
 from .authenticator import Authenticator, credential_of
+from .tokens import Tokens
 
 _ERRORS: dict[type[M9MError], str] = {
     InvalidToken: "invalid_token",
@@ -25,8 +25,8 @@ class BearerAuthenticator(Authenticator):
 
     scheme = "bearer"
 
-    def __init__(self, verifier: Verifier) -> None:
-        self._verify = verifier.verify
+    def __init__(self, tokens: Tokens) -> None:
+        self._verify = tokens.verify
         # Every request comes by here: a partial costs no frame of its own.
         self.find = partial(credential_of, scheme="bearer")  # type: ignore[method-assign]
 
@@ -35,6 +35,7 @@ class BearerAuthenticator(Authenticator):
 
         Raises:
             InvalidToken: for whatever is wrong with it.
+            DatabaseUnavailable: it cannot be told whether it was revoked.
         """
         return self._verify(credential)
 

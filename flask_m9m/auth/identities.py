@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..crypto import PasswordHasher
-from ..errors import Problem, SettingsError
 from ..identity import Identity
 from ..ratelimit import LimitStore
 from ..settings import BasicAuthSettings, SecuritySettings
@@ -19,6 +18,7 @@ from .custom import CustomAuthenticator
 from .declared import Declared, LoadedIdentities
 from .lockout import Lockout
 from .tokens import Tokens
+from .users import Users
 
 
 class Identities:
@@ -32,13 +32,11 @@ class Identities:
         clock: seconds since the epoch.
 
     Attributes:
-        tokens: issues and verifies tokens.
+        tokens: issues, verifies and revokes tokens.
+        users: makes and changes users.
         api_keys: makes and revokes API keys.
         load: has the app enrich an identity.
         authenticators: the schemes that are switched on, in the order of their challenges.
-
-    Raises:
-        SettingsError: a scheme is switched on that nobody could use.
     """
 
     def __init__(
@@ -49,34 +47,38 @@ class Identities:
         store: LimitStore,
         clock: Callable[[], float],
     ) -> None:
-        self.tokens = Tokens(settings.jwt, clock)
+        hasher = PasswordHasher()
+        self.tokens = Tokens(settings.jwt, feed, clock)
+        self.users = Users(feed, hasher, clock)
         self.api_keys = ApiKeys(settings.api_keys.prefix, feed, clock)
         self.load = LoadedIdentities(declared, clock)
         switched_on: list[Authenticator] = []
-        if self.tokens.verifier is not None:
-            switched_on.append(BearerAuthenticator(self.tokens.verifier))
+        if self.tokens.enabled:
+            switched_on.append(BearerAuthenticator(self.tokens))
         if settings.api_keys.enabled:
             switched_on.append(ApiKeyAuthenticator(settings.api_keys, feed, clock))
         if settings.basic_auth.enabled:
-            verify = _password_verifier(settings.basic_auth, declared)
+            verify = _password_verifier(settings.basic_auth, declared, self.users, hasher)
             lockout = Lockout(settings.lockout, store, clock)
-            switched_on.append(BasicAuthenticator(verify, self.load, lockout, clock=clock))
+            switched_on.append(BasicAuthenticator(verify, self.load, lockout, feed, clock=clock))
         for scheme, (authenticate, ambient) in declared.authenticators.items():
             switched_on.append(CustomAuthenticator(scheme, authenticate, ambient=ambient))
         self.authenticators = tuple(switched_on)
 
 
-def _password_verifier(settings: BasicAuthSettings, declared: Declared) -> PasswordVerifier:
-    """Return what asks the configured user first and then the app."""
-    configured = ConfiguredUser(settings, PasswordHasher()) if settings.username else None
-    if configured is None and declared.password_verifier is None:
-        accepted = "set security.basic_auth.username, or mark a function @m9m.password_verifier"
-        raise SettingsError([Problem("security.basic_auth.enabled", "true, of nobody", accepted)])
+def _password_verifier(
+    settings: BasicAuthSettings, declared: Declared, users: Users, hasher: PasswordHasher
+) -> PasswordVerifier:
+    """Return what asks the configured user first, and then the app or the users table."""
+    configured = ConfiguredUser(settings, hasher) if settings.username else None
 
     def verify(name: str, password: str) -> Identity | bool | None:
         if configured is not None and configured(name, password):
             return True
         app = declared.password_verifier
-        return None if app is None else app(name, password)
+        if app is not None:
+            return app(name, password)
+        user = users.verify_password(name, password)
+        return None if user is None else Identity(user.username, "basic", user.scopes, user.roles)
 
     return verify

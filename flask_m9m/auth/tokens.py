@@ -4,37 +4,49 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from datetime import timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 
-from ..errors import Problem, SettingsError
+from ..errors import InvalidToken, Problem, SettingsError
 from ..identity import Identity
 from ..settings import JWTSettings, parse_duration
+from ..storage import ChangeFeed
 from ..tokens import ClaimRules, Issuer, KeyRing, SigningKey, Verifier
+from .revocations import Revocations, revoke_subject, revoke_token
+from .sessions import Sessions, TokenPair
+
+T = TypeVar("T")
 
 
 class Tokens:
-    """Issues and verifies access tokens under the app's settings.
+    """Issues, verifies, refreshes and revokes tokens under the app's settings.
 
     Args:
         settings: the app's; without a secret, or with `security.jwt.enabled: false`, JWT is
             switched off.
+        feed: of the app's database.
         clock: seconds since the epoch.
 
     Attributes:
-        verifier: checks tokens; `None` where JWT is switched off.
+        enabled: whether JWT is switched on.
     """
 
-    def __init__(self, settings: JWTSettings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: JWTSettings, feed: ChangeFeed, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._feed = feed
+        self._clock = clock
+        self._revocations = Revocations(feed)
         self._issuer: Issuer | None = None
-        self.verifier: Verifier | None = None
-        if settings.enabled is False or settings.secret is None:
+        self._verifier: Verifier | None = None
+        self._sessions: Sessions | None = None
+        self.enabled = settings.enabled is not False and settings.secret is not None
+        if settings.secret is None or not self.enabled:
             return
-        secrets = (settings.secret, *settings.previous_secrets)
         ring = KeyRing(
             [
                 SigningKey(secret.get_secret_value().encode(), settings.algorithm)
-                for secret in secrets
+                for secret in (settings.secret, *settings.previous_secrets)
             ]
         )
         self._issuer = Issuer(
@@ -44,16 +56,9 @@ class Tokens:
             audience=settings.audience,
             clock=clock,
         )
-        self.verifier = Verifier(
-            ring,
-            ClaimRules(
-                issuer=settings.issuer,
-                audience=settings.audience,
-                leeway=settings.leeway,
-                accept_untyped=settings.accept_untyped,
-            ),
-            clock=clock,
-        )
+        self._verifier = Verifier(ring, _rules(settings), clock=clock)
+        refreshing = Verifier(ring, _rules(settings, refresh=True), clock=clock, capacity=1)
+        self._sessions = Sessions(settings, self._issuer, refreshing, feed, clock)
 
     def issue(
         self,
@@ -78,31 +83,132 @@ class Tokens:
         Raises:
             SettingsError: JWT is switched off.
             ValueError: an argument cannot go into a token.
+            DatabaseUnavailable: it cannot be told what was revoked before.
         """
-        if self._issuer is None:
-            raise _switched_off()
-        if isinstance(expires_in, timedelta):
-            expires_in = expires_in.total_seconds()
-        elif isinstance(expires_in, str):
-            expires_in = parse_duration(expires_in)
-        return self._issuer.issue(subject, scopes, roles, claims or {}, expires_in, fresh)
+        issuer = _switched_on(self._issuer)
+        if expires_in is not None:
+            expires_in = _seconds(expires_in)
+        version = self._revocations.version_of(subject) if isinstance(subject, str) else 0
+        return issuer.issue(
+            subject, scopes, roles, claims or {}, expires_in, fresh, version=version
+        )
+
+    def issue_pair(
+        self,
+        subject: str,
+        scopes: str | Collection[str] | None = None,
+        roles: str | Collection[str] | None = None,
+        claims: Mapping[str, Any] | None = None,
+        fresh: bool = True,
+    ) -> TokenPair:
+        """Begin a session: an access token, and a refresh token for the next one.
+
+        Args:
+            subject: who has logged in.
+            scopes: what the access tokens may do; for a user of `m9m.users` never more than that
+                user may at the moment, and left out, all of it.
+            roles: what the subject is, likewise.
+            claims: further claims of the access tokens.
+            fresh: whether the subject has just now logged in; tokens that are refreshed are not.
+
+        Raises:
+            SettingsError: JWT is switched off.
+            ValueError: an argument cannot go into a token, or the user is disabled.
+            DatabaseUnavailable: the session could not be kept.
+        """
+        return _switched_on(self._sessions).begin(subject, scopes, roles, claims or {}, fresh)
+
+    def refresh(self, token: str) -> TokenPair:
+        """Spend a refresh token on a new pair, with the user's rights of the moment.
+
+        Raises:
+            InvalidToken: it does not hold. Where it was spent before, its session has ended now.
+            Conflict: it was spent within the last ten seconds; nothing was revoked.
+            SettingsError: JWT is switched off.
+            DatabaseUnavailable: nothing was changed.
+        """
+        return _switched_on(self._sessions).refresh(token)
 
     def verify(self, token: str) -> Identity:
-        """Return who a token speaks for.
+        """Return who an access token speaks for.
 
         Raises:
             InvalidToken: for whatever is wrong with it.
+            DatabaseUnavailable: it cannot be told whether it was revoked.
             SettingsError: JWT is switched off.
         """
-        if self.verifier is None:
-            raise _switched_off()
-        return self.verifier.verify(token)
+        identity = _switched_on(self._verifier).verify(token)
+        self._revocations.check(identity)
+        return identity
+
+    def revoke(self, token: str) -> None:
+        """Revoke an access token, alone.
+
+        Args:
+            token: the token, or its `jti`; with the token it is also known how long that has to
+                be remembered.
+
+        Raises:
+            InvalidToken: the token does not hold anyway, or has no `jti`.
+            DatabaseUnavailable: it could not be revoked.
+        """
+        jti: str | None = token
+        expires_at = None
+        if token.count(".") == 2:
+            identity = self.verify(token)
+            jti = identity.credential_id
+            if identity.expires_at is not None:
+                # A minute for the clocks of others, as `security.jwt.leeway` at its most.
+                expires_at = datetime.fromtimestamp(identity.expires_at + 60, UTC)
+        if not jti:
+            raise InvalidToken("it has no jti: revoke its subject")
+        with self._feed.write() as transaction:
+            revoke_token(transaction, jti, self._now(), expires_at)
+
+    def revoke_session(self, sid: str) -> None:
+        """End a session: its refresh token, and its access tokens by their `sid`.
+
+        Raises:
+            SettingsError: JWT is switched off.
+            DatabaseUnavailable: it could not be ended.
+        """
+        _switched_on(self._sessions).end(sid)
+
+    def revoke_subject(self, subject: str) -> None:
+        """Revoke every token and end every session that a subject has by now.
+
+        Raises:
+            DatabaseUnavailable: they could not be revoked.
+        """
+        with self._feed.write() as transaction:
+            revoke_subject(transaction, subject, self._now())
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
 
 
-def _switched_off() -> SettingsError:
+def _rules(settings: JWTSettings, *, refresh: bool = False) -> ClaimRules:
+    return ClaimRules(
+        issuer=settings.issuer,
+        audience=settings.audience,
+        leeway=settings.leeway,
+        accept_untyped=settings.accept_untyped,
+        refresh=refresh,
+    )
+
+
+def _seconds(given: float | str | timedelta) -> float:
+    if isinstance(given, timedelta):
+        return given.total_seconds()
+    return parse_duration(given) if isinstance(given, str) else given
+
+
+def _switched_on(part: T | None) -> T:
+    if part is not None:
+        return part
     problem = Problem(
         "security.jwt.secret",
         "JWT is switched off",
         "set M9M_JWT_SECRET (run: flask m9m init)",
     )
-    return SettingsError([problem])
+    raise SettingsError([problem])

@@ -57,6 +57,10 @@ class PasswordHasher:
             except ValueError:  # no hash that Werkzeug knows
                 return False
 
+    def is_current(self, hashed: str) -> bool:
+        """Tell whether a hash has today's parameters."""
+        return hashed.startswith(f"{METHOD}$")
+
     def _turn(self) -> AbstractContextManager[None]:
         return in_turn(self._turns, self._patience)
 

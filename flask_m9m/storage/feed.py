@@ -282,7 +282,7 @@ class ChangeFeed:
 
     def _apply(self, news: Sequence[Change] | None, newest: Change | None) -> None:
         position = None if newest is None else (newest.id, newest.mark)
-        if news is None:
+        if news is None and (position, self._position) != (None, None):
             self._moves += 1
             for cache in self._caches:
                 cache.clear()

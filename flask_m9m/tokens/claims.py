@@ -10,6 +10,7 @@ from ..errors import InvalidToken
 from ..identity import Identity, freeze
 
 ACCESS_TOKEN = "at+jwt"  # noqa: S105  # RFC 9068 §2.1
+REFRESH_TOKEN = "refresh+jwt"  # noqa: S105  # no standard names one
 _REGISTERED = ("iss", "sub", "aud", "exp", "nbf", "iat", "jti")
 RESERVED = frozenset(
     (*_REGISTERED, "scope", "roles", "role", "userId", "fresh", "sid", "ver"),
@@ -38,12 +39,14 @@ class ClaimRules:
         audience: what `aud` has to name; under `None` there must be none.
         leeway: seconds by which clocks may differ.
         accept_untyped: whether tokens of the type `JWT`, or of none, pass as access tokens.
+        refresh: whether these are the rules of refresh tokens, which have a type of their own.
     """
 
     issuer: str | None = None
     audience: str | None = None
     leeway: float = 0.0
     accept_untyped: bool = True
+    refresh: bool = False
 
     def judge(self, header: Mapping[str, Any], claims: Mapping[str, Any]) -> Judged:
         """Return who a token with a good signature speaks for, and when it holds.
@@ -69,6 +72,10 @@ class ClaimRules:
     def _check_type(self, header: Mapping[str, Any], claims: Mapping[str, Any]) -> None:
         """Tell access tokens from all others (RFC 8725 §3.11, RFC 9068 §4)."""
         typ = header.get("typ", "JWT")
+        if self.refresh:
+            if typ != REFRESH_TOKEN:
+                raise InvalidToken(f"its typ is not {REFRESH_TOKEN}")
+            return
         if isinstance(typ, str) and typ.lower() in _ACCESS_TYPES:
             return
         if not self.accept_untyped or not isinstance(typ, str) or typ.upper() != "JWT":

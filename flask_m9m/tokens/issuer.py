@@ -1,4 +1,4 @@
-"""Issuer: writes access tokens (RFC 9068)."""
+"""Issuer: writes access tokens (RFC 9068) and refresh tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..identity import names
-from .claims import ACCESS_TOKEN, RESERVED
+from .claims import ACCESS_TOKEN, REFRESH_TOKEN, RESERVED
 from .jws import sign
 from .keys import KeyRing
 
@@ -17,7 +17,7 @@ _LONGEST_LIFE = 36_525 * 86_400  # seconds: a century
 
 
 class Issuer:
-    """Issues access tokens under the ring's current key.
+    """Issues tokens under the ring's current key.
 
     Args:
         ring: its first key signs.
@@ -50,6 +50,9 @@ class Issuer:
         claims: Mapping[str, Any] | None = None,
         expires_in: float | None = None,
         fresh: bool = False,
+        *,
+        sid: str | None = None,
+        version: int = 0,
     ) -> str:
         """Issue an access token.
 
@@ -60,6 +63,8 @@ class Issuer:
             claims: further claims; those with a meaning here cannot be set.
             expires_in: seconds that it lives, more than 0 and at most a century.
             fresh: whether the subject has just now logged in.
+            sid: the session's of which it is.
+            version: how many times the subject's tokens were revoked all at once.
 
         Raises:
             ValueError: an argument cannot go into a token.
@@ -71,18 +76,39 @@ class Issuer:
             raise ValueError("a token's subject is a text, not empty")
         if taken := RESERVED.intersection(claims or {}):
             raise ValueError(f"claims cannot set {', '.join(sorted(taken))}")
-        now = int(self._clock())
         payload = {
             **(claims or {}),
-            **self._parties,
-            "sub": subject,
-            "iat": now,
-            "nbf": now,
-            "exp": now + math.ceil(life),
-            "jti": secrets.token_urlsafe(16),
+            **self._dated(subject, secrets.token_urlsafe(16), life),
             "scope": " ".join(names("scopes", scopes)),
             "roles": list(names("roles", roles)),
         }
         if fresh:
             payload["fresh"] = True
+        if sid is not None:
+            payload["sid"] = sid
+        if version:
+            payload["ver"] = version
         return sign(payload, self._ring.current, ACCESS_TOKEN)
+
+    def issue_refresh(self, subject: str, sid: str, jti: str, expires_in: float) -> str:
+        """Issue a refresh token of a session.
+
+        Args:
+            subject: who logged in.
+            sid: the session's.
+            jti: the token's own.
+            expires_in: seconds that it lives.
+        """
+        payload = {**self._dated(subject, jti, expires_in), "sid": sid}
+        return sign(payload, self._ring.current, REFRESH_TOKEN)
+
+    def _dated(self, subject: str, jti: str, life: float) -> dict[str, Any]:
+        now = int(self._clock())
+        return {
+            **self._parties,
+            "sub": subject,
+            "iat": now,
+            "nbf": now,
+            "exp": now + math.ceil(life),
+            "jti": jti,
+        }

@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 from werkzeug.security import generate_password_hash
 
-from flask_m9m import M9M, Identity, SettingsError, current_identity, require_auth
+from flask_m9m import M9M, Identity, current_identity, require_auth
 from flask_m9m.testing import Clock, client_as, make_settings
 from tests.conftest import CHALLENGES
 
@@ -181,12 +181,6 @@ def test_the_configured_user_counts_beside_the_apps_own() -> None:
     m9m.password_verifier(lambda name, password: (name, password) == ("bob", "secret"))
     assert ask(app, credential("ann", PASSWORD)).text == "basic ann"
     assert ask(app, credential("bob", "secret")).text == "basic bob"
-
-
-def test_basic_of_nobody_stops_the_first_request() -> None:
-    app, _ = secured(basic={"enabled": True})
-    with pytest.raises(SettingsError, match="password_verifier"):
-        ask(app, None)
 
 
 def test_a_good_verification_is_kept_for_a_minute_and_a_bad_one_is_not(clock: Clock) -> None:

@@ -1,0 +1,175 @@
+"""Sessions: a login, and the refresh tokens that follow from it, one after the other.
+
+A refresh token holds once: spending it is one conditional UPDATE that puts the next one in its
+place. The same token again within ten seconds (an answer that was lost, two tabs) is a conflict
+and revokes nothing; later it was stolen, from whom nobody can tell, and the session ends with all
+its tokens (RFC 9700 §4.14.2).
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from ..crypto import normalize
+from ..errors import Conflict, InvalidToken
+from ..identity import Identity, names
+from ..settings import JWTSettings
+from ..storage import ChangeFeed, Session
+from ..tokens import Issuer, Verifier
+from .revocations import revoke_session, version_of
+
+if TYPE_CHECKING:
+    from ..storage.transaction import Transaction
+
+_GRACE = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    """An access token, and the refresh token for the next one.
+
+    Attributes:
+        access_token: for requests.
+        refresh_token: good once, for `m9m.tokens.refresh`.
+        expires_at: when the access token expires, in UTC.
+        subject: whom they speak for.
+    """
+
+    access_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    expires_at: datetime
+    subject: str
+
+
+class Sessions:
+    """Begins, continues and ends sessions.
+
+    Args:
+        settings: the app's.
+        issuer: writes tokens.
+        verifier: of refresh tokens.
+        feed: of the app's database.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        settings: JWTSettings,
+        issuer: Issuer,
+        verifier: Verifier,
+        feed: ChangeFeed,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._access_life = timedelta(seconds=settings.expiration)
+        self._refresh_life = timedelta(seconds=settings.refresh_expiration)
+        self._longest = timedelta(seconds=settings.refresh_max_age)
+        self._issuer = issuer
+        self._verifier = verifier
+        self._feed = feed
+        self._clock = clock
+
+    def begin(
+        self,
+        subject: str,
+        scopes: str | Collection[str] | None,
+        roles: str | Collection[str] | None,
+        claims: Mapping[str, Any],
+        fresh: bool,
+    ) -> TokenPair:
+        """Begin a session; `m9m.tokens.issue_pair` says the rest."""
+        now = self._now()
+        subject = normalize(subject) if isinstance(subject, str) else subject
+        session = Session(
+            sid=str(uuid.uuid4()),
+            subject=subject,
+            scopes=None if scopes is None else frozenset(names("scopes", scopes)),
+            roles=None if roles is None else frozenset(names("roles", roles)),
+            claims=dict(claims),
+            current=str(uuid.uuid4()),
+            previous=None,
+            rotated_at=now,
+            created_at=now,
+            ends_at=now + self._longest,
+            revoked_at=None,
+        )
+        self._issuer.issue(subject, claims=claims)  # whatever is wrong with these is said first
+        with self._feed.write() as transaction:
+            pair = self._pair(transaction, session, session.current, now, fresh=fresh)
+            if pair is None:
+                raise ValueError(f"the user {subject!a} is disabled")
+            transaction.add_session(session)
+        return pair
+
+    def refresh(self, token: str) -> TokenPair:
+        """Spend a refresh token; `m9m.tokens.refresh` says the rest."""
+        spent = self._verifier.verify(token)
+        sid, jti = _ids(spent)
+        if not self._feed.database.present():
+            raise InvalidToken("there is no session")
+        now = self._now()
+        with self._feed.write() as transaction:
+            following = str(uuid.uuid4())
+            spendable = transaction.spend(sid, jti, following, now)
+            session = transaction.session(sid)
+            if session is None or session.revoked_at is not None or session.ends_at <= now:
+                raise InvalidToken("its session has ended")
+            if spendable:
+                pair = self._pair(transaction, session, following, now, fresh=False)
+                if pair is not None:
+                    return pair
+            elif session.previous == jti and now - session.rotated_at <= _GRACE:
+                raise Conflict("this refresh token was spent a moment ago")
+            self._end(transaction, session, now)
+        raise InvalidToken("it was spent before" if not spendable else "its user is disabled")
+
+    def end(self, sid: str) -> None:
+        """End a session, with its refresh and access tokens."""
+        now = self._now()
+        with self._feed.write() as transaction:
+            session = transaction.session(sid)
+            if session is not None and session.revoked_at is None:
+                self._end(transaction, session, now)
+
+    def _end(self, transaction: Transaction, session: Session, now: datetime) -> None:
+        revoke_session(transaction, session.sid, now, session.ends_at + self._access_life)
+
+    def _pair(
+        self, transaction: Transaction, session: Session, jti: str, now: datetime, *, fresh: bool
+    ) -> TokenPair | None:
+        """Write a pair with the rights of the moment; `None` where the user is disabled."""
+        user = transaction.user(session.subject)
+        scopes, roles = session.scopes, session.roles
+        if user is not None:
+            if user.disabled:
+                return None
+            scopes = user.scopes if scopes is None else scopes & user.scopes
+            roles = user.roles if roles is None else roles & user.roles
+        access = self._issuer.issue(
+            session.subject,
+            sorted(scopes or ()),
+            sorted(roles or ()),
+            session.claims,
+            fresh=fresh,
+            sid=session.sid,
+            version=version_of(transaction, session.subject),
+        )
+        life = min(self._refresh_life, session.ends_at - now)
+        refresh = self._issuer.issue_refresh(
+            session.subject, session.sid, jti, life.total_seconds()
+        )
+        return TokenPair(access, refresh, now + self._access_life, session.subject)
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+
+def _ids(identity: Identity) -> tuple[str, str]:
+    sid, jti = identity.claims.get("sid"), identity.credential_id
+    if not isinstance(sid, str) or jti is None:
+        raise InvalidToken("it is of no session")
+    return sid, jti

@@ -1,0 +1,204 @@
+"""Users: what `m9m.users` offers an app."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ..crypto import LONGEST, PasswordHasher, normalize
+from ..errors import Conflict, NotFound
+from ..identity import names
+from ..storage import ChangeFeed, Topic, User
+from .revocations import revoke_subject
+
+_LONGEST_NAME = 255
+_SHORTEST_PASSWORD = 8  # NIST SP 800-63B-4 §3.1.1.2
+
+
+class Users:
+    """Makes, lists, changes and disables users, and verifies their passwords.
+
+    Args:
+        feed: of the app's database.
+        hasher: hashes and verifies.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self, feed: ChangeFeed, hasher: PasswordHasher, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._feed = feed
+        self._hasher = hasher
+        self._clock = clock
+        self._nobodys_hash: str | None = None
+        self._lock = threading.Lock()
+
+    def create(
+        self,
+        username: str,
+        password: str,
+        roles: str | Collection[str] = (),
+        scopes: str | Collection[str] = (),
+    ) -> User:
+        """Make a user.
+
+        Args:
+            username: 1 to 255 printable characters without a colon (RFC 7617 §2), kept in NFC.
+            password: 8 to 4096 characters, none of them a control character.
+            roles: what the user is.
+            scopes: what the user may do.
+
+        Raises:
+            ValueError: an argument is wrong.
+            Conflict: there is a user of that name.
+            DatabaseUnavailable: the user could not be kept.
+        """
+        user = User(
+            username=_username(username),
+            scopes=frozenset(names("scopes", scopes)),
+            roles=frozenset(names("roles", roles)),
+            disabled=False,
+            created_at=self._now(),
+            password_hash=self._hasher.hash(_password(password)),
+        )
+        with self._feed.write() as transaction:
+            if transaction.user(user.username) is not None:
+                raise Conflict(f"there is a user {user.username!a} already")
+            transaction.add_user(user)
+            transaction.changed(Topic.USER, user.username, user.created_at)
+        return user
+
+    def list(self) -> Sequence[User]:
+        """Return all users by name, disabled ones too."""
+        if not self._feed.database.present():
+            return []
+        return self._feed.database.read(lambda transaction: transaction.users())
+
+    def get(self, username: str) -> User | None:
+        """Return a user by name."""
+        name = normalize(username)
+        if not self._feed.database.present():
+            return None
+        return self._feed.database.read(lambda transaction: transaction.user(name))
+
+    def update(
+        self,
+        username: str,
+        roles: str | Collection[str] | None = None,
+        scopes: str | Collection[str] | None = None,
+    ) -> None:
+        """Change what a user is and may do; it holds for API keys and new tokens at once.
+
+        Args:
+            username: whose.
+            roles: all of them from now on; left out, as they are.
+            scopes: all of them from now on; left out, as they are.
+
+        Raises:
+            NotFound: there is no such user.
+            ValueError: a role or a scope is none.
+        """
+        changes: dict[str, Any] = {}
+        if roles is not None:
+            changes["roles"] = frozenset(names("roles", roles))
+        if scopes is not None:
+            changes["scopes"] = frozenset(names("scopes", scopes))
+        self._change(username, changes, revoke=False)
+
+    def set_password(self, username: str, password: str) -> None:
+        """Change a password, which revokes all the user's tokens and sessions.
+
+        Raises:
+            NotFound: there is no such user.
+            ValueError: it cannot be a password.
+        """
+        hashed = self._hasher.hash(_password(password))
+        self._change(username, {"password_hash": hashed}, revoke=True)
+
+    def disable(self, username: str) -> None:
+        """Keep a user out: the password, all tokens and sessions, and the user's API keys.
+
+        Raises:
+            NotFound: there is no such user.
+        """
+        self._change(username, {"disabled": True}, revoke=True)
+
+    def enable(self, username: str) -> None:
+        """Let a disabled user in again; tokens of before stay revoked.
+
+        Raises:
+            NotFound: there is no such user.
+        """
+        self._change(username, {"disabled": False}, revoke=False)
+
+    def verify_password(self, username: str, password: str) -> User | None:
+        """Return the user whose name and password these are.
+
+        An unknown name and a disabled user cost what a wrong password costs. Attempts are not
+        counted here: HTTP Basic and the REST API's login do that.
+
+        Raises:
+            ServiceUnavailable: too many are being verified.
+            DatabaseUnavailable: it cannot be told.
+        """
+        name = normalize(username)
+        if not self._feed.database.present():
+            return None
+        nobody = self._hash_of_nobody()
+        user = self._feed.ask(lambda transaction: transaction.user(name))
+        right = self._hasher.verify(nobody if user is None else user.password_hash, password)
+        if user is None or user.disabled or not right:
+            return None
+        if not self._hasher.is_current(user.password_hash):
+            self._rehash(user, password)
+        return user
+
+    def _rehash(self, user: User, password: str) -> None:
+        hashed = self._hasher.hash(password)
+        with self._feed.database.write() as transaction:
+            transaction.replace_hash(user.username, user.password_hash, hashed)
+
+    def _change(self, username: str, changes: dict[str, Any], *, revoke: bool) -> None:
+        name, now = normalize(username), self._now()
+        if not self._feed.database.present():
+            raise _not_found(name)
+        with self._feed.write() as transaction:
+            if transaction.user(name) is None:
+                raise _not_found(name)
+            if changes:
+                transaction.change_user(name, **changes)
+            transaction.changed(Topic.USER, name, now)
+            if revoke:
+                revoke_subject(transaction, name, now)
+
+    def _hash_of_nobody(self) -> str:
+        with self._lock:
+            if self._nobodys_hash is None:
+                self._nobodys_hash = self._hasher.hash(secrets.token_urlsafe(16))
+            return self._nobodys_hash
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+
+def _username(given: str) -> str:
+    name = normalize(given) if isinstance(given, str) else ""
+    if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable() or ":" in name:
+        raise ValueError(f"a username is 1 to {_LONGEST_NAME} printable characters without a colon")
+    return name
+
+
+def _password(given: str) -> str:
+    if not isinstance(given, str) or not _SHORTEST_PASSWORD <= len(given) <= LONGEST:
+        raise ValueError(f"a password has {_SHORTEST_PASSWORD} to {LONGEST} characters")
+    if any(one < " " or "\x7f" <= one <= "\x9f" or "\ud800" <= one <= "\udfff" for one in given):
+        raise ValueError("a password has no control characters (RFC 7617 §2)")
+    return given
+
+
+def _not_found(name: str) -> NotFound:
+    return NotFound(f"there is no user {name[:64]!a}")
