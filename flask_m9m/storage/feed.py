@@ -229,8 +229,8 @@ class ChangeFeed:
             reading = self._reading
             if reading is not None:
                 return reading
-            if self._clock() < self._retry_at:
-                return None
+            if self._is_caught_up(arrived) or self._clock() < self._retry_at:
+                return None  # somebody else has read meanwhile, or just failed to
             reading = self._reading = _Reading(self._clock(), self._generation)
         if self.database.local:
             self._read(reading)
