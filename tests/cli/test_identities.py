@@ -1,4 +1,4 @@
-"""`flask m9m apikey`, `user`, `db` and `token revoke`, run as a user runs them."""
+"""`flask m9m apikey` and `db`, run as a user runs them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import re
 
 import pytest
 
-from tests.cli.test_commands import Folder, folder, project
-
-__all__ = ["folder", "project"]
+from tests.cli.conftest import Folder
 
 
 def only(project: Folder, *arguments: str) -> str:
