@@ -89,6 +89,7 @@ class Guard:
             trust_forwarded_host=server.trust_forwarded_host,
         )
         self.store = store
+        self._declared = identities.declared
         self._load = identities.load
         self.authenticators = identities.authenticators
         self._any_ambient = any(one.ambient for one in self.authenticators)
@@ -268,7 +269,9 @@ class Guard:
             if authenticator.ambient:
                 cors = exchange.policy.cors if exchange.policy is not None else policy.cors
                 csrf.check(environ, exchange.client, cors)
-            loaded = identity if authenticator.loads else self._load(identity)
+            loaded = identity
+            if self._declared.identity_loader is not None and not authenticator.loads:
+                loaded = self._load(identity)
         except M9MError as error:
             self.refuse(exchange, error, policy.authenticators)
         exchange.identity = environ[IDENTITY] = loaded

@@ -9,7 +9,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..address import Client
@@ -17,7 +16,7 @@ from ..errors import InvalidApiKey, InvalidRequest, M9MError
 from ..identity import FrozenDict, Identity
 from ..ratelimit import RateLimit, parse_limits
 from ..settings import APIKeySettings
-from ..storage import ApiKey, ChangeFeed, Topic, User
+from ..storage import ApiKey, ChangeFeed, Topic, User, moment
 from .authenticator import Authenticator, credential_of
 from .key_format import digest_of, is_key
 
@@ -98,10 +97,10 @@ class ApiKeyAuthenticator(Authenticator):
 
     def _look_up(self, digest: bytes) -> KnownKey:
         """Make the one query that a key costs that this process does not know."""
-        if self._feed.empty and not self._feed.database.present():
+        if self._feed.has_nothing():
             raise InvalidApiKey
         noted = self._feed.noted()
-        now = datetime.fromtimestamp(self._clock(), UTC)
+        now = moment(self._clock())
         found = self._feed.ask(lambda transaction: transaction.find_key(digest, now))
         if found is None:
             raise InvalidApiKey
@@ -117,7 +116,7 @@ class ApiKeyAuthenticator(Authenticator):
         used, self._used = self._used, {}
         if not used:
             return
-        moments = {key: datetime.fromtimestamp(at, UTC) for key, at in used.items()}
+        moments = {key: moment(at) for key, at in used.items()}
         try:
             with self._feed.database.write(patience=0.05) as transaction:
                 transaction.keys_used(moments)
@@ -130,7 +129,6 @@ class KnownKey(NamedTuple):
     """A key that holds, as it is remembered."""
 
     key_id: str
-    owner: str
     identity: Identity
 
     @classmethod
@@ -148,7 +146,7 @@ class KnownKey(NamedTuple):
             credential_id=key.id,
             expires_at=None if key.expires_at is None else key.expires_at.timestamp(),
         )
-        return cls(key.id, key.owner, identity)
+        return cls(key.id, identity)
 
 
 class KnownKeys:
@@ -178,7 +176,8 @@ class KnownKeys:
             if topic == Topic.API_KEY:
                 gone = [name]
             elif topic == Topic.USER:
-                gone = [key.key_id for key in self._known.values() if key.owner == name]
+                known = self._known.values()
+                gone = [key.key_id for key in known if key.identity.subject == name]
             else:
                 return
             for key_id in gone:

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ..crypto import normalize
@@ -14,7 +14,7 @@ from ..errors import NotFound
 from ..identity import names
 from ..ratelimit import parse_limits
 from ..settings import parse_duration
-from ..storage import ApiKey, ChangeFeed, Topic
+from ..storage import ApiKey, ChangeFeed, Topic, moment
 from .key_format import digest_of, make_key
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class ApiKeys:
             ValueError: an argument is wrong, or gives the key what its owner does not have.
             DatabaseUnavailable: it could not be kept.
         """
-        now = self._now()
+        now = moment(self._clock())
         if expires_at is not None and (
             expires_at.tzinfo is None or not now < expires_at <= now + _LONGEST_LIFE
         ):
@@ -89,7 +89,8 @@ class ApiKeys:
             revoked_at=None,
             last_used_at=None,
         )
-        return self._keep(key)
+        with self._feed.write() as transaction:
+            return self._add(transaction, key)
 
     def list(self, owner: str | None = None, unused_for: Span | None = None) -> Sequence[ApiKey]:
         """Return the keys, the oldest first, revoked and expired ones too.
@@ -104,12 +105,12 @@ class ApiKeys:
         """
         if not self._feed.database.present():
             return []
-        moment = None if unused_for is None else self._now() - _span(unused_for)
+        since = None if unused_for is None else moment(self._clock()) - _span(unused_for)
 
         def query(transaction: Transaction) -> Sequence[ApiKey]:
-            if moment is None:
+            if since is None:
                 return transaction.keys_of(owner)
-            unused = transaction.keys_unused_since(moment)
+            unused = transaction.keys_unused_since(since)
             return [key for key in unused if owner in (None, key.owner) and self._holds(key)]
 
         return self._feed.database.read(query)
@@ -126,7 +127,7 @@ class ApiKeys:
             DatabaseUnavailable: it could not be revoked.
         """
         self._existing(key_id)
-        now = self._now()
+        now = moment(self._clock())
         with self._feed.write() as transaction:
             key = transaction.key(key_id)
             if key is None or owner not in (None, key.owner):
@@ -152,7 +153,7 @@ class ApiKeys:
             DatabaseUnavailable: nothing was changed.
         """
         self._existing(key_id)
-        now, left = self._now(), _span(grace)
+        now, left = moment(self._clock()), _span(grace)
         with self._feed.write() as transaction:
             old = transaction.key(key_id)
             if old is None or not self._holds(old):
@@ -186,17 +187,13 @@ class ApiKeys:
             raise ValueError("unused_for is at least an hour: uses are noted with a delay")
         if not self._feed.database.present():
             return []
-        now = self._now()
+        now = moment(self._clock())
         with self._feed.write() as transaction:
             pruned = transaction.keys_unused_since(now - span)
             for key in pruned:
                 transaction.delete_key(key.id)
                 transaction.changed(Topic.API_KEY, key.id, now)
         return pruned
-
-    def _keep(self, key: ApiKey) -> tuple[ApiKey, str]:
-        with self._feed.write() as transaction:
-            return self._add(transaction, key)
 
     def _add(self, transaction: Transaction, key: ApiKey) -> tuple[ApiKey, str]:
         owner = transaction.user(key.owner)
@@ -217,11 +214,8 @@ class ApiKeys:
             raise _not_found()
 
     def _holds(self, key: ApiKey) -> bool:
-        now = self._now()
+        now = moment(self._clock())
         return key.revoked_at is None and (key.expires_at is None or key.expires_at > now)
-
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock(), UTC)
 
 
 def _not_found() -> NotFound:

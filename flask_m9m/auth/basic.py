@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from werkzeug.exceptions import HTTPException
 
 from ..address import Client
-from ..crypto import PasswordHasher, in_turn, normalize
+from ..crypto import PasswordHasher, in_turn, is_control, normalize
 from ..errors import DatabaseUnavailable, InvalidCredentials, M9MError
 from ..identity import Identity
 from ..settings import BasicAuthSettings
@@ -131,15 +131,11 @@ def decode(credential: str) -> tuple[str, str]:
             raise ValueError
         text = octets.decode("utf-8")
         name, colon, password = text.partition(":")
-        if not (name and colon) or any(_is_control(one) for one in text):
+        if not (name and colon) or any(is_control(one) for one in text):
             raise ValueError
     except ValueError:
         raise InvalidCredentials from None
     return normalize(name), normalize(password)
-
-
-def _is_control(character: str) -> bool:
-    return character < " " or "\x7f" <= character <= "\x9f"
 
 
 class ConfiguredUser:

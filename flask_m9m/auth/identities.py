@@ -35,6 +35,7 @@ class Identities:
         tokens: issues, verifies and revokes tokens.
         users: makes and changes users.
         api_keys: makes and revokes API keys.
+        declared: what the app brings itself.
         load: has the app enrich an identity.
         authenticators: the schemes that are switched on, in the order of their challenges.
     """
@@ -51,6 +52,7 @@ class Identities:
         self.tokens = Tokens(settings.jwt, feed, clock)
         self.users = Users(feed, hasher, clock)
         self.api_keys = ApiKeys(settings.api_keys.prefix, feed, clock)
+        self.declared = declared
         self.load = LoadedIdentities(declared, clock)
         switched_on: list[Authenticator] = []
         if self.tokens.enabled:

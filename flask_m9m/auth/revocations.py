@@ -74,7 +74,7 @@ class Revocations:
             DatabaseUnavailable: it cannot be told.
         """
         self._feed.catch_up()
-        if self._feed.empty and not self._feed.database.present():
+        if self._feed.has_nothing():
             return 0
         return self._feed.ask(lambda transaction: version_of(transaction, subject))
 

@@ -12,14 +12,14 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..crypto import normalize
 from ..errors import Conflict, InvalidToken
 from ..identity import Identity, names
 from ..settings import JWTSettings
-from ..storage import ChangeFeed, Session
+from ..storage import ChangeFeed, Session, moment
 from ..tokens import Issuer, Verifier
 from .revocations import revoke_session, version_of
 
@@ -82,7 +82,7 @@ class Sessions:
         fresh: bool,
     ) -> TokenPair:
         """Begin a session; `m9m.tokens.issue_pair` says the rest."""
-        now = self._now()
+        now = moment(self._clock())
         subject = normalize(subject) if isinstance(subject, str) else subject
         session = Session(
             sid=str(uuid.uuid4()),
@@ -111,7 +111,7 @@ class Sessions:
         sid, jti = _ids(spent)
         if not self._feed.database.present():
             raise InvalidToken("there is no session")
-        now = self._now()
+        now = moment(self._clock())
         with self._feed.write() as transaction:
             following = str(uuid.uuid4())
             spendable = transaction.spend(sid, jti, following, now)
@@ -129,7 +129,7 @@ class Sessions:
 
     def end(self, sid: str) -> None:
         """End a session, with its refresh and access tokens."""
-        now = self._now()
+        now = moment(self._clock())
         with self._feed.write() as transaction:
             session = transaction.session(sid)
             if session is not None and session.revoked_at is None:
@@ -163,9 +163,6 @@ class Sessions:
             session.subject, session.sid, jti, life.total_seconds()
         )
         return TokenPair(access, refresh, now + self._access_life, session.subject)
-
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock(), UTC)
 
 
 def _ids(identity: Identity) -> tuple[str, str]:

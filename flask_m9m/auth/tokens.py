@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from ..errors import InvalidToken, Problem, SettingsError
 from ..identity import Identity
 from ..settings import JWTSettings, parse_duration
-from ..storage import ChangeFeed
+from ..storage import ChangeFeed, moment
 from ..tokens import ClaimRules, Issuer, KeyRing, SigningKey, Verifier
 from .revocations import Revocations, revoke_subject, revoke_token
 from .sessions import Sessions, TokenPair
@@ -26,9 +26,6 @@ class Tokens:
             switched off.
         feed: of the app's database.
         clock: seconds since the epoch.
-
-    Attributes:
-        enabled: whether JWT is switched on.
     """
 
     def __init__(
@@ -40,8 +37,7 @@ class Tokens:
         self._issuer: Issuer | None = None
         self._verifier: Verifier | None = None
         self._sessions: Sessions | None = None
-        self.enabled = settings.enabled is not False and settings.secret is not None
-        if settings.secret is None or not self.enabled:
+        if settings.enabled is False or settings.secret is None:
             return
         ring = KeyRing(
             [
@@ -59,6 +55,11 @@ class Tokens:
         self._verifier = Verifier(ring, _rules(settings), clock=clock)
         refreshing = Verifier(ring, _rules(settings, refresh=True), clock=clock, capacity=1)
         self._sessions = Sessions(settings, self._issuer, refreshing, feed, clock)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether JWT is switched on."""
+        return self._issuer is not None
 
     def issue(
         self,
@@ -159,11 +160,11 @@ class Tokens:
             jti = identity.credential_id
             if identity.expires_at is not None:
                 # A minute for the clocks of others, as `security.jwt.leeway` at its most.
-                expires_at = datetime.fromtimestamp(identity.expires_at + 60, UTC)
+                expires_at = moment(identity.expires_at + 60)
         if not jti:
             raise InvalidToken("it has no jti: revoke its subject")
         with self._feed.write() as transaction:
-            revoke_token(transaction, jti, self._now(), expires_at)
+            revoke_token(transaction, jti, moment(self._clock()), expires_at)
 
     def revoke_session(self, sid: str) -> None:
         """End a session: its refresh token, and its access tokens by their `sid`.
@@ -181,10 +182,7 @@ class Tokens:
             DatabaseUnavailable: they could not be revoked.
         """
         with self._feed.write() as transaction:
-            revoke_subject(transaction, subject, self._now())
-
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock(), UTC)
+            revoke_subject(transaction, subject, moment(self._clock()))
 
 
 def _rules(settings: JWTSettings, *, refresh: bool = False) -> ClaimRules:

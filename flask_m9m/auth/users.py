@@ -6,13 +6,12 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-from ..crypto import LONGEST, PasswordHasher, normalize
+from ..crypto import LONGEST, PasswordHasher, is_control, normalize
 from ..errors import Conflict, NotFound
 from ..identity import names
-from ..storage import ChangeFeed, Topic, User
+from ..storage import ChangeFeed, Topic, User, moment
 from .revocations import revoke_subject
 
 _LONGEST_NAME = 255
@@ -62,7 +61,7 @@ class Users:
             scopes=frozenset(names("scopes", scopes)),
             roles=frozenset(names("roles", roles)),
             disabled=False,
-            created_at=self._now(),
+            created_at=moment(self._clock()),
             password_hash=self._hasher.hash(_password(password)),
         )
         with self._feed.write() as transaction:
@@ -163,7 +162,7 @@ class Users:
             transaction.replace_hash(user.username, user.password_hash, hashed)
 
     def _change(self, username: str, changes: dict[str, Any], *, revoke: bool) -> None:
-        name, now = normalize(username), self._now()
+        name, now = normalize(username), moment(self._clock())
         if not self._feed.database.present():
             raise _not_found(name)
         with self._feed.write() as transaction:
@@ -181,9 +180,6 @@ class Users:
                 self._nobodys_hash = self._hasher.hash(secrets.token_urlsafe(16))
             return self._nobodys_hash
 
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock(), UTC)
-
 
 def _username(given: str) -> str:
     name = normalize(given) if isinstance(given, str) else ""
@@ -195,7 +191,7 @@ def _username(given: str) -> str:
 def _password(given: str) -> str:
     if not isinstance(given, str) or not _SHORTEST_PASSWORD <= len(given) <= LONGEST:
         raise ValueError(f"a password has {_SHORTEST_PASSWORD} to {LONGEST} characters")
-    if any(one < " " or "\x7f" <= one <= "\x9f" or "\ud800" <= one <= "\udfff" for one in given):
+    if any(is_control(one) or "\ud800" <= one <= "\udfff" for one in given):
         raise ValueError("a password has no control characters (RFC 7617 §2)")
     return given
 

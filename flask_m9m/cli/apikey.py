@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import click
 
@@ -11,9 +11,6 @@ from ..settings import parse_duration
 from ..state import AppState
 from ..storage import ApiKey
 from .output import output_option, print_rows, refusals, with_app
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @click.group()
@@ -43,9 +40,8 @@ def create(
     expires_at = None
     if expires is not None:
         expires_at = datetime.now(UTC) + timedelta(seconds=parse_duration(expires))
-    split = [one for scope in scopes for one in scope.split()]
-    key, text = state.identities.api_keys.create(name, owner, split, roles, expires_at, rate_limit)
-    _print_new(key, text)
+    api_keys, joined = state.identities.api_keys, " ".join(scopes)
+    _print_new(*api_keys.create(name, owner, joined, roles, expires_at, rate_limit))
 
 
 @apikey.command("list")

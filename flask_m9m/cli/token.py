@@ -10,7 +10,7 @@ import click
 from ..errors import InvalidToken
 from ..state import AppState
 from ..tokens import inspect as inspect_token
-from .output import fail, print_document, with_app
+from .output import fail, print_document, refusals, with_app
 
 _DATES = ("iat", "nbf", "exp")
 
@@ -26,21 +26,20 @@ def token() -> None:
 @click.option("--role", "roles", multiple=True, help="What the subject is; may be repeated.")
 @click.option("--expires", help="Its life (15m, 1h); left out, security.jwt.expiration.")
 @with_app
+@refusals
 def issue(
     state: AppState, subject: str, scopes: tuple[str, ...], roles: tuple[str, ...], expires: str
 ) -> None:
     """Print an access token for SUBJECT."""
-    names = [name for scope in scopes for name in scope.split()]
-    try:
-        click.echo(state.identities.tokens.issue(subject, names, roles, expires_in=expires))
-    except ValueError as error:
-        raise fail(str(error)) from None
+    tokens = state.identities.tokens
+    click.echo(tokens.issue(subject, " ".join(scopes), roles, expires_in=expires))
 
 
 @token.command()
 @click.argument("source", required=False)
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default="yaml")
 @with_app
+@refusals
 def inspect(state: AppState, source: str | None, output: str) -> None:
     """Show what a token says and whether it holds; exit 1 if it does not.
 

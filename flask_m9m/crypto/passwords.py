@@ -89,3 +89,8 @@ def in_turn(turns: threading.Lock | threading.BoundedSemaphore, patience: float)
 def normalize(text: str) -> str:
     """Return a name or a password in NFC, so that however it was typed it is the same."""
     return unicodedata.normalize("NFC", text)
+
+
+def is_control(character: str) -> bool:
+    """Tell whether a character is one that no name and no password has (RFC 7617 §2)."""
+    return character < " " or "\x7f" <= character <= "\x9f"

@@ -7,9 +7,19 @@ from __future__ import annotations
 
 from .database import Database
 from .feed import Cache, ChangeFeed, Topic
-from .records import ApiKey, Session, User
+from .records import ApiKey, Session, User, moment
 
-__all__ = ["ApiKey", "Cache", "ChangeFeed", "Database", "Session", "Topic", "User", "include_name"]
+__all__ = [
+    "ApiKey",
+    "Cache",
+    "ChangeFeed",
+    "Database",
+    "Session",
+    "Topic",
+    "User",
+    "include_name",
+    "moment",
+]
 
 
 def include_name(name: str | None, type_: str, parent_names: object = None) -> bool:

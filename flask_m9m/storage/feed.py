@@ -163,6 +163,10 @@ class ChangeFeed:
         if age > max(self._max_staleness, self._propagation) and arrived > self._read_since:
             raise DatabaseUnavailable("it was not read for too long")
 
+    def has_nothing(self) -> bool:
+        """Tell whether nothing was ever kept, so that there is nobody to ask."""
+        return self.empty and not self.database.present()
+
     def noted(self) -> int:
         """Return what tells `keep` whether something was read from the feed since."""
         return self._moves
