@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from flask import Flask, Response, after_this_request
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import SecurityError
 
+from . import forking
 from .context import current_request
 from .errors import Answered, M9MError
 from .exchange import ON_REQUEST, Exchange
@@ -30,7 +30,7 @@ class Hooks:
     def __init__(self, app: Flask, state: AppState) -> None:
         self._app = app
         self._state = state
-        self._lock = threading.Lock()
+        self._lock = forking.lock(self)
         app.register_error_handler(M9MError, self._answer)
         self._go_first()
 

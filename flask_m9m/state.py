@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from . import forking
 from .auth import Identities
 from .dev_secret import dev_secret
 from .errors import SettingsError
@@ -49,7 +49,7 @@ class AppState:
         self.declarations = declarations
         self._clock = clock
         self._engine = engine
-        self._lock = threading.Lock()
+        self._lock = forking.lock(self)
         self._guard: Guard | None = None
         self._database: Database
         self._identities: Identities
@@ -108,7 +108,7 @@ class AppState:
                 settings = self._with_secret(self.loaded.settings)
                 clock, steady = self._clock or time.time, self._clock or time.monotonic
                 revocation = settings.security.revocation
-                self._database = Database(settings.database, self.app.instance_path, self._engine)
+                self._database = Database(settings.database, self.app.instance_path, self._own())
                 feed = ChangeFeed(
                     self._database,
                     propagation=revocation.propagation,
@@ -129,6 +129,18 @@ class AppState:
                 self._routes = Routes(self.app, guard.policies, self.declarations)
                 self._guard = guard
             return self._guard
+
+    def _own(self) -> Engine | Callable[[], Engine] | None:
+        """Return the app's own engine; a function gets the app's context, whatever the thread."""
+        given = self._engine
+        if not callable(given):
+            return given
+
+        def engine() -> Engine:
+            with self.app.app_context():
+                return given()
+
+        return engine
 
     def _with_secret(self, settings: Settings) -> Settings:
         """Give development a secret of its own; say once where JWT stays switched off."""

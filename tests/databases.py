@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,13 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+
+def settle() -> None:
+    """Wait until nobody reads or writes in the background."""
+    for thread in threading.enumerate():
+        if thread.name == "m9m-database":
+            thread.join(10.0)
 
 
 @contextmanager

@@ -5,12 +5,12 @@ Keys in the query string are not looked at: they end up in logs.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .. import forking
 from ..address import Client
 from ..errors import InvalidApiKey, InvalidRequest, M9MError
 from ..identity import FrozenDict, Identity
@@ -84,6 +84,7 @@ class ApiKeyAuthenticator(Authenticator):
         if identity.expires_at is not None and now >= identity.expires_at:
             raise InvalidApiKey
         self._used[known.key_id] = now
+        self._feed.write_due()
         return identity
 
     def limits(self, identity: Identity) -> Sequence[RateLimit]:
@@ -116,10 +117,10 @@ class ApiKeyAuthenticator(Authenticator):
         used, self._used = self._used, {}
         if not used:
             return
-        moments = {key: moment(at) for key, at in used.items()}
         try:
             with self._feed.database.write(patience=0.05) as transaction:
-                transaction.keys_used(moments)
+                # A copy: a request that took the old dictionary may add to it even now.
+                transaction.keys_used({key: moment(at) for key, at in used.copy().items()})
         except BaseException:
             self._used = {**used, **self._used}  # for the next time
             raise
@@ -130,6 +131,11 @@ class KnownKey(NamedTuple):
 
     key_id: str
     identity: Identity
+
+    @property
+    def changes(self) -> tuple[tuple[str, str], ...]:
+        """After which changes it does not count any more."""
+        return (Topic.API_KEY, self.key_id), (Topic.USER, self.identity.subject)
 
     @classmethod
     def of(cls, key: ApiKey, owner: User | None) -> KnownKey:
@@ -154,8 +160,8 @@ class KnownKeys:
 
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, KnownKey] = OrderedDict()
-        self._digests: dict[str, bytes] = {}
-        self._lock = threading.Lock()
+        self._touched_by: dict[tuple[str, str], set[bytes]] = {}
+        self._lock = forking.lock(self)
 
     def find(self, digest: bytes) -> KnownKey | None:
         """Return a key; that there is none says nothing."""
@@ -165,28 +171,26 @@ class KnownKeys:
         """Remember a key, in place of the one that was kept first."""
         with self._lock:
             self._known[digest] = known
-            self._digests[known.key_id] = digest
+            for change in known.changes:
+                self._touched_by.setdefault(change, set()).add(digest)
             if len(self._known) > _REMEMBERED:
-                _, gone = self._known.popitem(last=False)
-                self._digests.pop(gone.key_id, None)
+                self._forget(next(iter(self._known)))
 
     def drop(self, topic: str, name: str) -> None:
         """Forget a key that changed, or the keys of a user who did."""
         with self._lock:
-            if topic == Topic.API_KEY:
-                gone = [name]
-            elif topic == Topic.USER:
-                known = self._known.values()
-                gone = [key.key_id for key in known if key.identity.subject == name]
-            else:
-                return
-            for key_id in gone:
-                digest = self._digests.pop(key_id, None)
-                if digest is not None:
-                    self._known.pop(digest, None)
+            for digest in list(self._touched_by.get((topic, name), ())):
+                self._forget(digest)
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
             self._known.clear()
-            self._digests.clear()
+            self._touched_by.clear()
+
+    def _forget(self, digest: bytes) -> None:
+        for change in self._known.pop(digest).changes:
+            touched = self._touched_by[change]
+            touched.discard(digest)
+            if not touched:
+                del self._touched_by[change]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from werkzeug.exceptions import HTTPException
 
+from .. import forking
 from ..address import Client
 from ..crypto import PasswordHasher, in_turn, is_control, normalize
 from ..errors import DatabaseUnavailable, InvalidCredentials, M9MError
@@ -154,7 +155,7 @@ class ConfiguredUser:
         self._settings = settings
         self._hasher = hasher
         self._hashed: str | None = None
-        self._lock = threading.Lock()
+        self._lock = forking.lock(self)
 
     def __call__(self, name: str, password: str) -> bool:
         """Tell whether these are its name and password."""
@@ -181,7 +182,12 @@ class VerifiedPasswords:
         self._clock = clock
         self._key = secrets.token_bytes(32)
         self._known: OrderedDict[bytes, tuple[float, str, Identity]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = forking.lock(self)
+        self.after_fork()
+        forking.watch(self)
+
+    def after_fork(self) -> None:
+        """Leave the parent's turns to the parent."""
         self._turns = [threading.Lock() for _ in range(64)]
 
     def turn(self, name: str, password: str) -> AbstractContextManager[None]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from .. import forking
 from ..errors import InvalidCredentials
 from ..identity import Identity
 from .basic import PasswordVerifier
@@ -58,7 +58,7 @@ class LoadedIdentities:
         self._declared = declared
         self._clock = clock
         self._loaded: OrderedDict[Identity, tuple[float, Identity]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = forking.lock(self)
 
     def __call__(self, identity: Identity) -> Identity:
         """Return an identity as the app enriches it; as it is where the app has no loader.

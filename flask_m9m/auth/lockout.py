@@ -8,7 +8,6 @@ of their own, so that a stranger who guesses all the time does not keep the owne
 from __future__ import annotations
 
 import math
-import threading
 import time
 import unicodedata
 from collections import OrderedDict
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 
+from .. import forking
 from ..address import Client
 from ..errors import InvalidCredentials, TooManyAttempts
 from ..ratelimit import LimitStore, RateLimit
@@ -110,7 +110,7 @@ class SignedIn:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._known: OrderedDict[str, OrderedDict[str, float]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = forking.lock(self)
 
     def knows(self, account: str, address: str) -> bool:
         """Tell whether the account signed in there within 30 days."""

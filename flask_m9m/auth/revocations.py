@@ -7,12 +7,12 @@ none) is lower no longer holds. A value that is long or not printable is hashed:
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from datetime import datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from .. import forking
 from ..errors import InvalidToken
 from ..identity import Identity
 from ..storage import ChangeFeed, Topic
@@ -41,7 +41,7 @@ class Revocations:
         self._known: OrderedDict[str, int] = OrderedDict()
         self._changed: set[str] = set()
         self._loaded = self._complete = False
-        self._lock = threading.Lock()
+        self._lock = forking.lock(self)
         feed.subscribe(self)
 
     def check(self, identity: Identity) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from .. import forking
 from ..crypto import LONGEST, PasswordHasher, is_control, normalize
 from ..errors import Conflict, NotFound
 from ..identity import names
@@ -34,7 +34,7 @@ class Users:
         self._hasher = hasher
         self._clock = clock
         self._nobodys_hash: str | None = None
-        self._lock = threading.Lock()
+        self._lock = forking.lock(self)
 
     def create(
         self,

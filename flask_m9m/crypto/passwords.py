@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from werkzeug.security import check_password_hash, generate_password_hash
 
+from .. import forking
 from ..errors import ServiceUnavailable
 
 METHOD = "scrypt:131072:8:1"
@@ -31,8 +32,14 @@ class PasswordHasher:
     """
 
     def __init__(self, concurrency: int = 2, patience: float = 1.0) -> None:
-        self._turns = threading.BoundedSemaphore(concurrency)
+        self._concurrency = concurrency
         self._patience = patience
+        self.after_fork()
+        forking.watch(self)
+
+    def after_fork(self) -> None:
+        """Leave the parent's turns to the parent."""
+        self._turns = threading.BoundedSemaphore(self._concurrency)
 
     def hash(self, password: str) -> str:
         """Return a password's hash, salted afresh.

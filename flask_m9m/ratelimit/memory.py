@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
+from .. import forking
 from .gcra import Hit, give_back, take
 from .limit import MICROSECONDS, RateLimit
 
@@ -35,7 +35,7 @@ class MemoryStore:
         self._bucket_count = max(1, capacity // _SLOTS)
         self._clock = clock
         self._tables: dict[str, _Table] = {}
-        self._lock = threading.Lock()
+        self._lock = forking.lock(self)
 
     def hit(self, limit: RateLimit, client: str, cost: int = 1) -> Hit:
         """Take `cost` tokens, 1 to `limit.burst`, from this client's bucket."""

@@ -10,29 +10,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from .. import forking
 from ..errors import DatabaseUnavailable, SchemaError
 from ..settings import DatabaseSettings
-from . import forking
+from .engine import (
+    BUSY_SECONDS,
+    checked,
+    connected,
+    create,
+    exclusive,
+    sqlite_path,
+    translated,
+    url_of,
+    write_ahead,
+)
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Engine
 
     from .transaction import Transaction
 
 logger = logging.getLogger("flask_m9m")
 
 T = TypeVar("T")
-
-_BEGIN = {
-    "sqlite": ("PRAGMA busy_timeout = {patience}", "BEGIN IMMEDIATE"),
-    # The lock is a statement of its own: those after it see what its last holder committed.
-    "postgresql": (
-        "BEGIN ISOLATION LEVEL READ COMMITTED",
-        "SET LOCAL lock_timeout = {patience}",
-        f"SELECT pg_advisory_xact_lock({0x6D396D})",  # "m9m"
-    ),
-}
-_BUSY_SECONDS = 5.0  # that one waits for another writer
 
 
 class Database:
@@ -53,7 +53,7 @@ class Database:
         instance_path: str,
         engine: Engine | Callable[[], Engine] | None = None,
     ) -> None:
-        self._url = _url(settings, instance_path)
+        self._url = url_of(settings, instance_path)
         self._given = engine
         self._engine: Engine | None = None
         self._file: Path | None = None
@@ -64,10 +64,8 @@ class Database:
 
     @property
     def local(self) -> bool:
-        """Whether it is SQLite, whose answers do not keep a request waiting."""
-        if self._given is None:
-            return self._url.startswith("sqlite")
-        return self._connected().dialect.name == "sqlite"
+        """Whether it is a SQLite file of our own, which keeps no request waiting for an answer."""
+        return self._given is None and self._url.startswith("sqlite")
 
     # Reading and writing
 
@@ -109,8 +107,7 @@ class Database:
             engine = self._connected()
             for attempt in (1, 2):
                 try:
-                    with engine.connect() as connection:
-                        connection.execution_options(isolation_level="AUTOCOMMIT")
+                    with connected(engine) as connection:
                         return query(Transaction(connection))
                 except DBAPIError as error:
                     if attempt == 2 or not error.connection_invalidated:
@@ -118,7 +115,7 @@ class Database:
         raise AssertionError
 
     @contextmanager
-    def write(self, patience: float = _BUSY_SECONDS) -> Iterator[Transaction]:
+    def write(self, patience: float = BUSY_SECONDS) -> Iterator[Transaction]:
         """Open a transaction in which changes are made, one at a time in all processes.
 
         The lock is what makes the order of the feed's ids the order in which changes become
@@ -134,7 +131,7 @@ class Database:
 
         with translated():
             self._make()
-            with _exclusive(self._connected(), patience) as connection:
+            with exclusive(self._connected(), patience) as connection:
                 yield Transaction(connection)
 
     # The schema
@@ -150,7 +147,7 @@ class Database:
 
         with self._lock, translated():
             self._create_file()
-            with _exclusive(self._connected()) as connection:
+            with exclusive(self._connected()) as connection:
                 before = schema.version(connection)
                 if schema.is_newer(before):
                     raise _too_new(before)
@@ -170,7 +167,7 @@ class Database:
         with self._lock, translated():
             if self._given is None and not self._exists():
                 return self.where(), None, schema.NEWEST
-            with self._connected().connect() as connection:
+            with connected(self._connected()) as connection:
                 return self.where(), schema.version(connection), schema.NEWEST
 
     def where(self) -> str:
@@ -188,10 +185,10 @@ class Database:
                 engine.dispose()
 
     def after_fork(self) -> None:
-        """Leave the parent's connections to the parent."""
+        """Leave the parent's connections to the parent, those of the app's engine too."""
         self._lock = threading.RLock()
         engine, self._engine, self._ready = self._engine, None, False
-        if engine is not None and self._given is None:
+        if engine is not None:
             engine.dispose(close=False)
 
     # Opening
@@ -199,14 +196,14 @@ class Database:
     def _make(self) -> None:
         """Make SQLite's file and tables where they are missing."""
         if not self.present():
-            if not self.local:
+            if not self._upgrades_itself():
                 raise SchemaError("its tables are not there: run flask m9m db upgrade")
             self.upgrade()
 
     def _has_schema(self, engine: Engine) -> bool:
         from . import schema
 
-        with engine.connect() as connection:
+        with connected(engine) as connection:
             found = schema.version(connection)
         if found == schema.NEWEST:
             return True
@@ -214,7 +211,7 @@ class Database:
             raise _too_new(found)
         if found is None:
             return False
-        if not self.local:
+        if not self._upgrades_itself():
             raise SchemaError(f"its schema is {found}: run flask m9m db upgrade")
         self.upgrade()
         return True
@@ -222,48 +219,21 @@ class Database:
     def _connected(self) -> Engine:
         with self._lock:
             if self._engine is None:
-                if self._given is None:
-                    self._engine = self._create_engine()
+                if self._given is not None:
+                    given = self._given() if callable(self._given) else self._given
+                    self._engine = checked(given)
                 else:
-                    self._engine = self._given() if callable(self._given) else self._given
+                    self._engine = create(self._url)
+                    self._file = sqlite_path(self._url)
+                    self._opened = None if self._file is None else _inode(self._file)
             return self._engine
 
-    def _create_engine(self) -> Engine:
-        from sqlalchemy import create_engine, make_url
-        from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-        from sqlalchemy.pool import QueuePool
-
-        try:
-            url = make_url(self._url)
-            if url.drivername in ("postgres", "postgresql"):
-                url = url.set(drivername="postgresql+psycopg")
-            if url.get_backend_name() == "postgresql":
-                return create_engine(url, hide_parameters=True)
-            if url.get_backend_name() != "sqlite":
-                raise ArgumentError("only SQLite and PostgreSQL are known here")
-            if url.database in (None, "", ":memory:"):
-                # One connection that all threads take in turn: another would be another database.
-                return create_engine(
-                    url,
-                    hide_parameters=True,
-                    poolclass=QueuePool,
-                    pool_size=1,
-                    max_overflow=0,
-                    connect_args={"check_same_thread": False},
-                )
-            self._file = Path(str(url.database))
-            self._opened = _inode(self._file)
-            return create_engine(url, hide_parameters=True, connect_args={"timeout": _BUSY_SECONDS})
-        except (ArgumentError, NoSuchModuleError) as error:
-            raise DatabaseUnavailable(f"database.url: {error}") from None
-        except ImportError as error:
-            raise DatabaseUnavailable(
-                f"database.url needs {error.name} (pip install 'flask-m9m[postgres]')"
-            ) from None
+    def _upgrades_itself(self) -> bool:
+        return self._connected().dialect.name == "sqlite"
 
     def _exists(self) -> bool:
         """Tell whether there is something to open; a server is asked by opening it."""
-        path = _sqlite_path(self._url)
+        path = sqlite_path(self._url)
         if path is None:
             return not self.local or self._engine is not None
         return path.exists()
@@ -274,7 +244,7 @@ class Database:
 
     def _create_file(self) -> None:
         """Make the file, readable by its owner alone, and have SQLite keep a log ahead of it."""
-        path = _sqlite_path(self._url) if self._given is None else None
+        path = sqlite_path(self._url) if self._given is None else None
         if path is None:
             return
         try:
@@ -285,84 +255,7 @@ class Database:
                 f"{path} cannot be written ({error.strerror}): set database.url"
             ) from None
         self._file, self._opened = path, _inode(path)
-        with self._connected().connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT")
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Raise `DatabaseUnavailable` in place of what a driver raises where it finds no database.
-
-    The statement and its parameters stay out of messages and tracebacks.
-    """
-    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-
-    try:
-        yield
-    except DBAPIError as error:
-        lines = str(error.orig).splitlines() or [type(error.orig).__name__]
-        raise DatabaseUnavailable(lines[0]) from None
-    except SQLAlchemyError as error:
-        raise DatabaseUnavailable(type(error).__name__) from None
-
-
-@contextmanager
-def _exclusive(engine: Engine, patience: float = _BUSY_SECONDS) -> Iterator[Connection]:
-    """Open a transaction that no other of ours runs beside, in any process."""
-    from sqlalchemy.exc import DBAPIError
-
-    with _begun(engine, patience) as connection:
-        try:
-            yield connection
-        except BaseException:
-            try:
-                connection.exec_driver_sql("ROLLBACK")
-            except DBAPIError:
-                connection.invalidate()
-            raise
-        connection.exec_driver_sql("COMMIT")
-
-
-def _begun(engine: Engine, patience: float) -> Connection:
-    """Return a connection that has begun and has the lock; one that was lost is made anew.
-
-    The driver does not begin by itself: SQLite's would do so later, with the first change.
-    """
-    from sqlalchemy.exc import DBAPIError
-
-    for attempt in (1, 2):
-        connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        try:
-            connection.begin()
-            if getattr(connection.connection.dbapi_connection, "in_transaction", False):
-                connection.exec_driver_sql("ROLLBACK")  # an event of the app's engine began
-            for statement in _BEGIN[engine.dialect.name]:
-                connection.exec_driver_sql(statement.format(patience=int(patience * 1_000)))
-        except DBAPIError as error:
-            connection.close()
-            if attempt == 2 or not error.connection_invalidated:
-                raise
-        else:
-            return connection
-    raise AssertionError
-
-
-def _url(settings: DatabaseSettings, instance_path: str) -> str:
-    if settings.url is not None:
-        return settings.url.get_secret_value()
-    if settings.type == "postgres" and settings.postgres.url is not None:
-        return settings.postgres.url.get_secret_value()
-    path = settings.sqlite.path or os.path.join(instance_path, "m9m", "m9m.db")
-    return f"sqlite:///{os.path.abspath(path)}"
-
-
-def _sqlite_path(url: str) -> Path | None:
-    scheme, _, rest = url.partition(":///")
-    name = rest.partition("?")[0]
-    if not scheme.startswith("sqlite") or name in ("", ":memory:"):
-        return None
-    return Path(name)
+        write_ahead(self._connected())
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

@@ -13,7 +13,8 @@ rules make it sound:
   database, a restore, a failover, a feed that was pruned), every cache is emptied.
 - Staleness counts from the start of the last good read. A request that finds it older than
   `propagation` waits for a read, at most 250 ms; while none succeeds, what is known counts for at
-  most `max_staleness`, then the answer is 503.
+  most `max_staleness`, then the answer is 503. A read that hangs is given up, and counts for
+  nothing should it come to an end.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
+from .. import forking
 from ..errors import DatabaseUnavailable
-from . import forking
 
 if TYPE_CHECKING:
     from .database import Database
@@ -43,6 +44,7 @@ T = TypeVar("T")
 _PATIENCE = 0.25  # seconds that a request waits for a read
 _OPENING = 5.0  # and for the first one, which connects
 _QUERY_PATIENCE = 2.0  # and for a query of its own
+_GIVEN_UP = 2.0  # seconds after which another read begins beside one that hangs
 _BACKOFF = 0.25  # seconds between failures
 _MOST = 1_000  # changes that are taken one by one
 _LOG_INTERVAL = 30.0
@@ -119,8 +121,9 @@ class ChangeFeed:
         self._read_since = -math.inf
         self._fresh_until = -math.inf
         self._retry_at = -math.inf
-        self._logged_at = -math.inf
+        self._logged_at: dict[str, float] = {}
         self._batch_due = -math.inf
+        self._due = False
         self._reading: _Reading | None = None
         self._lock = threading.RLock()
         self.empty = True
@@ -131,16 +134,17 @@ class ChangeFeed:
         self._caches.append(cache)
 
     def write_with(self, batch: Callable[[], None]) -> None:
-        """Have a batch written: after a read, once a minute, and when the process ends."""
+        """Have a batch written: with `write_due`, and when the process ends."""
         if not self._batches:
             atexit.register(_write_last, weakref.ref(self))
         self._batches.append(batch)
 
     def after_fork(self) -> None:
-        """Leave the parent's reads to the parent."""
+        """Leave the parent's reads to it; a cache may have been in the middle of a change."""
         self._lock = threading.RLock()
         self._reading = None
         self._fresh_until = self._retry_at = -math.inf
+        self._clear()
 
     # Requests
 
@@ -164,7 +168,7 @@ class ChangeFeed:
             raise DatabaseUnavailable("it was not read for too long")
 
     def has_nothing(self) -> bool:
-        """Tell whether nothing was ever kept, so that there is nobody to ask."""
+        """Tell whether there is no database, so that there is nobody to ask."""
         return self.empty and not self.database.present()
 
     def noted(self) -> int:
@@ -231,7 +235,7 @@ class ChangeFeed:
         """Return the read to wait for, beginning one where there is none; `None`: not now."""
         with self._lock:
             reading = self._reading
-            if reading is not None:
+            if reading is not None and time.monotonic() - reading.since < _GIVEN_UP:
                 return reading
             if self._is_caught_up(arrived) or self._clock() < self._retry_at:
                 return None  # somebody else has read meanwhile, or just failed to
@@ -249,31 +253,28 @@ class ChangeFeed:
         return reading.done.wait(max(0.0, left)) and reading.good
 
     def _read(self, reading: _Reading) -> None:
+        found = None
         try:
-            news, newest = self._fetch()
-            with self._lock:
-                self._apply(news, newest)
-                self._read_since, self._read_generation = reading.begun, reading.generation
-                if reading.generation == self._generation:
-                    self._fresh_until = reading.begun + self._propagation
-            reading.good = True
+            found = self._fetch()
         except DatabaseUnavailable as error:
-            self._failed(error.reason)
+            self._log("the database cannot be read: %s", error.reason)
         except Exception as error:
-            self._failed(type(error).__name__)
+            self._log("the database cannot be read: %s", type(error).__name__)
         finally:
             with self._lock:
-                self._reading = None
+                if self._reading is reading:
+                    self._reading = None
+                    if found is None:
+                        self._retry_at = self._clock() + _BACKOFF
+                    else:
+                        self._apply(reading, *found)
             reading.done.set()
-        if reading.good and not self.empty and self._clock() >= self._batch_due:
-            self._batch_due = self._clock() + _BATCH_INTERVAL
-            self.write_batches()
 
-    def _fetch(self) -> tuple[Sequence[Change] | None, Change | None]:
-        """Return what is new, `None` where that is not known, and the feed's last row."""
+    def _fetch(self) -> tuple[bool, Sequence[Change] | None, Change | None]:
+        """Return whether there is a database, what is new, if that is known, and the last row."""
         if not self.database.present():
-            return None, None
-        return self.database.read(self._fetch_with)
+            return False, None, None
+        return True, *self.database.read(self._fetch_with)
 
     def _fetch_with(
         self, transaction: Transaction
@@ -284,37 +285,68 @@ class ChangeFeed:
                 return found[1:], found[-1]
         return None, transaction.newest_change()
 
-    def _apply(self, news: Sequence[Change] | None, newest: Change | None) -> None:
+    def _apply(
+        self,
+        reading: _Reading,
+        present: bool,
+        news: Sequence[Change] | None,
+        newest: Change | None,
+    ) -> None:
         position = None if newest is None else (newest.id, newest.mark)
         if news is None and (position, self._position) != (None, None):
-            self._moves += 1
-            for cache in self._caches:
-                cache.clear()
+            self._clear()
         elif news:
             self._moves += 1
             for change in news:
                 for cache in self._caches:
                     cache.drop(change.topic, change.name)
         self._position = position
-        self.empty = newest is None
+        self.empty = not present
+        self._read_since, self._read_generation = reading.begun, reading.generation
+        if reading.generation == self._generation:
+            self._fresh_until = reading.begun + self._propagation
+        self._due = present and self._clock() >= self._batch_due
+        reading.good = True
+
+    def _clear(self) -> None:
+        self._moves += 1
+        for cache in self._caches:
+            cache.clear()
+
+    # What is put off
+
+    def write_due(self) -> None:
+        """Write what was put off, after a read and once a minute.
+
+        A request calls it when it has noted what it adds: the next one may be long in coming.
+        """
+        if not self._due:
+            return
+        with self._lock:
+            if not self._due:
+                return
+            self._due = False
+            self._batch_due = self._clock() + _BATCH_INTERVAL
+        if self.database.local:
+            self.write_batches()
+        else:
+            _start(self.write_batches)
 
     def write_batches(self) -> None:
-        """Write what was put off."""
+        """Write what was put off; what cannot be written waits for the next time."""
         for write in self._batches:
             try:
                 write()
             except DatabaseUnavailable as error:
-                self._failed(error.reason)
+                self._log("the database cannot be written, uses of API keys wait: %s", error.reason)
 
-    def _failed(self, reason: str) -> None:
+    def _log(self, message: str, reason: str) -> None:
         now = self._clock()
         with self._lock:
-            self._retry_at = now + _BACKOFF
-            silent = now - self._logged_at < _LOG_INTERVAL
-            if not silent:
-                self._logged_at = now
-        if not silent:
-            logger.error("the database cannot be read: %s", reason)
+            if now - self._logged_at.get(message, -math.inf) < _LOG_INTERVAL:
+                return
+            self._logged_at[message] = now
+        logger.error(message, reason)
 
 
 def _write_last(feed: weakref.ref[ChangeFeed]) -> None:
@@ -324,7 +356,7 @@ def _write_last(feed: weakref.ref[ChangeFeed]) -> None:
 
 
 def _start(target: Callable[[], None]) -> threading.Thread:
-    thread = threading.Thread(target=target, name="m9m-read", daemon=True)
+    thread = threading.Thread(target=target, name="m9m-database", daemon=True)
     try:
         thread.start()
     except RuntimeError:  # the interpreter is going down

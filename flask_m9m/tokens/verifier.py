@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import sha256
 
+from .. import forking
 from ..errors import InvalidToken
 from ..identity import Identity
 from .claims import ClaimRules, Judged
@@ -41,7 +41,7 @@ class Verifier:
         self._clock = clock
         self._capacity = capacity
         self._known: OrderedDict[bytes, Judged] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = forking.lock(self)
 
     def verify(self, token: str) -> Identity:
         """Return who a token speaks for.

@@ -8,6 +8,7 @@ from flask import Flask
 
 from flask_m9m import M9M, current_identity, require_auth
 from flask_m9m.testing import Clock, make_settings
+from tests.databases import settle
 
 Secured = Callable[..., tuple[Flask, M9M]]
 
@@ -44,5 +45,6 @@ def secured(database_url: str, clock: Clock) -> Iterator[Secured]:
         return app, m9m
 
     yield secure
+    settle()
     for app in apps:
         app.extensions["m9m"].database.close()

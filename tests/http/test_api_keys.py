@@ -20,6 +20,7 @@ from flask_m9m.errors import DatabaseUnavailable, NotFound
 from flask_m9m.storage import ApiKey
 from flask_m9m.testing import Clock, client_as, make_settings
 from tests.conftest import CHALLENGES
+from tests.databases import settle
 from tests.http.conftest import Secured
 
 
@@ -51,9 +52,7 @@ def queries(app: Flask) -> Iterator[list[str]]:
 
 def write_uses(app: Flask) -> None:
     """Write down when keys were last used, after whatever is being written already."""
-    for thread in threading.enumerate():
-        if thread.name == "m9m-read":
-            thread.join(10.0)
+    settle()
     app.extensions["m9m"].identities.api_keys._feed.write_batches()
 
 
@@ -94,6 +93,7 @@ def test_known_keys_and_bad_checksums_cost_no_query_and_unknown_ones_one(
     app, m9m = secured()
     _, text = make(app, m9m)
     assert ask(app, text).status_code == 200
+    settle()
     with queries(app) as seen:
         for _ in range(20):
             assert ask(app, text).status_code == 200

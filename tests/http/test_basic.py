@@ -502,7 +502,7 @@ def test_whom_the_loader_refuses_counts_like_a_wrong_password(clock: Clock) -> N
 
 
 def test_many_at_once_with_the_right_password_all_get_in() -> None:
-    app, _ = secured(basic={"enabled": True, "username": "ann", "password": PASSWORD})
+    app, _ = secured(basic={"enabled": True, "username": "ann", "password_hash": HASH})
     barrier = threading.Barrier(16)
 
     def sign_in(_: int) -> int:

@@ -23,7 +23,7 @@ SLACK = 0.1
 REQUESTS = 10_000
 CLIENTS = 8
 BATCH_INTERVAL = 60.0
-LONGEST_BATCH = 5  # BEGIN, the lock and its timeout, UPDATE, COMMIT
+LONGEST_BATCH = 6  # SQLite: its timeout read, set and set back, BEGIN, UPDATE, COMMIT
 OPENING = 2  # whether the table of the schema's version is there, and what stands in it
 Headers = dict[str, str]
 
@@ -41,7 +41,7 @@ class Browser:
     """A connection that is kept alive."""
 
     def __init__(self, port: int) -> None:
-        self._connection = HTTPConnection("127.0.0.1", port, timeout=10.0)
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=60.0)
 
     def __enter__(self) -> Browser:
         return self

@@ -6,6 +6,7 @@ import pytest
 
 from flask_m9m.settings import settings_of
 from flask_m9m.storage import Database
+from tests.databases import settle
 
 OpenDatabase = Callable[[str], Database]
 
@@ -22,6 +23,7 @@ def open_database(tmp_path: object) -> Iterator[OpenDatabase]:
         return database
 
     yield open_one
+    settle()
     for database in opened:
         database.close()
 

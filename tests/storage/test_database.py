@@ -278,17 +278,17 @@ def test_a_file_that_vanished_is_not_made_again(
             call()
 
 
-def test_a_locked_file_ends_in_an_error(
-    sqlite_url: str, open_database: OpenDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("flask_m9m.storage.database._BUSY_SECONDS", 0.1)
+def test_a_locked_file_ends_in_an_error(sqlite_url: str, open_database: OpenDatabase) -> None:
     database = open_database(sqlite_url)
     change(database)
     holder = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
 
-    with pytest.raises(DatabaseUnavailable, match="locked"):
-        change(database)
+    with (
+        pytest.raises(DatabaseUnavailable, match="locked"),
+        database.write(patience=0.1) as transaction,
+    ):
+        transaction.changed("test", "y", NOW)
     assert names(database) == ["", "x"]
     holder.execute("ROLLBACK")
     change(database)

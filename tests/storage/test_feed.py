@@ -332,9 +332,78 @@ def test_a_database_that_vanishes_is_away(
         one.feed.catch_up()
 
 
-def test_a_batch_is_written_after_a_read(make_process: MakeProcess, clock: Clock) -> None:
-    one, written = make_process(), threading.Event()
-    one.feed.write_with(written.set)
+def test_a_batch_is_written_once_a_minute(make_process: MakeProcess, clock: Clock) -> None:
+    one, written = make_process(), threading.Semaphore(0)
+    one.feed.write_with(written.release)
+    one.feed.catch_up()
+    assert not written.acquire(blocking=False)
+    for _ in range(3):
+        one.feed.write_due()
+    assert written.acquire(timeout=10)
+    clock.advance(59.0)
+    one.feed.catch_up()
+    one.feed.write_due()
+    assert not written.acquire(timeout=0.1)
+    clock.advance(1.0)
+    one.feed.catch_up()
+    one.feed.write_due()
+    assert written.acquire(timeout=10)
+
+
+def test_a_batch_that_fails_keeps_no_query_from_being_asked(
+    make_process: MakeProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = make_process()
+    one.feed.write_with(unreachable)
+    one.feed.catch_up()
+    one.feed.write_batches()
+
+    one.feed.ask(lambda transaction: transaction.newest_change())
+    assert [record.getMessage() for record in caplog.records] == [
+        "the database cannot be written, uses of API keys wait: away"
+    ]
+
+
+def test_a_read_that_hangs_is_given_up_and_counts_for_nothing(
+    postgres_url: str, open_database: OpenDatabase, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_m9m.storage.feed._GIVEN_UP", 0.3)
+    one = Process(open_database(postgres_url), clock)
+    one.database.upgrade()
+    one.feed.catch_up()
+    fetch, released, ended = one.feed._fetch, threading.Event(), threading.Event()
+    late = threading.Event()
+
+    def hang_once() -> Any:
+        if late.is_set():
+            return fetch()
+        late.set()
+        found = fetch()
+        released.wait(30)
+        ended.set()
+        return found
+
+    monkeypatch.setattr(one.feed, "_fetch", hang_once)
+    clock.advance(1.0)
+    one.feed.catch_up()
+    one.change("x")
+    time.sleep(0.3)
+    one.feed.catch_up()
+    assert one.cache.dropped == ["x"]
+    position = one.feed._position
+    released.set()
+    assert ended.wait(10)
+    time.sleep(0.05)
+    assert one.feed._position == position
+
+
+def test_a_feed_that_is_empty_is_not_the_absence_of_a_database(
+    make_process: MakeProcess, clock: Clock
+) -> None:
+    one = make_process()
+    with one.database._connected().begin() as connection:
+        connection.execute(sa.delete(tables.changes))
     one.feed.catch_up()
 
-    assert written.wait(10)
+    assert not one.feed.empty
+    assert not one.feed.has_nothing()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Protocol
 
@@ -15,15 +16,33 @@ class Forked(Protocol):
         ...
 
 
+class Locked(Protocol):
+    """Something with one lock."""
+
+    _lock: threading.Lock
+
+
 _watched: weakref.WeakSet[Forked] = weakref.WeakSet()
+_locked: weakref.WeakSet[Locked] = weakref.WeakSet()
 
 
 def watch(forked: Forked) -> None:
-    """Have `after_fork` called in every child process."""
+    """Have `after_fork` called in every child process, where all locks are free by then."""
     _watched.add(forked)
 
 
+def lock(owner: Locked) -> threading.Lock:
+    """Return a lock for `owner._lock`; a child process finds another one there, which is free.
+
+    A thread that held it in the parent is not there to release it in the child.
+    """
+    _locked.add(owner)
+    return threading.Lock()
+
+
 def _in_child() -> None:
+    for owner in list(_locked):
+        owner._lock = threading.Lock()
     for forked in list(_watched):
         forked.after_fork()
 
