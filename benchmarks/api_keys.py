@@ -43,7 +43,7 @@ REMEMBERED = 16_384
 REAL = 20_000  # keys whose text is known here
 OWNERS = 10_000
 BATCH = 50_000
-COLUMNS = ("id", "digest", "name", "owner", "scopes", "roles", "created_at")
+COLUMNS = ("id", "family", "digest", "name", "owner", "scopes", "roles", "created_at")
 CLIENT = Client(address="127.0.0.1", key="127.0.0.1", secure=False, host=None)
 Row = tuple[object, ...]
 
@@ -80,7 +80,8 @@ def rows(keys: list[str], count: int) -> Iterator[Row]:
     for number in range(count):
         digest = digest_of(keys[number]) if number < len(keys) else secrets.token_bytes(32)
         owner = f"user-{number % OWNERS}"
-        yield str(uuid.uuid4()), digest, f"key {number}", owner, scopes, roles, now
+        key_id = str(uuid.uuid4())
+        yield key_id, key_id, digest, f"key {number}", owner, scopes, roles, now
 
 
 def users() -> Iterator[Row]:

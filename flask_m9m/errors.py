@@ -49,6 +49,7 @@ class M9MError(Exception):
         error_code: the machine's word for the cause, `code` in the body.
         headers: header fields that belong to this answer (challenges, `Retry-After`).
         members: extension members of a problem (RFC 9457 §3.2).
+        guess: whether it stands for a credential that nobody ever issued.
     """
 
     code: int
@@ -58,6 +59,7 @@ class M9MError(Exception):
     problem_type = "about:blank"
     headers: Sequence[tuple[str, str]] = ()
     members: Mapping[str, object] = MappingProxyType({})
+    guess = False
 
     def render(
         self, error_format: ErrorFormat, response_class: type[Response] = Response
@@ -123,9 +125,10 @@ class InvalidToken(_Unauthorized):
     error_code = "INVALID_TOKEN"
     description = "invalid or expired token"
 
-    def __init__(self, reason: str = "") -> None:
+    def __init__(self, reason: str = "", *, guess: bool = True) -> None:
         super().__init__()
         self.reason = reason
+        self.guess = guess
 
 
 class InvalidCredentials(_Unauthorized):
@@ -140,6 +143,7 @@ class InvalidApiKey(_Unauthorized):
 
     error_code = "INVALID_API_KEY"
     description = "invalid or expired API key"
+    guess = True  # one that is revoked or expired is not told from one that never was
 
 
 class FreshTokenRequired(_Unauthorized):
@@ -217,7 +221,7 @@ class RateLimited(exceptions.TooManyRequests, M9MError):
 
 
 class TooManyAttempts(exceptions.TooManyRequests, M9MError):
-    """Too many passwords were wrong, from this address or for this account."""
+    """Too many credentials were wrong, from this address or for this account."""
 
     error_code = "TOO_MANY_ATTEMPTS"
     description = "Too many failed attempts"

@@ -91,6 +91,7 @@ class Guard:
         self.store = store
         self._declared = identities.declared
         self._load = identities.load
+        self._lockout = identities.lockout
         self.authenticators = identities.authenticators
         self._any_ambient = any(one.ambient for one in self.authenticators)
         self.policies = PolicyCompiler(settings, self.authenticators)
@@ -273,10 +274,11 @@ class Guard:
             if self._declared.identity_loader is not None and not authenticator.loads:
                 loaded = self._load(identity)
         except M9MError as error:
-            self.refuse(exchange, error, policy.authenticators)
+            too_many = self._lockout.forged(exchange.client) if error.guess else None
+            self.refuse(exchange, too_many or error, policy.authenticators)
         exchange.identity = environ[IDENTITY] = loaded
-        for limit in authenticator.limits(identity):
-            self._take(exchange, limit, f"credential:{identity.credential_id}")
+        for limit, client in authenticator.limits(identity):
+            self._take(exchange, limit, client)
         return loaded
 
     def _without_one(

@@ -87,10 +87,16 @@ class ApiKeyAuthenticator(Authenticator):
         self._feed.write_due()
         return identity
 
-    def limits(self, identity: Identity) -> Sequence[RateLimit]:
-        """Return the key's own limits, in force even where no others are."""
+    def limits(self, identity: Identity) -> Sequence[tuple[RateLimit, str]]:
+        """Return the key's own limits, in force even where no others are.
+
+        A key and those that took its place count together.
+        """
         notation = identity.claims.get("rate_limit")
-        return () if notation is None else parse_limits(notation, name="api-key")
+        if notation is None:
+            return ()
+        family = f"api-key:{identity.claims['family']}"
+        return [(limit, family) for limit in parse_limits(notation, name="api-key")]
 
     def challenge(self, realm: str, error: M9MError) -> str:
         """Return the challenge, which names the header."""
@@ -148,7 +154,7 @@ class KnownKey(NamedTuple):
             scheme="api_key",
             scopes=scopes,
             roles=roles,
-            claims=FrozenDict(name=key.name, rate_limit=key.rate_limit),
+            claims=FrozenDict(name=key.name, rate_limit=key.rate_limit, family=key.family),
             credential_id=key.id,
             expires_at=None if key.expires_at is None else key.expires_at.timestamp(),
         )

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ..crypto import normalize
-from ..errors import NotFound
+from ..errors import Conflict, NotFound
 from ..identity import names
 from ..ratelimit import parse_limits
 from ..settings import parse_duration
@@ -70,7 +70,7 @@ class ApiKeys:
             ValueError: an argument is wrong, or gives the key what its owner does not have.
             DatabaseUnavailable: it could not be kept.
         """
-        now = moment(self._clock())
+        now, key_id = moment(self._clock()), str(uuid.uuid4())
         if expires_at is not None and (
             expires_at.tzinfo is None or not now < expires_at <= now + _LONGEST_LIFE
         ):
@@ -78,14 +78,16 @@ class ApiKeys:
         if rate_limit is not None:
             parse_limits(rate_limit)
         key = ApiKey(
-            id=str(uuid.uuid4()),
+            id=key_id,
+            family=key_id,
             name=_text("name", name),
-            owner=normalize(_text("owner", owner)),
+            owner=_text("owner", owner),
             scopes=frozenset(names("scopes", scopes)),
             roles=frozenset(names("roles", roles)),
             rate_limit=rate_limit,
             created_at=now,
             expires_at=expires_at,
+            rotated_at=None,
             revoked_at=None,
             last_used_at=None,
         )
@@ -105,6 +107,7 @@ class ApiKeys:
         """
         if not self._feed.database.present():
             return []
+        owner = None if owner is None else normalize(owner)
         since = None if unused_for is None else moment(self._clock()) - _span(unused_for)
 
         def query(transaction: Transaction) -> Sequence[ApiKey]:
@@ -128,6 +131,7 @@ class ApiKeys:
         """
         self._existing(key_id)
         now = moment(self._clock())
+        owner = None if owner is None else normalize(owner)
         with self._feed.write() as transaction:
             key = transaction.key(key_id)
             if key is None or owner not in (None, key.owner):
@@ -139,6 +143,8 @@ class ApiKeys:
     def rotate(self, key_id: str, grace: Span = 86_400.0) -> tuple[ApiKey, str]:
         """Make a key that takes another's place, with the same rights and the same life.
 
+        Where the key has a rate limit, the two count together.
+
         Args:
             key_id: the old one's id.
             grace: for how long the old one goes on to hold, as seconds, as `"24h"` or as a
@@ -149,6 +155,7 @@ class ApiKeys:
 
         Raises:
             NotFound: no key of that id holds.
+            Conflict: it was rotated before: another key has its place already.
             ValueError: `grace` is no duration, or the owner's rights are less than the key's.
             DatabaseUnavailable: nothing was changed.
         """
@@ -158,9 +165,11 @@ class ApiKeys:
             old = transaction.key(key_id)
             if old is None or not self._holds(old):
                 raise _not_found()
+            if old.rotated_at is not None:
+                raise Conflict("this API key was rotated before: rotate the one in its place")
             ends = now + left if old.expires_at is None else min(old.expires_at, now + left)
             changes = {"expires_at": ends} if left else {"revoked_at": now}
-            transaction.change_key(key_id, **changes)
+            transaction.change_key(key_id, rotated_at=now, **changes)
             transaction.changed(Topic.API_KEY, key_id, now)
             life = None if old.expires_at is None else old.expires_at - old.created_at
             following = replace(
@@ -204,8 +213,6 @@ class ApiKeys:
                 raise ValueError(f"the owner {key.owner!a} does not have {', '.join(sorted(more))}")
         text = make_key(self._prefix)
         transaction.add_key(key, digest_of(text))
-        # So that the feed is empty only where nothing was ever kept.
-        transaction.changed(Topic.API_KEY, key.id, key.created_at)
         return key, text
 
     def _existing(self, key_id: str) -> None:
@@ -223,9 +230,10 @@ def _not_found() -> NotFound:
 
 
 def _text(argument: str, given: str) -> str:
-    if not isinstance(given, str) or not 0 < len(given) <= _LONGEST or not given.isprintable():
+    text = normalize(given) if isinstance(given, str) else ""
+    if not 0 < len(text) <= _LONGEST or not text.isprintable():
         raise ValueError(f"{argument} is 1 to {_LONGEST} printable characters")
-    return given
+    return text
 
 
 def _span(given: Span) -> timedelta:

@@ -40,8 +40,8 @@ class Authenticator:
         """
         raise NotImplementedError
 
-    def limits(self, identity: Identity) -> Sequence[RateLimit]:
-        """Return the rate limits of the credential itself."""
+    def limits(self, identity: Identity) -> Sequence[tuple[RateLimit, str]]:
+        """Return the rate limits of the credential itself, each with what is counted under it."""
         return ()
 
     def challenge(self, realm: str, error: M9MError) -> str | None:

@@ -37,6 +37,7 @@ class Identities:
         api_keys: makes and revokes API keys.
         declared: what the app brings itself.
         load: has the app enrich an identity.
+        lockout: throttles guesses.
         authenticators: the schemes that are switched on, in the order of their challenges.
     """
 
@@ -54,6 +55,7 @@ class Identities:
         self.api_keys = ApiKeys(settings.api_keys.prefix, feed, clock)
         self.declared = declared
         self.load = LoadedIdentities(declared, clock)
+        self.lockout = Lockout(settings.lockout, store, clock)
         switched_on: list[Authenticator] = []
         if self.tokens.enabled:
             switched_on.append(BearerAuthenticator(self.tokens))
@@ -61,8 +63,8 @@ class Identities:
             switched_on.append(ApiKeyAuthenticator(settings.api_keys, feed, clock))
         if settings.basic_auth.enabled:
             verify = _password_verifier(settings.basic_auth, declared, self.users, hasher)
-            lockout = Lockout(settings.lockout, store, clock)
-            switched_on.append(BasicAuthenticator(verify, self.load, lockout, feed, clock=clock))
+            basic = BasicAuthenticator(verify, self.load, self.lockout, feed, clock=clock)
+            switched_on.append(basic)
         for scheme, (authenticate, ambient) in declared.authenticators.items():
             switched_on.append(CustomAuthenticator(scheme, authenticate, ambient=ambient))
         self.authenticators = tuple(switched_on)

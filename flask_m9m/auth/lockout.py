@@ -1,8 +1,10 @@
 """Lockout: guesses are throttled by address and by account, and lock no owner out.
 
-An attempt takes its token from both counters before anything is verified, and gets it back when
-it succeeds. From an address at which the account signed in lately, its attempts have a counter
-of their own, so that a stranger who guesses all the time does not keep the owner from signing in.
+An attempt at a password takes its token from both counters before anything is verified, and gets
+it back when it succeeds. From an address at which the account signed in lately, its attempts have
+a counter of their own, so that a stranger who guesses all the time does not keep the owner from
+signing in. Tokens and API keys that nobody issued are counted apart, by address alone, and only
+when they are refused: those that hold are served whatever the counter says.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from hashlib import sha256
 from .. import forking
 from ..address import Client
 from ..errors import InvalidCredentials, TooManyAttempts
-from ..ratelimit import LimitStore, RateLimit
+from ..ratelimit import Hit, LimitStore, RateLimit
 from ..settings import LockoutSettings
 
 _KNOWN_FOR = 30 * 86_400  # seconds
@@ -28,7 +30,7 @@ _NOWHERE: Mapping[str, float] = {}
 
 
 class Lockout:
-    """Throttles attempts to guess a password.
+    """Throttles attempts to guess a credential.
 
     Args:
         settings: the app's.
@@ -45,6 +47,7 @@ class Lockout:
         per = math.ceil(settings.per)
         self._by_address = RateLimit(settings.attempts, per, settings.attempts, "attempts-address")
         self._by_account = RateLimit(settings.attempts, per, settings.attempts, "attempts-account")
+        self._forged = RateLimit(settings.attempts, per, settings.attempts, "attempts-forged")
         self._signed_in = SignedIn(clock)
 
     @contextmanager
@@ -83,15 +86,26 @@ class Lockout:
             hit = self._store.hit(limit, key)
             if not hit.admitted:
                 self._give_back(counters[:number], self._clock())
-                error = TooManyAttempts()
-                error.headers = [("Retry-After", str(max(1, hit.next_token)))]
-                raise error
+                raise _too_many(hit)
+
+    def forged(self, client: Client) -> TooManyAttempts | None:
+        """Count a token or a key that nobody issued; return what to answer to too many."""
+        if not self._enabled or client.address is None:
+            return None
+        hit = self._store.hit(self._forged, client.key)
+        return None if hit.admitted else _too_many(hit)
 
     def _give_back(self, counters: Sequence[tuple[RateLimit, str]], begun: float) -> None:
         for limit, key in counters:
             # What took so long that a token has come by itself gives none back.
             if self._clock() - begun < limit.period / limit.count:
                 self._store.refund(limit, key)
+
+
+def _too_many(hit: Hit) -> TooManyAttempts:
+    error = TooManyAttempts()
+    error.headers = [("Retry-After", str(max(1, hit.next_token)))]
+    return error
 
 
 def _account_key(account: str) -> str:

@@ -59,13 +59,13 @@ class Revocations:
         if type(version) is not int:
             raise InvalidToken("its ver is no whole number")
         if self._version(_name("sub", identity.subject)) > version:
-            raise InvalidToken("revoked, with all of its subject's")
+            raise InvalidToken("revoked, with all of its subject's", guess=False)
         sid = claims.get("sid")
         if sid is not None and self._version(_name("sid", str(sid))) >= 0:
-            raise InvalidToken("revoked, with its session")
+            raise InvalidToken("revoked, with its session", guess=False)
         jti = identity.credential_id
         if jti is not None and self._version(_name("jti", jti)) >= 0:
-            raise InvalidToken("revoked")
+            raise InvalidToken("revoked", guess=False)
 
     def version_of(self, subject: str) -> int:
         """Return the version that a subject's new tokens have to carry.

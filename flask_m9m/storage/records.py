@@ -18,6 +18,7 @@ class ApiKey:
 
     Attributes:
         id: what it is called by when it is revoked or rotated.
+        family: the id of the first key in whose place it stands; its own, where it is the first.
         name: what it is for.
         owner: the subject that it speaks for.
         scopes: what it may do, within what its owner may.
@@ -25,11 +26,13 @@ class ApiKey:
         rate_limit: how often it may be used, as in `@rate_limit`.
         created_at: in UTC, like every moment here.
         expires_at: when it stops to hold; `None`: never.
+        rotated_at: when another key was made that takes its place.
         revoked_at: when it was revoked.
         last_used_at: when it was last used, up to a minute late.
     """
 
     id: str
+    family: str
     name: str
     owner: str
     scopes: frozenset[str]
@@ -37,6 +40,7 @@ class ApiKey:
     rate_limit: str | None
     created_at: datetime
     expires_at: datetime | None
+    rotated_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
 

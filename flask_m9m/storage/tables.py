@@ -94,6 +94,7 @@ api_keys = Table(
     "m9m_api_keys",
     metadata,
     Column("id", String(36), primary_key=True),
+    Column("family", String(36), nullable=False),
     Column("digest", LargeBinary(32), nullable=False, unique=True),
     Column("name", String(255), nullable=False),
     Column("owner", String(255), nullable=False, index=True),
@@ -102,6 +103,7 @@ api_keys = Table(
     Column("rate_limit", Text),
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment),
+    Column("rotated_at", Moment),
     Column("revoked_at", Moment),
     Column("last_used_at", Moment),
 )

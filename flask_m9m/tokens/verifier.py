@@ -56,9 +56,9 @@ class Verifier:
         judged = self._known.get(digest) or self._judge(token, digest)
         now = self._clock()
         if now >= judged.ends:
-            raise InvalidToken("expired")
+            raise InvalidToken("expired", guess=False)
         if now < judged.begins:
-            raise InvalidToken("not valid yet")
+            raise InvalidToken("not valid yet", guess=False)
         return judged.identity
 
     def _judge(self, token: str, digest: bytes) -> Judged:

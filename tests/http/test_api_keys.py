@@ -15,8 +15,10 @@ import sqlalchemy as sa
 from flask import Flask
 
 from flask_m9m import M9M, require_auth
+from flask_m9m.auth.api_key import KnownKey, KnownKeys
 from flask_m9m.auth.key_format import make_key
-from flask_m9m.errors import DatabaseUnavailable, NotFound
+from flask_m9m.errors import Conflict, DatabaseUnavailable, NotFound
+from flask_m9m.identity import Identity
 from flask_m9m.storage import ApiKey
 from flask_m9m.testing import Clock, client_as, make_settings
 from tests.conftest import CHALLENGES
@@ -90,7 +92,7 @@ def test_a_missing_scope_is_403(secured: Secured) -> None:
 def test_known_keys_and_bad_checksums_cost_no_query_and_unknown_ones_one(
     secured: Secured, clock: Clock
 ) -> None:
-    app, m9m = secured()
+    app, m9m = secured(lockout={"enabled": False})
     _, text = make(app, m9m)
     assert ask(app, text).status_code == 200
     settle()
@@ -124,7 +126,7 @@ def test_another_process_refuses_a_revoked_key_within_the_propagation(
 
 
 def test_no_thread_is_let_in_after_a_revocation(secured: Secured) -> None:
-    app, m9m = secured()
+    app, m9m = secured(lockout={"enabled": False})
     key, text = make(app, m9m)
     revoked, late = threading.Event(), []
 
@@ -189,6 +191,55 @@ def test_a_key_has_a_limit_of_its_own(secured: Secured) -> None:
     assert answers[0].headers["RateLimit-Policy"] == '"api-key";q=3;w=3600'
     assert answers[3].headers["Retry-After"] == "1200"
     assert ask(app, free).status_code == 200
+
+
+def test_a_key_is_rotated_once_and_counts_with_its_successor(secured: Secured) -> None:
+    app, m9m = secured()
+    old, text = make(app, m9m, rate_limit="3/hour")
+    with app.app_context():
+        new, following = m9m.api_keys.rotate(old.id, grace="1h")
+        with pytest.raises(Conflict):
+            m9m.api_keys.rotate(old.id, grace="10h")
+        newest, last = m9m.api_keys.rotate(new.id, grace="1h")
+        assert newest.expires_at is None
+        assert {one.family for one in m9m.api_keys.list()} == {old.id}
+    answers = [ask(app, one).status_code for one in (text, following, last, text, following, last)]
+    assert answers == [200, 200, 200, 429, 429, 429]
+
+
+def test_keys_that_nobody_issued_are_counted_and_good_ones_are_not(
+    secured: Secured, clock: Clock
+) -> None:
+    app, m9m = secured(lockout={"attempts": 3, "per": "1m"})
+    _, text = make(app, m9m)
+    unknown = [ask(app, make_key("m9m_sk_")) for _ in range(5)]
+    assert [one.status_code for one in unknown] == [401, 401, 401, 429, 429]
+    assert unknown[4].json["code"] == "TOO_MANY_ATTEMPTS"
+    assert unknown[4].headers["Retry-After"] == "20"
+    assert ask(app, "m9m_sk_nonsense").status_code == 429
+    for _ in range(10):
+        assert ask(app, text).status_code == 200
+    clock.advance(20.0)
+    assert ask(app, make_key("m9m_sk_")).status_code == 401
+
+
+def test_forged_tokens_are_counted_and_revoked_or_expired_ones_are_not(
+    secured: Secured, clock: Clock
+) -> None:
+    app, m9m = secured(lockout={"attempts": 3, "per": "1m"})
+
+    def statuses(token: str) -> list[int]:
+        bearer = f"Bearer {token}"
+        return [ask(app, None, Authorization=bearer).status_code for _ in range(5)]
+
+    with app.app_context():
+        revoked, expired, good = (m9m.tokens.issue("ann", expires_in=one) for one in (90, 60, 90))
+        m9m.tokens.revoke(revoked)
+    clock.advance(60.0)
+    assert statuses(revoked) == statuses(expired) == [401] * 5
+    assert statuses(good[:-4] + "AAAA") == [401, 401, 401, 429, 429]
+    assert statuses(good) == [200] * 5
+    assert statuses(expired) == [401] * 5
 
 
 @pytest.mark.parametrize("kind", ["bearer", "both places", "with basic"])
@@ -365,3 +416,43 @@ def test_an_apps_own_engine_is_used(tmp_path: Path, clock: Clock) -> None:
     assert "m9m_api_keys" in sa.inspect(engine).get_table_names()
     assert not (tmp_path / "instance").exists()
     engine.dispose()
+
+
+def test_an_owner_is_the_same_however_it_is_typed(secured: Secured) -> None:
+    app, m9m = secured()
+    key, _ = make(app, m9m, owner="Zoe\u0308")
+    with app.app_context():
+        assert key.owner == "Zo\u00eb"
+        for typed in ("Zoe\u0308", "Zo\u00eb"):
+            assert [one.id for one in m9m.api_keys.list(owner=typed)] == [key.id]
+        with pytest.raises(ValueError, match="owner"):
+            m9m.api_keys.create("ci", "\ufb2c" * 200)  # three times as long in NFC
+        m9m.api_keys.revoke(key.id, owner="Zoe\u0308")
+
+
+def test_a_key_that_is_used_rarely_is_not_pruned_after_its_use(
+    secured: Secured, clock: Clock
+) -> None:
+    app, m9m = secured()
+    _, text = make(app, m9m)
+    for _ in range(3):
+        clock.advance(30 * 86_400.0)
+        assert ask(app, text).status_code == 200
+        settle()
+    with app.app_context():
+        assert m9m.api_keys.prune("20d") == []
+
+
+def test_a_users_keys_are_found_without_a_walk_through_all() -> None:
+    known = KnownKeys()
+    for number in range(5):
+        identity = Identity(f"user-{number % 2}", "api_key")
+        known.keep(bytes([number]), KnownKey(f"key-{number}", identity))
+
+    known.drop("user", "user-1")
+    assert list(known._known) == [b"\0", b"\2", b"\4"]
+    known.drop("api_key", "key-2")
+    known.drop("user", "nobody")
+    assert list(known._known) == [b"\0", b"\4"]
+    known.drop("user", "user-0")
+    assert known._touched_by == {}

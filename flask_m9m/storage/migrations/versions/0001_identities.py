@@ -37,6 +37,7 @@ def upgrade(op: Operations) -> None:
     op.create_table(
         "m9m_api_keys",
         sa.Column("id", sa.String(36), primary_key=True),
+        sa.Column("family", sa.String(36), nullable=False),
         sa.Column("digest", sa.LargeBinary(32), nullable=False),
         sa.Column("name", sa.String(255), nullable=False),
         sa.Column("owner", sa.String(255), nullable=False),
@@ -45,6 +46,7 @@ def upgrade(op: Operations) -> None:
         sa.Column("rate_limit", sa.Text),
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("expires_at", sa.Double),
+        sa.Column("rotated_at", sa.Double),
         sa.Column("revoked_at", sa.Double),
         sa.Column("last_used_at", sa.Double),
     )
