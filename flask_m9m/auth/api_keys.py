@@ -9,18 +9,17 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from ..crypto import normalize
 from ..errors import Conflict, NotFound
 from ..identity import names
 from ..ratelimit import parse_limits
 from ..settings import parse_duration
 from ..storage import ApiKey, ChangeFeed, Topic, moment
+from ..text import checked_name, name_of
 from .key_format import digest_of, make_key
 
 if TYPE_CHECKING:
     from ..storage.transaction import Transaction
 
-_LONGEST = 255  # characters of a name
 _LONGEST_LIFE = timedelta(days=36_525)
 _SOONEST = 3_600.0  # seconds: uses are noted up to a minute late
 
@@ -80,8 +79,8 @@ class ApiKeys:
         key = ApiKey(
             id=key_id,
             family=key_id,
-            name=_text("name", name),
-            owner=_text("owner", owner),
+            name=checked_name("name", name),
+            owner=checked_name("owner", owner),
             scopes=frozenset(names("scopes", scopes)),
             roles=frozenset(names("roles", roles)),
             rate_limit=rate_limit,
@@ -107,14 +106,16 @@ class ApiKeys:
         """
         if not self._feed.database.present():
             return []
-        owner = None if owner is None else normalize(owner)
+        whose = name_of(owner)
+        if owner is not None and whose is None:
+            return []
         since = None if unused_for is None else moment(self._clock()) - _span(unused_for)
 
         def query(transaction: Transaction) -> Sequence[ApiKey]:
             if since is None:
-                return transaction.keys_of(owner)
+                return transaction.keys_of(whose)
             unused = transaction.keys_unused_since(since)
-            return [key for key in unused if owner in (None, key.owner) and self._holds(key)]
+            return [key for key in unused if whose in (None, key.owner) and self._holds(key)]
 
         return self._feed.database.read(query)
 
@@ -131,10 +132,9 @@ class ApiKeys:
         """
         self._existing(key_id)
         now = moment(self._clock())
-        owner = None if owner is None else normalize(owner)
         with self._feed.write() as transaction:
             key = transaction.key(key_id)
-            if key is None or owner not in (None, key.owner):
+            if key is None or (owner is not None and key.owner != name_of(owner)):
                 raise _not_found()
             if not transaction.change_key(key_id, revoked_at=now):
                 raise _not_found()
@@ -217,7 +217,7 @@ class ApiKeys:
 
     def _existing(self, key_id: str) -> None:
         """Refuse an id that nothing can have, without making a database for it."""
-        if not isinstance(key_id, str) or not self._feed.database.present():
+        if name_of(key_id) is None or not self._feed.database.present():
             raise _not_found()
 
     def _holds(self, key: ApiKey) -> bool:
@@ -227,13 +227,6 @@ class ApiKeys:
 
 def _not_found() -> NotFound:
     return NotFound("no API key of that id holds")
-
-
-def _text(argument: str, given: str) -> str:
-    text = normalize(given) if isinstance(given, str) else ""
-    if not 0 < len(text) <= _LONGEST or not text.isprintable():
-        raise ValueError(f"{argument} is 1 to {_LONGEST} printable characters")
-    return text
 
 
 def _span(given: Span) -> timedelta:

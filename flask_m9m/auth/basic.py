@@ -17,11 +17,12 @@ from werkzeug.exceptions import HTTPException
 
 from .. import forking
 from ..address import Client
-from ..crypto import PasswordHasher, in_turn, is_control, normalize
+from ..crypto import PasswordHasher, in_turn
 from ..errors import DatabaseUnavailable, InvalidCredentials, M9MError
 from ..identity import Identity
 from ..settings import BasicAuthSettings
 from ..storage import ChangeFeed, Topic
+from ..text import is_control, normalize
 from .authenticator import Authenticator, credential_of
 from .lockout import Lockout
 
@@ -219,8 +220,9 @@ class VerifiedPasswords:
         """Forget a user who changed."""
         if topic == Topic.USER:
             with self._lock:
-                for digest in [one for one, known in self._known.items() if known[1] == name]:
-                    del self._known[digest]
+                for digest, (_, typed, identity) in list(self._known.items()):
+                    if name in (typed, identity.subject):
+                        del self._known[digest]
 
     def clear(self) -> None:
         """Forget everybody."""

@@ -1,8 +1,10 @@
 """Revocations: which tokens no longer hold although they are signed and not expired.
 
 What is revoked has a name: `jti:…` one token, `sid:…` a session, `sub:…` every token of a subject.
-A subject's row has a version, which goes up by one each time; a token whose `ver` (0 where it has
-none) is lower no longer holds. A value that is long or not printable is hashed: `sub#…`.
+A subject's row has a version, the second in which that was done, or one more than the version
+before; it grows even where a database was restored. A token whose `ver` is lower no longer holds;
+one that has none (it was issued before, or by m9m) holds if it was issued clearly later. A value
+that is long or not plain ASCII is hashed: `sub#…`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from .. import forking
 from ..errors import InvalidToken
 from ..identity import Identity
 from ..storage import ChangeFeed, Topic
+from ..text import name_of
 
 if TYPE_CHECKING:
     from ..storage.transaction import Transaction
@@ -24,6 +27,7 @@ _MOST = 16_384  # names that are remembered
 _LONGEST = 200
 _NOT_REVOKED = -1
 _FOR_GOOD = 1 << 62  # the version of a revocation that has none
+_EARLY = 65  # seconds that the clock of whoever issued a token may be ahead, as its `iat` may
 
 
 class Revocations:
@@ -51,13 +55,15 @@ class Revocations:
             InvalidToken: it was.
             DatabaseUnavailable: it cannot be told.
         """
+        claims = identity.claims
+        version = claims.get("ver")
+        if version is None:
+            version = max(0, int(claims.get("iat", 0)) - _EARLY)
+        elif type(version) is not int:
+            raise InvalidToken("its ver is no whole number")
         self._feed.catch_up()
         if self._feed.empty:
             return
-        claims = identity.claims
-        version = claims.get("ver", 0)
-        if type(version) is not int:
-            raise InvalidToken("its ver is no whole number")
         if self._version(_name("sub", identity.subject)) > version:
             raise InvalidToken("revoked, with all of its subject's", guess=False)
         sid = claims.get("sid")
@@ -67,24 +73,13 @@ class Revocations:
         if jti is not None and self._version(_name("jti", jti)) >= 0:
             raise InvalidToken("revoked", guess=False)
 
-    def version_of(self, subject: str) -> int:
-        """Return the version that a subject's new tokens have to carry.
-
-        Raises:
-            DatabaseUnavailable: it cannot be told.
-        """
-        self._feed.catch_up()
-        if self._feed.has_nothing():
-            return 0
-        return self._feed.ask(lambda transaction: version_of(transaction, subject))
-
     # What this process knows
 
     def drop(self, topic: str, name: str) -> None:
         """Ask anew for a name that changed."""
         if topic == Topic.REVOCATION:
             with self._lock:
-                self._changed.add(name)  # first: requests read this without the lock
+                self._changed.add(name)
                 self._known.pop(name, None)
                 if len(self._changed) > _MOST:
                     self._forget()
@@ -103,10 +98,12 @@ class Revocations:
         """Return a revocation's version, -1 where there is none."""
         if not self._loaded:
             self._load()
-        known = self._known.get(name)
+        with self._lock:  # all three at one moment: a change moves a name from one to another
+            known = self._known.get(name)
+            complete = self._complete and name not in self._changed
         if known is not None:
             return known
-        if self._complete and name not in self._changed:
+        if complete:
             return _NOT_REVOKED
         noted = self._feed.noted()
         found = self._feed.ask(lambda transaction: transaction.revocation(name))
@@ -122,7 +119,7 @@ class Revocations:
             with self._lock:
                 self._forget()
                 self._known.update((row[0], _version_in(row)) for row in found[:_MOST])
-                self._complete = len(found) <= _MOST  # last: requests read it without the lock
+                self._complete = len(found) <= _MOST
                 self._loaded = True
 
         self._feed.keep(noted, fill)
@@ -154,20 +151,22 @@ def revoke_token(
 
 
 def revoke_session(transaction: Transaction, sid: str, now: datetime, expires_at: datetime) -> None:
-    """Revoke the access tokens of a session, until the last of them expires."""
-    transaction.end_session(sid, now)
+    """End a session and revoke its access tokens, until the last of them expires."""
+    if name_of(sid) is not None:
+        transaction.end_session(sid, now)
     _revoke(transaction, _name("sid", sid), now, expires_at)
 
 
 def revoke_subject(transaction: Transaction, subject: str, now: datetime) -> None:
     """Revoke every token and session of a subject that there is by now."""
-    version = version_of(transaction, subject) + 1
-    transaction.end_sessions_of(subject, now)
+    version = max(version_of(transaction, subject) + 1, int(now.timestamp()))
+    if name_of(subject) is not None:
+        transaction.end_sessions_of(subject, now)
     _revoke(transaction, _name("sub", subject), now, None, version)
 
 
 def version_of(transaction: Transaction, subject: str) -> int:
-    """Return how many times a subject's tokens were revoked all at once."""
+    """Return the version that a subject's new tokens have to carry; 0: none was ever revoked."""
     found = transaction.revocation(_name("sub", subject))
     return 0 if found is None else found[1] or 0
 
@@ -188,6 +187,6 @@ def _version_in(row: tuple[str, int | None]) -> int:
 
 
 def _name(kind: str, value: str) -> str:
-    if len(value) <= _LONGEST and value.isprintable():
+    if len(value) <= _LONGEST and value.isascii() and value.isprintable():
         return f"{kind}:{value}"
     return f"{kind}#{sha256(value.encode('utf-8', 'surrogatepass')).hexdigest()}"

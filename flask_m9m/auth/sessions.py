@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from ..crypto import normalize
 from ..errors import Conflict, InvalidToken
 from ..identity import Identity, names
 from ..settings import JWTSettings
 from ..storage import ChangeFeed, Session, moment
+from ..text import checked_name, name_of
 from ..tokens import Issuer, Verifier
 from .revocations import revoke_session, version_of
 
@@ -82,8 +82,7 @@ class Sessions:
         fresh: bool,
     ) -> TokenPair:
         """Begin a session; `m9m.tokens.issue_pair` says the rest."""
-        now = moment(self._clock())
-        subject = normalize(subject) if isinstance(subject, str) else subject
+        now, subject = moment(self._clock()), checked_name("a subject", subject)
         session = Session(
             sid=str(uuid.uuid4()),
             subject=subject,
@@ -119,24 +118,27 @@ class Sessions:
             if session is None or session.revoked_at is not None or session.ends_at <= now:
                 raise InvalidToken("its session has ended")
             if spendable:
-                pair = self._pair(transaction, session, following, now, fresh=False)
+                try:
+                    pair = self._pair(transaction, session, following, now, fresh=False)
+                except ValueError:
+                    raise InvalidToken("the rights of its user do not fit into a token") from None
                 if pair is not None:
                     return pair
             elif session.previous == jti and now - session.rotated_at <= _GRACE:
                 raise Conflict("this refresh token was spent a moment ago")
-            self._end(transaction, session, now)
+            self._end(transaction, sid, now, session.ends_at)
         raise InvalidToken("it was spent before" if not spendable else "its user is disabled")
 
     def end(self, sid: str) -> None:
         """End a session, with its refresh and access tokens."""
         now = moment(self._clock())
         with self._feed.write() as transaction:
-            session = transaction.session(sid)
-            if session is not None and session.revoked_at is None:
-                self._end(transaction, session, now)
+            session = None if name_of(sid) is None else transaction.session(sid)
+            if session is None or session.revoked_at is None:
+                self._end(transaction, sid, now, now if session is None else session.ends_at)
 
-    def _end(self, transaction: Transaction, session: Session, now: datetime) -> None:
-        revoke_session(transaction, session.sid, now, session.ends_at + self._access_life)
+    def _end(self, transaction: Transaction, sid: str, now: datetime, ends: datetime) -> None:
+        revoke_session(transaction, sid, now, ends + self._access_life)
 
     def _pair(
         self, transaction: Transaction, session: Session, jti: str, now: datetime, *, fresh: bool
@@ -167,6 +169,6 @@ class Sessions:
 
 def _ids(identity: Identity) -> tuple[str, str]:
     sid, jti = identity.claims.get("sid"), identity.credential_id
-    if not isinstance(sid, str) or jti is None:
+    if not isinstance(sid, str) or name_of(sid) is None or jti is None or name_of(jti) is None:
         raise InvalidToken("it is of no session")
     return sid, jti

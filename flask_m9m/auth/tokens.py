@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InvalidToken, Problem, SettingsError
 from ..identity import Identity
 from ..settings import JWTSettings, parse_duration
-from ..storage import ChangeFeed, moment
+from ..storage import ChangeFeed, User, moment
+from ..text import name_of, normalize
 from ..tokens import ClaimRules, Issuer, KeyRing, SigningKey, Verifier
-from .revocations import Revocations, revoke_subject, revoke_token
+from .revocations import Revocations, revoke_subject, revoke_token, version_of
 from .sessions import Sessions, TokenPair
 
+if TYPE_CHECKING:
+    from ..storage.transaction import Transaction
+
 T = TypeVar("T")
+
+_LONGEST_SUBJECT = 8_192  # what fits into a token
+_FOR_EVER = 3_155_760_000.0  # seconds
+_JWT = re.compile(r"e[\w-]*\.[\w-]*\.[\w-]*\Z", re.ASCII)  # `e` is how base64url writes a `{`
 
 
 class Tokens:
@@ -83,16 +92,30 @@ class Tokens:
 
         Raises:
             SettingsError: JWT is switched off.
-            ValueError: an argument cannot go into a token.
+            ValueError: an argument cannot go into a token, or the subject is a user of `m9m.users`
+                who is disabled.
             DatabaseUnavailable: it cannot be told what was revoked before.
         """
         issuer = _switched_on(self._issuer)
-        if expires_in is not None:
-            expires_in = _seconds(expires_in)
-        version = self._revocations.version_of(subject) if isinstance(subject, str) else 0
-        return issuer.issue(
-            subject, scopes, roles, claims or {}, expires_in, fresh, version=version
-        )
+        subject, life = _subject(subject), None if expires_in is None else _seconds(expires_in)
+        version = self._version_for(subject)
+        return issuer.issue(subject, scopes, roles, claims or {}, life, fresh, version=version)
+
+    def _version_for(self, subject: str) -> int:
+        """Return the version that a subject's new tokens have to carry."""
+        self._feed.catch_up()
+        if self._feed.has_nothing():
+            return 0
+        name = name_of(subject)
+
+        def query(transaction: Transaction) -> tuple[User | None, int]:
+            user = None if name is None else transaction.user(name)
+            return user, version_of(transaction, subject)
+
+        user, version = self._feed.ask(query)
+        if user is not None and user.disabled:
+            raise ValueError(f"the user {subject!a} is disabled")
+        return version
 
     def issue_pair(
         self,
@@ -155,12 +178,12 @@ class Tokens:
         """
         jti: str | None = token
         expires_at = None
-        if token.count(".") == 2:
+        if _JWT.match(token):
             identity = self.verify(token)
-            jti = identity.credential_id
-            if identity.expires_at is not None:
+            jti, ends = identity.credential_id, identity.expires_at
+            if ends is not None and ends < self._clock() + _FOR_EVER:
                 # A minute for the clocks of others, as `security.jwt.leeway` at its most.
-                expires_at = moment(identity.expires_at + 60)
+                expires_at = moment(ends + 60)
         if not jti:
             raise InvalidToken("it has no jti: revoke its subject")
         with self._feed.write() as transaction:
@@ -179,10 +202,19 @@ class Tokens:
         """Revoke every token and end every session that a subject has by now.
 
         Raises:
+            ValueError: it cannot be a subject.
             DatabaseUnavailable: they could not be revoked.
         """
+        subject = _subject(subject)
         with self._feed.write() as transaction:
             revoke_subject(transaction, subject, moment(self._clock()))
+
+
+def _subject(given: str) -> str:
+    """Return a subject as tokens name it; what is in NFC and what is not are the same."""
+    if not isinstance(given, str) or not 0 < len(given) <= _LONGEST_SUBJECT:
+        raise ValueError(f"a token's subject is a text of 1 to {_LONGEST_SUBJECT} characters")
+    return normalize(given)
 
 
 def _rules(settings: JWTSettings, *, refresh: bool = False) -> ClaimRules:

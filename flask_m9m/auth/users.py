@@ -5,17 +5,19 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Any
 
 from .. import forking
-from ..crypto import LONGEST, PasswordHasher, is_control, normalize
-from ..errors import Conflict, NotFound
+from ..crypto import LONGEST, PasswordHasher
+from ..errors import Conflict, NotFound, ServiceUnavailable
 from ..identity import names
 from ..storage import ChangeFeed, Topic, User, moment
+from ..text import checked_name, is_control, is_surrogate, name_of
 from .revocations import revoke_subject
 
-_LONGEST_NAME = 255
 _SHORTEST_PASSWORD = 8  # NIST SP 800-63B-4 §3.1.1.2
+_PATIENCE = 0.05  # seconds that a login waits for other writers
 
 
 class Users:
@@ -79,8 +81,8 @@ class Users:
 
     def get(self, username: str) -> User | None:
         """Return a user by name."""
-        name = normalize(username)
-        if not self._feed.database.present():
+        name = name_of(username)
+        if name is None or not self._feed.database.present():
             return None
         return self._feed.database.read(lambda transaction: transaction.user(name))
 
@@ -144,27 +146,40 @@ class Users:
             ServiceUnavailable: too many are being verified.
             DatabaseUnavailable: it cannot be told.
         """
-        name = normalize(username)
+        name = name_of(username)
         if not self._feed.database.present():
             return None
-        nobody = self._hash_of_nobody()
-        user = self._feed.ask(lambda transaction: transaction.user(name))
-        right = self._hasher.verify(nobody if user is None else user.password_hash, password)
-        if user is None or user.disabled or not right:
+        nobody, user = self._hash_of_nobody(), self._find(name)
+        while True:
+            right = self._hasher.verify(nobody if user is None else user.password_hash, password)
+            if user is None or not right:
+                return None
+            # It may have been changed, or the user disabled, while this one waited its turn.
+            verified, user = user, self._find(name)
+            if user is None or user.disabled:
+                return None
+            if user.password_hash == verified.password_hash:
+                self._rehash(user, password)
+                return user
+
+    def _find(self, name: str | None) -> User | None:
+        if name is None:
             return None
-        if not self._hasher.is_current(user.password_hash):
-            self._rehash(user, password)
-        return user
+        return self._feed.ask(lambda transaction: transaction.user(name))
 
     def _rehash(self, user: User, password: str) -> None:
-        hashed = self._hasher.hash(password)
-        with self._feed.database.write() as transaction:
-            transaction.replace_hash(user.username, user.password_hash, hashed)
+        """Bring a hash to today's parameters; where that cannot be done now, another login does."""
+        if self._hasher.is_current(user.password_hash):
+            return
+        with suppress(ServiceUnavailable):
+            hashed = self._hasher.hash(password)
+            with self._feed.database.write(patience=_PATIENCE) as transaction:
+                transaction.replace_hash(user.username, user.password_hash, hashed)
 
     def _change(self, username: str, changes: dict[str, Any], *, revoke: bool) -> None:
-        name, now = normalize(username), moment(self._clock())
-        if not self._feed.database.present():
-            raise _not_found(name)
+        name, now = name_of(username), moment(self._clock())
+        if name is None or not self._feed.database.present():
+            raise _not_found(username)
         with self._feed.write() as transaction:
             if transaction.user(name) is None:
                 raise _not_found(name)
@@ -182,19 +197,19 @@ class Users:
 
 
 def _username(given: str) -> str:
-    name = normalize(given) if isinstance(given, str) else ""
-    if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable() or ":" in name:
-        raise ValueError(f"a username is 1 to {_LONGEST_NAME} printable characters without a colon")
+    name = checked_name("a username", given)
+    if ":" in name:
+        raise ValueError("a username has no colon (RFC 7617 §2)")
     return name
 
 
 def _password(given: str) -> str:
     if not isinstance(given, str) or not _SHORTEST_PASSWORD <= len(given) <= LONGEST:
         raise ValueError(f"a password has {_SHORTEST_PASSWORD} to {LONGEST} characters")
-    if any(is_control(one) or "\ud800" <= one <= "\udfff" for one in given):
+    if any(is_control(one) or is_surrogate(one) for one in given):
         raise ValueError("a password has no control characters (RFC 7617 §2)")
     return given
 
 
-def _not_found(name: str) -> NotFound:
-    return NotFound(f"there is no user {name[:64]!a}")
+def _not_found(name: object) -> NotFound:
+    return NotFound(f"there is no user {str(name)[:64]!a}")

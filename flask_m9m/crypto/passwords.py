@@ -7,7 +7,6 @@ so many run at once.
 from __future__ import annotations
 
 import threading
-import unicodedata
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -15,6 +14,7 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from .. import forking
 from ..errors import ServiceUnavailable
+from ..text import normalize
 
 METHOD = "scrypt:131072:8:1"
 """N=2^17, r=8, p=1."""
@@ -91,13 +91,3 @@ def in_turn(turns: threading.Lock | threading.BoundedSemaphore, patience: float)
         yield
     finally:
         turns.release()
-
-
-def normalize(text: str) -> str:
-    """Return a name or a password in NFC, so that however it was typed it is the same."""
-    return unicodedata.normalize("NFC", text)
-
-
-def is_control(character: str) -> bool:
-    """Tell whether a character is one that no name and no password has (RFC 7617 §2)."""
-    return character < " " or "\x7f" <= character <= "\x9f"

@@ -128,7 +128,7 @@ revocations = Table(
     "m9m_revocations",
     metadata,
     Column("name", String(255), primary_key=True),
-    Column("version", Integer),
+    Column("version", BigInteger),
     Column("revoked_at", Moment, nullable=False),
     Column("expires_at", Moment, index=True),
 )

@@ -24,7 +24,7 @@ from .feed import Change
 from .records import ApiKey, Session, User
 from .tables import api_keys, changes, revocations, sessions, users
 
-_CHANGES_KEPT = timedelta(days=1)
+_KEPT = timedelta(days=1)  # longer than needed, for clocks that are ahead
 
 # Statements that requests wait for are built once.
 _KEY_BY_DIGEST = (
@@ -70,10 +70,10 @@ class Transaction:
         made = self._connection.execute(insert(changes).values(row)).inserted_primary_key
         if made is not None and made[0] % 64 == 0:
             # What was forgotten is found missing by whoever has not read it.
-            old = (changes.c.changed_at < now - _CHANGES_KEPT) & (changes.c.id < made[0])
+            old = (changes.c.changed_at < now - _KEPT) & (changes.c.id < made[0])
             self._connection.execute(delete(changes).where(old))
-            self._connection.execute(delete(revocations).where(revocations.c.expires_at < now))
-            self._connection.execute(delete(sessions).where(sessions.c.ends_at < now))
+            over = revocations.c.expires_at < now - _KEPT
+            self._connection.execute(delete(revocations).where(over))
 
     def changes_since(self, position: int, most: int) -> Sequence[Change]:
         """Return the feed from a position on, that one's row first."""
@@ -178,9 +178,12 @@ class Transaction:
     # Sessions
 
     def add_session(self, session: Session) -> None:
-        """Keep a new session."""
+        """Keep a new session; now and then forget those that ended."""
         values = {name: getattr(session, name) for name in Session.__slots__}
         self._connection.execute(insert(sessions).values(**values))
+        if secrets.randbelow(64) == 0:
+            over = sessions.c.ends_at < session.created_at - _KEPT
+            self._connection.execute(delete(sessions).where(over))
 
     def session(self, sid: str) -> Session | None:
         """Return a session by its id."""

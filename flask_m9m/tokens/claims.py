@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ..errors import InvalidToken
 from ..identity import Identity, freeze
+from ..text import normalize
 
 ACCESS_TOKEN = "at+jwt"  # noqa: S105  # RFC 9068 §2.1
 REFRESH_TOKEN = "refresh+jwt"  # noqa: S105  # no standard names one
@@ -123,7 +124,7 @@ def _subject(claims: Mapping[str, Any]) -> str:
     subject = _text(claims, "sub" if "sub" in claims else "userId")
     if not subject:
         raise InvalidToken("it has no sub")
-    return subject
+    return normalize(subject)
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:

@@ -64,7 +64,7 @@ class Issuer:
             expires_in: seconds that it lives, more than 0 and at most a century.
             fresh: whether the subject has just now logged in.
             sid: the session's of which it is.
-            version: how many times the subject's tokens were revoked all at once.
+            version: that of the subject's tokens, which goes up when all are revoked at once.
 
         Raises:
             ValueError: an argument cannot go into a token.

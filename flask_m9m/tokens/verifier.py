@@ -50,8 +50,8 @@ class Verifier:
             InvalidToken: for whatever is wrong with it; `reason` says what, for logs and the
                 command line.
         """
-        if len(token) > LONGEST:
-            raise InvalidToken(f"longer than {LONGEST} characters")
+        if not isinstance(token, str) or len(token) > LONGEST:
+            raise InvalidToken(f"no text, or longer than {LONGEST} characters")
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
         judged = self._known.get(digest) or self._judge(token, digest)
         now = self._clock()

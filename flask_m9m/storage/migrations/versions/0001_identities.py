@@ -71,7 +71,7 @@ def upgrade(op: Operations) -> None:
     op.create_table(
         "m9m_revocations",
         sa.Column("name", sa.String(255), primary_key=True),
-        sa.Column("version", sa.Integer),
+        sa.Column("version", sa.BigInteger),
         sa.Column("revoked_at", sa.Double, nullable=False),
         sa.Column("expires_at", sa.Double),
     )
