@@ -12,6 +12,7 @@ from .init import init, secret
 from .routes import routes
 from .serve import serve
 from .token import token
+from .user import user
 
 
 @click.group()
@@ -19,5 +20,5 @@ def m9m() -> None:
     """Secure an HTTP API, and see that it is secured."""
 
 
-for command in (init, secret, config, token, apikey, db, cors, routes, serve):
+for command in (init, secret, config, token, user, apikey, db, cors, routes, serve):
     m9m.add_command(command)
