@@ -129,13 +129,20 @@ class Sessions:
             self._end(transaction, sid, now, session.ends_at)
         raise InvalidToken("it was spent before" if not spendable else "its user is disabled")
 
-    def end(self, sid: str) -> None:
-        """End a session, with its refresh and access tokens."""
+    def end(self, sid: str) -> bool:
+        """End a session, with its refresh and access tokens; return whether it went on."""
+        if not self._feed.database.present():
+            return False
         now = moment(self._clock())
         with self._feed.write() as transaction:
             session = None if name_of(sid) is None else transaction.session(sid)
-            if session is None or session.revoked_at is None:
-                self._end(transaction, sid, now, now if session is None else session.ends_at)
+            if session is None:  # its row is deleted before its last access token expires
+                self._end(transaction, sid, now, now)
+                return False
+            if session.revoked_at is not None:
+                return False
+            self._end(transaction, sid, now, session.ends_at)
+            return True
 
     def _end(self, transaction: Transaction, sid: str, now: datetime, ends: datetime) -> None:
         revoke_session(transaction, sid, now, ends + self._access_life)

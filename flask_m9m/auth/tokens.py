@@ -189,14 +189,17 @@ class Tokens:
         with self._feed.write() as transaction:
             revoke_token(transaction, jti, moment(self._clock()), expires_at)
 
-    def revoke_session(self, sid: str) -> None:
+    def revoke_session(self, sid: str) -> bool:
         """End a session: its refresh token, and its access tokens by their `sid`.
+
+        Returns:
+            Whether there was such a session, and it had not been ended before.
 
         Raises:
             SettingsError: JWT is switched off.
             DatabaseUnavailable: it could not be ended.
         """
-        _switched_on(self._sessions).end(sid)
+        return _switched_on(self._sessions).end(sid)
 
     def revoke_subject(self, subject: str) -> None:
         """Revoke every token and end every session that a subject has by now.

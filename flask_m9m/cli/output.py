@@ -112,8 +112,12 @@ def print_document(document: object, output: str) -> None:
         click.echo(json.dumps(document, indent=2).replace("\x7f", "\\u007f"))
 
 
+def printable(text: str) -> str:
+    """Return a text with whatever a terminal might obey escaped."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 def _cell(value: object) -> str:
     if value is None or value == []:
         return "-"
-    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    return printable(", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))

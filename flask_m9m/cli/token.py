@@ -10,14 +10,14 @@ import click
 from ..errors import InvalidToken
 from ..state import AppState
 from ..tokens import inspect as inspect_token
-from .output import fail, print_document, refusals, with_app
+from .output import fail, print_document, printable, refusals, with_app
 
 _DATES = ("iat", "nbf", "exp")
 
 
 @click.group()
 def token() -> None:
-    """Issue and inspect access tokens."""
+    """Issue, inspect and revoke access tokens."""
 
 
 @token.command()
@@ -67,13 +67,66 @@ def inspect(state: AppState, source: str | None, output: str) -> None:
         click.get_current_context().exit(1)
 
 
+@token.command()
+@click.argument("source", required=False)
+@click.option("--jti", metavar="ID", help="The token of this id, in place of the token itself.")
+@click.option("--session", metavar="SID", help="A session, with its refresh and access tokens.")
+@click.option("--subject", metavar="NAME", help="Every token and session of a subject.")
+@with_app
+@refusals
+def revoke(
+    state: AppState, source: str | None, jti: str | None, session: str | None, subject: str | None
+) -> None:
+    """Revoke one token, a session, or all that a subject has.
+
+    The token comes from a file SOURCE (- for standard input), from standard input, or by a
+    prompt; never as an argument, which others could read.
+    """
+    ways = [way for way in (source, jti, session, subject) if way is not None]
+    if len(ways) > 1:
+        raise click.UsageError("give one of SOURCE, --jti, --session and --subject")
+    if "" in ways:
+        raise click.UsageError("what to revoke is not empty")
+    tokens = state.identities.tokens
+    if session is not None:
+        if not tokens.revoke_session(session):
+            raise fail(f"no session {session[:64]!a} is there, or it has ended already")
+        click.echo(f"revoked the session {printable(session)}")
+    elif subject is not None:
+        tokens.revoke_subject(subject)
+        click.echo(f"revoked every token and session of {printable(subject)}")
+    elif jti is not None:
+        _refuse_token(jti)
+        tokens.revoke(jti)
+        click.echo(f"revoked the token {printable(jti)}")
+    else:
+        _revoke_token(state, _read_token(source).strip())
+
+
+def _revoke_token(state: AppState, text: str) -> None:
+    tokens = state.identities.tokens
+    try:
+        identity = tokens.verify(text)
+        if not identity.credential_id:
+            raise fail("the token has no jti: revoke all of its subject's with --subject")
+        tokens.revoke(text)
+    except InvalidToken as error:
+        raise fail(f"this is no access token that holds: {error.reason}") from None
+    click.echo(printable(f"revoked the token {identity.credential_id} of {identity.subject}"))
+
+
 def _read_token(source: str | None) -> str:
     if source is None and sys.stdin.isatty():
         return str(click.prompt("Token", hide_input=True))
-    if source is not None and (source.startswith("eyJ") or source.count(".") == 2):
-        raise click.UsageError("a token is no argument: pipe it to flask m9m token inspect -")
+    _refuse_token(source or "")
     try:
         with click.open_file(source or "-", errors="replace") as file:
             return str(file.read(16_384))
     except OSError as error:
         raise fail(f"{source!a}: {error.strerror}") from None
+
+
+def _refuse_token(argument: str) -> None:
+    if argument.startswith("eyJ") or argument.count(".") == 2:
+        command = click.get_current_context().info_name
+        raise click.UsageError(f"a token is no argument: pipe it to flask m9m token {command} -")

@@ -77,7 +77,8 @@ def test_a_session_ends_by_logout_and_by_age(secured: Secured, clock: Clock) -> 
     app, m9m = secured(jwt={"refresh_expiration": "7d", "refresh_max_age": "10d"})
     with app.app_context():
         pair = m9m.tokens.issue_pair("ann")
-        m9m.tokens.revoke_session(m9m.tokens.verify(pair.access_token).claims["sid"])
+        sid = m9m.tokens.verify(pair.access_token).claims["sid"]
+        assert [m9m.tokens.revoke_session(one) for one in (sid, sid, "no")] == [True, False, False]
         assert status(app, pair.access_token) == 401
         pair = m9m.tokens.issue_pair("ann")
         clock.advance(6 * 86_400.0)
