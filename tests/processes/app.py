@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from flask import Flask, Response
 
 from flask_m9m import M9M, require_auth
+from flask_m9m.tokens import inspect
 
 app = Flask(__name__, instance_path=os.path.abspath("instance"))
 m9m = M9M(app)
@@ -27,8 +28,14 @@ def make_key() -> tuple[str, dict[str, str]]:
     return key.id, {"X-API-Key": text}
 
 
+def make_token() -> tuple[str, dict[str, str]]:
+    token = m9m.tokens.issue("ann")
+    return inspect(token)[1]["jti"], {"Authorization": f"Bearer {token}"}
+
+
 KINDS: dict[str, tuple[Callable[[], tuple[str, dict[str, str]]], Callable[[str], None]]] = {
     "api_key": (make_key, lambda name: m9m.api_keys.revoke(name)),
+    "token": (make_token, lambda name: m9m.tokens.revoke(name)),
 }
 """How a credential of each kind is made, as its name and the headers to send, and revoked."""
 

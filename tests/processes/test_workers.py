@@ -25,6 +25,8 @@ CLIENTS = 8
 BATCH_INTERVAL = 60.0
 LONGEST_BATCH = 6  # SQLite: its timeout read, set and set back, BEGIN, UPDATE, COMMIT
 OPENING = 2  # whether the table of the schema's version is there, and what stands in it
+LEARNED = {"api_key": "key", "token": "revocations"}
+"""What a worker asks for once that does not know a credential of this kind yet."""
 Headers = dict[str, str]
 
 
@@ -94,7 +96,12 @@ def poll(port: int, headers: Headers, enough: Callable[[Sequence[Answer]], bool]
     return answers
 
 
-@pytest.mark.parametrize("kind", ["api_key"])
+def all_asked_after(bound: float) -> Callable[[Sequence[Answer]], bool]:
+    """Tell of answers whether each worker has got a request that started later."""
+    return lambda answers: len({one.worker for one in answers if one.started > bound}) == WORKERS
+
+
+@pytest.mark.parametrize("kind", LEARNED)
 def test_what_one_worker_revokes_all_refuse_within_the_propagation(port: int, kind: str) -> None:
     made = ask(port, f"/credentials/{kind}", method="POST").body
     headers = made["headers"]
@@ -105,11 +112,7 @@ def test_what_one_worker_revokes_all_refuse_within_the_propagation(port: int, ki
     assert revoked.status == 200
     committed = revoked.body["committed_before"]
     bound = committed + PROPAGATION + SLACK
-
-    def all_asked_late(answers: Sequence[Answer]) -> bool:
-        return len({answer.worker for answer in answers if answer.started > bound}) == WORKERS
-
-    answers = poll(port, headers, all_asked_late)
+    answers = poll(port, headers, all_asked_after(bound))
     late = [answer for answer in answers if answer.started > bound]
     assert {answer.worker for answer in late} == set(known)
     assert {answer.status for answer in late} == {401}
@@ -119,7 +122,7 @@ def test_what_one_worker_revokes_all_refuse_within_the_propagation(port: int, ki
     assert {answer.status for answer in own if answer.started > committed} == {401}
 
 
-@pytest.mark.parametrize("kind", ["api_key"])
+@pytest.mark.parametrize("kind", LEARNED)
 def test_ten_thousand_requests_cost_a_query_a_second_and_worker(port: int, kind: str) -> None:
     headers = ask(port, f"/credentials/{kind}", method="POST").body["headers"]
     before = every_worker(port, "/statements")
@@ -140,28 +143,45 @@ def test_ten_thousand_requests_cost_a_query_a_second_and_worker(port: int, kind:
     after = every_worker(port, "/statements")
     assert set(after) == set(before)
     for worker, answer in after.items():
-        check_cost(answer.body[len(before[worker].body) :], elapsed)
+        executed = answer.body[len(before[worker].body) :]
+        batch = (int(elapsed / BATCH_INTERVAL) + 1) * LONGEST_BATCH if kind == "api_key" else 0
+        check_cost(executed, elapsed, LEARNED[kind], opening=OPENING, batch=batch)
 
 
-def check_cost(executed: Sequence[str], elapsed: float) -> None:
-    """Check what one worker asked its database in so many seconds of requests with one key.
+def test_a_revoked_token_costs_each_worker_a_look_up(port: int) -> None:
+    made = ask(port, "/credentials/token", method="POST").body
+    known = every_worker(port, "/protected", made["headers"])
+    assert {answer.status for answer in known.values()} == {200}
+    assert ask(port, f"/credentials/token/{made['name']}", method="DELETE").status == 200
+    before = every_worker(port, "/statements")
+    begin = time.monotonic()
+    answers = poll(port, made["headers"], all_asked_after(begin + PROPAGATION + SLACK))
+    elapsed = time.monotonic() - begin
+    assert {answer.worker for answer in answers if answer.status == 401} == set(known)
+    for worker, answer in every_worker(port, "/statements").items():
+        check_cost(answer.body[len(before[worker].body) :], elapsed, "revocation")
+
+
+def check_cost(executed: Sequence[str], elapsed: float, learning: str, **others: int) -> None:
+    """Check what one worker asked its database in so many seconds of requests with one credential.
 
     Allowed are: reads of the feed, one when the first request comes and one each further
-    `propagation`; the key's look-up, by each thread that comes before it is known; a batch of
-    when keys were used, after the first read and each minute; and, in a worker that has not used
-    the database before, what opens it. Nothing else.
+    `propagation`; and once, by each thread that comes before it is known, what the worker has to
+    learn: the key, the revocations, or the one that changed. Nothing else but `others`.
+
+    Args:
+        executed: the statements.
+        elapsed: seconds.
+        learning: the kind of what is asked once.
+        others: how many more there may be of a kind: `opening`, in a worker that has not used the
+            database before; `batch`, when keys were used, after the first read and each minute.
     """
     kinds = Counter(kind_of(statement) for statement in executed)
-    allowed = {
-        "feed": int(elapsed / PROPAGATION) + 1,
-        "key": THREADS,
-        "batch": (int(elapsed / BATCH_INTERVAL) + 1) * LONGEST_BATCH,
-        "opening": OPENING,
-    }
+    allowed = {"feed": int(elapsed / PROPAGATION) + 1, learning: THREADS, **others}
     over = {kind: count for kind, count in kinds.items() if count > allowed.get(kind, 0)}
     assert not over, (over, allowed, executed)
     assert kinds["feed"] >= 1
-    assert kinds["key"] >= 1
+    assert kinds[learning] >= 1
 
 
 def kind_of(statement: str) -> str:
@@ -170,6 +190,8 @@ def kind_of(statement: str) -> str:
         return "feed"
     if words.startswith("SELECT m9m_api_keys."):
         return "key"
+    if words.startswith("SELECT m9m_revocations."):
+        return "revocation" if " WHERE m9m_revocations.name = " in words else "revocations"
     if "m9m_alembic_version" in words or "pg_catalog" in words:
         return "opening"
     batch = ("BEGIN", "COMMIT", "SET LOCAL lock_timeout", "SELECT pg_advisory_xact_lock")
