@@ -250,7 +250,6 @@ def test_a_token_of_ours_holds_by_gos_rules(make_app: MakeApp, rights: dict[str,
         go_verify(token, NOW + life)
 
 
-@pytest.mark.xfail(reason="m9m looks its users up by userId, which tokens of ours do not carry")
 def test_m9m_finds_whom_a_token_of_ours_speaks_for(make_app: MakeApp) -> None:
     app = secured(make_app, issuer="m9m")
     token = app.extensions["m9m"].identities.tokens.issue("u-1", roles=["admin"])
