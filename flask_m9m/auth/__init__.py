@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from .api_keys import ApiKeys
 from .authenticator import Authenticator, challenges
-from .basic import PasswordVerifier
 from .custom import BUILT_IN
 from .declared import Declared, IdentityLoader, LoadedIdentities
 from .identities import Identities
 from .sessions import TokenPair
+from .sign_in import PasswordVerifier
 from .tokens import Tokens
 from .users import Users
 

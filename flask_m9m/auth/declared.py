@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from .. import forking
 from ..errors import InvalidCredentials
 from ..identity import Identity
-from .basic import PasswordVerifier
 from .custom import BUILT_IN, AuthenticateRequest
+from .sign_in import PasswordVerifier
 
 IdentityLoader = Callable[[Identity], Identity | None]
 

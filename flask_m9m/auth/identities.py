@@ -12,11 +12,12 @@ from ..storage import ChangeFeed
 from .api_key import ApiKeyAuthenticator
 from .api_keys import ApiKeys
 from .authenticator import Authenticator
-from .basic import BasicAuthenticator, ConfiguredUser, PasswordVerifier
+from .basic import BasicAuthenticator
 from .bearer import BearerAuthenticator
 from .custom import CustomAuthenticator
 from .declared import Declared, LoadedIdentities
 from .lockout import Lockout
+from .sign_in import ConfiguredUser, PasswordVerifier, SignIn
 from .tokens import Tokens
 from .users import Users
 
@@ -38,6 +39,7 @@ class Identities:
         declared: what the app brings itself.
         load: has the app enrich an identity.
         lockout: throttles guesses.
+        sign_in: tells whose name and password these are.
         authenticators: the schemes that are switched on, in the order of their challenges.
     """
 
@@ -56,15 +58,15 @@ class Identities:
         self.declared = declared
         self.load = LoadedIdentities(declared, clock)
         self.lockout = Lockout(settings.lockout, store, clock)
+        verify = _password_verifier(settings.basic_auth, declared, self.users, hasher)
+        self.sign_in = SignIn(verify, self.load, self.lockout, feed, clock=clock)
         switched_on: list[Authenticator] = []
         if self.tokens.enabled:
             switched_on.append(BearerAuthenticator(self.tokens))
         if settings.api_keys.enabled:
             switched_on.append(ApiKeyAuthenticator(settings.api_keys, feed, clock))
         if settings.basic_auth.enabled:
-            verify = _password_verifier(settings.basic_auth, declared, self.users, hasher)
-            basic = BasicAuthenticator(verify, self.load, self.lockout, feed, clock=clock)
-            switched_on.append(basic)
+            switched_on.append(BasicAuthenticator(self.sign_in))
         for scheme, (authenticate, ambient) in declared.authenticators.items():
             switched_on.append(CustomAuthenticator(scheme, authenticate, ambient=ambient))
         self.authenticators = tuple(switched_on)
@@ -74,7 +76,8 @@ def _password_verifier(
     settings: BasicAuthSettings, declared: Declared, users: Users, hasher: PasswordHasher
 ) -> PasswordVerifier:
     """Return what asks the configured user first, and then the app or the users table."""
-    configured = ConfiguredUser(settings, hasher) if settings.username else None
+    there_is_one = settings.enabled and settings.username is not None
+    configured = ConfiguredUser(settings, hasher) if there_is_one else None
 
     def verify(name: str, password: str) -> Identity | bool | None:
         if configured is not None and configured(name, password):
