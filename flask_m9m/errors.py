@@ -49,6 +49,7 @@ class M9MError(Exception):
         error_code: the machine's word for the cause, `code` in the body.
         headers: header fields that belong to this answer (challenges, `Retry-After`).
         members: extension members of a problem (RFC 9457 §3.2).
+        details: what is wrong with which part of the request.
         guess: whether it stands for a credential that nobody ever issued.
     """
 
@@ -59,6 +60,7 @@ class M9MError(Exception):
     problem_type = "about:blank"
     headers: Sequence[tuple[str, str]] = ()
     members: Mapping[str, object] = MappingProxyType({})
+    details: Sequence[Mapping[str, str]] = ()
     guess = False
 
     def render(
@@ -73,6 +75,8 @@ class M9MError(Exception):
         else:
             body = _m9m(self.code, self.error_code, self.description)
             mimetype = "application/json"
+        if self.details:
+            body = json.dumps({**json.loads(body), "details": list(self.details)}).encode()
         response = self.response = response_class(body, self.code, mimetype=mimetype)
         return response
 
@@ -106,6 +110,21 @@ class InvalidRequest(exceptions.BadRequest, M9MError):
 
     error_code = "INVALID_REQUEST"
     description = "Send exactly one credential"
+
+
+class ValidationError(exceptions.BadRequest, M9MError):
+    """A request's body is not what its route takes.
+
+    Args:
+        details: what is wrong with which field; never what was sent.
+    """
+
+    error_code = "VALIDATION_ERROR"
+    description = "The request's body is not valid"
+
+    def __init__(self, details: Sequence[Mapping[str, str]] = ()) -> None:
+        super().__init__()
+        self.details = details
 
 
 class AuthenticationRequired(_Unauthorized):

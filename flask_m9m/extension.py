@@ -9,9 +9,9 @@ from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from flask import Blueprint, Flask
+from flask import Blueprint, Flask, Response
 
-from .auth import ApiKeys, Tokens, Users
+from .auth import ApiKeys, TokenPair, Tokens, Users
 from .context import EXTENSION, csp_nonce, current_state
 from .decorators import Marking, require_auth, require_signed_url
 from .errors import SettingsError
@@ -19,7 +19,7 @@ from .hooks import Hooks
 from .identity import Identity
 from .marks import Mark
 from .routes import Declarations
-from .settings import Loaded, Settings, check_secret_key, get, load, parse_duration
+from .settings import Loaded, Settings, check_secret_key, load, parse_duration
 from .signing import MaxAge
 from .state import AppState
 from .wsgi import SealedApp
@@ -40,8 +40,6 @@ command_line: ContextVar[Mapping[str, object]] = ContextVar(
     "m9m_command_line", default=MappingProxyType({})
 )
 """What the flags of a command that loads an app say, by path; it overrides every other source."""
-
-_NOT_AVAILABLE = ("api.enabled",)
 
 
 class M9M:
@@ -106,6 +104,10 @@ class M9M:
         _log(loaded)
         state = AppState(app, loaded, self._declarations, self._clock, engine or self._engine)
         app.extensions[EXTENSION] = state
+        if loaded.settings.api.enabled:
+            from .api import serve
+
+            serve(app, loaded.settings.api.prefix)
         app.context_processor(lambda: {"csp_nonce": csp_nonce})
         app.wsgi_app = SealedApp(  # type: ignore[method-assign]
             app, app.wsgi_app, state, Hooks(app, state)
@@ -213,6 +215,32 @@ class M9M:
         """Make, change and disable the current app's users."""
         return current_state("m9m.users").identities.users
 
+    def set_cookies(self, response: Response, pair: TokenPair) -> None:
+        """Give a browser a session's tokens in cookies that scripts cannot read.
+
+        Requests that change something then bring `X-CSRF-Token`, the value of the cookie
+        `__Host-m9m-csrf`.
+
+        Args:
+            response: what the view returns.
+            pair: as `m9m.tokens.issue_pair` or `refresh` returned it.
+
+        Raises:
+            SettingsError: `security.jwt.cookie` is switched off.
+            ValueError: a token is too long for a cookie.
+        """
+        for field in current_state("m9m.set_cookies").identities.cookies.fields(pair):
+            response.headers.add(*field)
+
+    def clear_cookies(self, response: Response) -> None:
+        """Have a browser forget its session's cookies; the session itself goes on.
+
+        Raises:
+            SettingsError: `security.jwt.cookie` is switched off.
+        """
+        for field in current_state("m9m.clear_cookies").identities.cookies.clearing_fields():
+            response.headers.add(*field)
+
     def sign(self, payload: Any, max_age: MaxAge, purpose: str = "") -> str:
         """Write a value down, under the current app's secret, for `unsign` to trust.
 
@@ -263,14 +291,11 @@ class M9M:
 
 
 def _log(loaded: Loaded) -> None:
-    """Say which files were read, what was passed over, and what is asked for and not there."""
+    """Say which files were read, and what was passed over."""
     for file in loaded.files:
         logger.info("settings read from %a", str(file))
     for warning in loaded.warnings:
         logger.warning("%s", warning)
-    for path in _NOT_AVAILABLE:
-        if get(loaded.settings, path):
-            logger.warning("%s: not available in this version", path)
 
 
 def _mark_of(decorator: object) -> Mark:

@@ -258,7 +258,7 @@ class Guard:
             return known
         presented = 0
         for one in policy.authenticators:
-            found = one.find(environ)
+            found = None if one.fallback and presented else one.find(environ)
             if found is not None:
                 presented += 1
                 authenticator, credential = one, found

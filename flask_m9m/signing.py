@@ -55,6 +55,7 @@ LONGEST = 8_192
 
 PARAMETER = "signature"
 
+_INFO = b"flask-m9m signed link v1"
 _LONGEST_URL = 8_000  # characters of what is signed: with its signature a query stays in LONGEST
 _STAMP = r"(?P<expiry>[0-9]{1,12})\.(?P<signature>[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048])"
 _URL_STAMP = re.compile(_STAMP)
@@ -78,7 +79,8 @@ class Links:
         self._keys: list[bytes] = []  # the oldest first, as itsdangerous wants them
         if settings.secret is not None and settings.enabled is not False:
             secrets = (*reversed(settings.previous_secrets), settings.secret)
-            self._keys = [_key(secret.get_secret_value().encode()) for secret in secrets]
+            texts = (secret.get_secret_value().encode() for secret in secrets)
+            self._keys = [derived_key(text, _INFO) for text in texts]
 
     def sign(self, payload: Any, max_age: MaxAge, purpose: str = "") -> str:
         """Write a value down so that it can be trusted when it comes back.
@@ -188,8 +190,9 @@ class Links:
         return ours and self._clock() < int(stamp["expiry"])
 
 
-def _key(secret: bytes) -> bytes:
-    return HKDF(SHA256(), 32, salt=None, info=b"flask-m9m signed link v1").derive(secret)
+def derived_key(secret: bytes, info: bytes) -> bytes:
+    """Return a key for one purpose, from which nothing is learnt about the secret (RFC 5869)."""
+    return HKDF(SHA256(), 32, salt=None, info=info).derive(secret)
 
 
 def _json(payload: object) -> bytes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from . import csrf
 from .api_keys import ApiKeys
 from .authenticator import Authenticator, challenges
+from .cookies import ACCESS, REFRESH, cookie_of
 from .custom import BUILT_IN
 from .declared import Declared, IdentityLoader, LoadedIdentities
 from .identities import Identities
@@ -13,7 +15,9 @@ from .tokens import Tokens
 from .users import Users
 
 __all__ = [
+    "ACCESS",
     "BUILT_IN",
+    "REFRESH",
     "ApiKeys",
     "Authenticator",
     "Declared",
@@ -25,4 +29,6 @@ __all__ = [
     "Tokens",
     "Users",
     "challenges",
+    "cookie_of",
+    "csrf",
 ]

@@ -20,11 +20,14 @@ class Authenticator:
     Attributes:
         scheme: its name in settings and marks (`bearer`).
         ambient: whether browsers send such a credential by themselves, whichever page asks.
+        fallback: whether it counts only where the request has no other credential; such a scheme
+            is asked last.
         loads: whether it has the app enrich the identity, as part of the attempt that it counts.
     """
 
     scheme: str
     ambient: bool = False
+    fallback: bool = False
     loads: bool = False
 
     def find(self, environ: WSGIEnvironment) -> object | None:

@@ -16,7 +16,7 @@ from ..errors import CSRFFailed
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-_SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))  # RFC 9110 §9.2.1
+_SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 _FOREIGN_SITES = frozenset(("cross-site", "same-site"))
 _DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 
@@ -28,7 +28,7 @@ def check(environ: WSGIEnvironment, client: Client, cors: CORSPolicy | None) -> 
         CSRFFailed: it changes something and came from a page that CORS does not allow to send
             credentials.
     """
-    if environ["REQUEST_METHOD"].upper() in _SAFE:
+    if is_safe(environ):
         return
     site = environ.get("HTTP_SEC_FETCH_SITE", "").lower()
     if site == "same-origin":
@@ -41,6 +41,11 @@ def check(environ: WSGIEnvironment, client: Client, cors: CORSPolicy | None) -> 
         return
     if origin is None or cors is None or not cors.allows_credentials(origin):
         raise CSRFFailed
+
+
+def is_safe(environ: WSGIEnvironment) -> bool:
+    """Tell whether a request's method changes nothing (RFC 9110 §9.2.1)."""
+    return environ["REQUEST_METHOD"].upper() in _SAFE
 
 
 def own_origin(environ: WSGIEnvironment, client: Client) -> str:

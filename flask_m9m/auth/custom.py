@@ -20,7 +20,7 @@ AuthenticateRequest = Callable[[], Identity | None]
 """Return who sends the current request, `None` where it has no credential of this scheme, or
 raise where it has a bad one."""
 
-BUILT_IN = frozenset(("bearer", "api_key", "basic"))
+BUILT_IN = frozenset(("bearer", "api_key", "basic", "cookie"))
 
 
 class CustomAuthenticator(Authenticator):

@@ -14,6 +14,7 @@ from .api_keys import ApiKeys
 from .authenticator import Authenticator
 from .basic import BasicAuthenticator
 from .bearer import BearerAuthenticator
+from .cookies import CookieAuthenticator, SessionCookies
 from .custom import CustomAuthenticator
 from .declared import Declared, LoadedIdentities
 from .lockout import Lockout
@@ -36,6 +37,7 @@ class Identities:
         tokens: issues, verifies and revokes tokens.
         users: makes and changes users.
         api_keys: makes and revokes API keys.
+        cookies: writes and reads a session's cookies.
         declared: what the app brings itself.
         load: has the app enrich an identity.
         lockout: throttles guesses.
@@ -69,7 +71,15 @@ class Identities:
             switched_on.append(BasicAuthenticator(self.sign_in))
         for scheme, (authenticate, ambient) in declared.authenticators.items():
             switched_on.append(CustomAuthenticator(scheme, authenticate, ambient=ambient))
+        self.cookies = SessionCookies(settings.jwt, clock)
+        if self.tokens.enabled and self.cookies.enabled:
+            switched_on.append(CookieAuthenticator(self.tokens, self.cookies))
         self.authenticators = tuple(switched_on)
+        self._feed = feed
+
+    def is_ready(self) -> bool:
+        """Tell whether the database answers, or will be made when it is first needed."""
+        return self._feed.answers()
 
 
 def _password_verifier(

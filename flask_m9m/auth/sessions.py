@@ -37,13 +37,17 @@ class TokenPair:
         access_token: for requests.
         refresh_token: good once, for `m9m.tokens.refresh`.
         expires_at: when the access token expires, in UTC.
+        refresh_expires_at: when the refresh token does.
         subject: whom they speak for.
+        sid: the session's id.
     """
 
     access_token: str = field(repr=False)
     refresh_token: str = field(repr=False)
     expires_at: datetime
+    refresh_expires_at: datetime
     subject: str
+    sid: str
 
 
 class Sessions:
@@ -109,25 +113,31 @@ class Sessions:
         spent = self._verifier.verify(token)
         sid, jti = _ids(spent)
         if not self._feed.database.present():
-            raise InvalidToken("there is no session")
+            raise InvalidToken("there is no session", guess=False)
         now = moment(self._clock())
         with self._feed.write() as transaction:
             following = str(uuid.uuid4())
             spendable = transaction.spend(sid, jti, following, now)
             session = transaction.session(sid)
             if session is None or session.revoked_at is not None or session.ends_at <= now:
-                raise InvalidToken("its session has ended")
+                raise InvalidToken("its session has ended", guess=False)
             if spendable:
                 try:
                     pair = self._pair(transaction, session, following, now, fresh=False)
                 except ValueError:
-                    raise InvalidToken("the rights of its user do not fit into a token") from None
+                    reason = "the rights of its user do not fit into a token"
+                    raise InvalidToken(reason, guess=False) from None
                 if pair is not None:
                     return pair
             elif session.previous == jti and now - session.rotated_at <= _GRACE:
                 raise Conflict("this refresh token was spent a moment ago")
             self._end(transaction, sid, now, session.ends_at)
-        raise InvalidToken("it was spent before" if not spendable else "its user is disabled")
+        reason = "its user is disabled" if spendable else "it was spent before"
+        raise InvalidToken(reason, guess=False)
+
+    def session_of(self, token: str) -> str:
+        """Return the id of a refresh token's session."""
+        return _ids(self._verifier.verify(token))[0]
 
     def end(self, sid: str) -> bool:
         """End a session, with its refresh and access tokens; return whether it went on."""
@@ -171,7 +181,8 @@ class Sessions:
         refresh = self._issuer.issue_refresh(
             session.subject, session.sid, jti, life.total_seconds()
         )
-        return TokenPair(access, refresh, now + self._access_life, session.subject)
+        ends = now + self._access_life, now + life
+        return TokenPair(access, refresh, *ends, session.subject, session.sid)
 
 
 def _ids(identity: Identity) -> tuple[str, str]:

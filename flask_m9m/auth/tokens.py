@@ -153,6 +153,15 @@ class Tokens:
         """
         return _switched_on(self._sessions).refresh(token)
 
+    def session_of(self, refresh_token: str) -> str:
+        """Return the id of a refresh token's session, whether or not that goes on.
+
+        Raises:
+            InvalidToken: the token does not hold.
+            SettingsError: JWT is switched off.
+        """
+        return _switched_on(self._sessions).session_of(refresh_token)
+
     def verify(self, token: str) -> Identity:
         """Return who an access token speaks for.
 

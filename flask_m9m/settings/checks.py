@@ -52,12 +52,20 @@ def _octets(text: str) -> bytes:
 def _signing(settings: Settings) -> Iterator[Problem]:
     jwt = settings.security.jwt
     path = "security.jwt.secret"
+    needing = {
+        "security.jwt.enabled": jwt.enabled,
+        "security.jwt.cookie.enabled": jwt.cookie.enabled,
+        "api.enabled": settings.api.enabled,
+    }
+    switched_on = [name for name, on in needing.items() if on]
     if jwt.enabled is False:
+        for name in switched_on:
+            yield Problem(name, "true, while security.jwt.enabled is false", "false")
         return
     if jwt.secret is None:
-        if jwt.enabled and not settings.development.enabled:
-            accepted = f"set M9M_JWT_SECRET ({_INIT}), or security.jwt.enabled: false"
-            yield Problem(path, "no secret, while security.jwt.enabled is true", accepted)
+        if switched_on and not settings.development.enabled:
+            accepted = f"set M9M_JWT_SECRET ({_INIT}), or {switched_on[0]}: false"
+            yield Problem(path, f"no secret, while {switched_on[0]} is true", accepted)
     else:
         yield from _one_secret(path, jwt.secret, jwt.algorithm.secret_bytes)
     credentials = settings.credentials

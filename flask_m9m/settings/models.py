@@ -112,6 +112,15 @@ class ServerSettings(Section):
     tls: TLSSettings = TLSSettings()
 
 
+class CookieSettings(Section):
+    """`security.jwt.cookie`."""
+
+    enabled: Boolean = Field(default=False, description="Accept a session's tokens in cookies.")
+    same_site: Literal["Lax", "Strict"] = Field(
+        default="Lax", description="Strict: not even a link from another site brings them."
+    )
+
+
 class JWTSettings(Section):
     """`security.jwt`."""
 
@@ -134,6 +143,7 @@ class JWTSettings(Section):
     issuer: Text | None = Field(default=None, description="Set: issued and required.")
     audience: Text | None = Field(default=None, description="Set: issued and required.")
     leeway: Duration = Field(default=0.0, description="Allowed clock skew, at most 60s.")
+    cookie: CookieSettings = CookieSettings()
 
     @field_validator("leeway")
     @classmethod

@@ -67,6 +67,11 @@ class Database:
         """Whether it is a SQLite file of our own, which keeps no request waiting for an answer."""
         return self._given is None and self._url.startswith("sqlite")
 
+    @property
+    def makes_itself(self) -> bool:
+        """Whether its tables are made and brought up to date when they are first written to."""
+        return self._connected().dialect.name == "sqlite"
+
     # Reading and writing
 
     def present(self) -> bool:
@@ -196,7 +201,7 @@ class Database:
     def _make(self) -> None:
         """Make SQLite's file and tables where they are missing."""
         if not self.present():
-            if not self._upgrades_itself():
+            if not self.makes_itself:
                 raise SchemaError("its tables are not there: run flask m9m db upgrade")
             self.upgrade()
 
@@ -211,7 +216,7 @@ class Database:
             raise _too_new(found)
         if found is None:
             return False
-        if not self._upgrades_itself():
+        if not self.makes_itself:
             raise SchemaError(f"its schema is {found}: run flask m9m db upgrade")
         self.upgrade()
         return True
@@ -227,9 +232,6 @@ class Database:
                     self._file = sqlite_path(self._url)
                     self._opened = None if self._file is None else _inode(self._file)
             return self._engine
-
-    def _upgrades_itself(self) -> bool:
-        return self._connected().dialect.name == "sqlite"
 
     def _exists(self) -> bool:
         """Tell whether there is something to open; a server is asked by opening it."""

@@ -167,6 +167,16 @@ class ChangeFeed:
         if age > max(self._max_staleness, self._propagation) and arrived > self._read_since:
             raise DatabaseUnavailable("it was not read for too long")
 
+    def answers(self) -> bool:
+        """Tell whether the database answers now, or will be made when it is first written to."""
+        arrived = self._clock()
+        try:
+            self.catch_up()
+            made = not self.empty or self.database.makes_itself
+        except DatabaseUnavailable:
+            return False
+        return made and self._is_caught_up(arrived)
+
     def has_nothing(self) -> bool:
         """Tell whether there is no database, so that there is nobody to ask."""
         return self.empty and not self.database.present()

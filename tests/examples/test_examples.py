@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from flask_m9m.testing import client_as
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
@@ -35,10 +37,9 @@ def test_the_readmes_first_example_is_short_and_runs_as_written(
     exec(compile(example, "app.py", "exec"), namespace)
     client = namespace["app"].test_client()  # type: ignore[attr-defined]
     assert client.get("/workflows").status_code == 401
-    token = client.post("/login").json["token"]
-    assert client.post("/login").status_code == 429
-    answer = client.get("/workflows", headers={"Authorization": f"Bearer {token}"})
-    assert answer.json == {"data": [], "owner": "ann"}
+    ann = client_as(namespace["app"], "ann", ["workflow:read", "workflow:run"])  # type: ignore[arg-type]
+    assert ann.get("/workflows").json == {"data": [], "owner": "ann"}
+    assert [ann.post("/workflows/run").status_code for _ in range(2)] == [202, 429]
 
 
 def test_the_readmes_production_file_is_valid(

@@ -51,6 +51,8 @@ DEFAULTS: dict[str, Any] = {
     "security.jwt.issuer": None,
     "security.jwt.audience": None,
     "security.jwt.leeway": 0.0,
+    "security.jwt.cookie.enabled": False,
+    "security.jwt.cookie.same_site": "Lax",
     "security.api_keys.enabled": True,
     "security.api_keys.header": "X-API-Key",
     "security.api_keys.prefix": "m9m_sk_",
