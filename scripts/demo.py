@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import secrets
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -42,11 +44,17 @@ SECURITY = (
 )
 APP, EVIL = "https://app.example.com", "https://app.example.com.evil.net"
 
+LONG = re.compile(r"([\w.-]{16})[\w.-]{24,}")
 COLOURS = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 
 def paint(text: str, colour: str) -> str:
     return f"\x1b[{colour}m{text}\x1b[0m" if COLOURS else text
+
+
+def shortened(text: str) -> str:
+    """Leave out most of whatever may be a token or a key."""
+    return LONG.sub(r"\1…", text)
 
 
 @dataclass(frozen=True)
@@ -106,15 +114,14 @@ class Demo:
         print(f"  {paint('>', '34')} {method} {path}")
         for name, value in sent.items():
             if name != "Content-Type":
-                shown = value if len(value) <= 48 else f"{value[:47]}…"
-                print(f"  {paint('>', '34')} {name}: {shown}")
+                print(f"  {paint('>', '34')} {name}: {shortened(value)}")
         status = f"{answer.status} {http.client.responses[answer.status]}"
         print(f"  {paint('<', '34')} {paint(status, '32' if answer.status < 400 else '33')}")
         for name in show:
             if name in answer.headers:
                 print(f"  {paint('<', '34')} {name}: {answer.headers[name]}")
         if answer.body.strip():
-            print(f"  {paint('<', '34')} {answer.body.strip()[:200]}")
+            print(f"  {paint('<', '34')} {shortened(answer.body.strip())[:300]}")
         if not good:
             print(f"  {paint(f'WRONG: expected {expect} {code or str()}', '1;31')}")
         return answer
@@ -263,6 +270,90 @@ def tell(demo: Demo, secret: str) -> None:
     )
 
 
+def log_in(demo: Demo, password: str) -> None:
+    """The whole way of a user: log in, make an API key, use it, revoke it, see it refused."""
+    api = "/api/v1"
+    demo.chapter("From a password to an API key, and back")
+    wrong = {"username": "ann", "password": "a guess"}
+    demo.step(
+        "A wrong password",
+        "POST",
+        f"{api}/auth/login",
+        body=wrong,
+        expect=401,
+        code="INVALID_CREDENTIALS",
+    )
+    right = {"username": "ann", "password": password}
+    answer = demo.step("The right one", "POST", f"{api}/auth/login", body=right, expect=200)
+    session = json.loads(answer.body)
+    token = session["token"]
+    demo.step("Its token opens the API", "GET", "/workflows", token=token, expect=200)
+    more = {"name": "nightly", "scopes": ["workflow:write"]}
+    demo.step(
+        "Nobody gives a key what they do not have",
+        "POST",
+        f"{api}/api-keys",
+        token=token,
+        body=more,
+        expect=403,
+        code="ACCESS_DENIED",
+    )
+    wanted = {"name": "nightly", "scopes": ["workflow:read"]}
+    answer = demo.step(
+        "A key for a script", "POST", f"{api}/api-keys", token=token, body=wanted, expect=201
+    )
+    made = json.loads(answer.body)
+    key = {"X-API-Key": made["key"]}
+    demo.step("The script reads", "GET", "/workflows", headers=key, expect=200)
+    demo.step(
+        "… and does nothing else",
+        "POST",
+        "/workflows",
+        headers=key,
+        expect=403,
+        code="ACCESS_DENIED",
+    )
+    demo.step(
+        "The key's owner revokes it",
+        "DELETE",
+        f"{api}/api-keys/{made['id']}",
+        token=token,
+        expect=204,
+    )
+    demo.step(
+        "The script is refused",
+        "GET",
+        "/workflows",
+        headers=key,
+        expect=401,
+        code="INVALID_API_KEY",
+    )
+    spent = {"refreshToken": session["refreshToken"]}
+    answer = demo.step(
+        "A refresh token gives a new pair", "POST", f"{api}/auth/refresh", body=spent, expect=200
+    )
+    token = json.loads(answer.body)["token"]
+    demo.step("… once", "POST", f"{api}/auth/refresh", body=spent, expect=409, code="CONFLICT")
+    demo.step("Logging out", "POST", f"{api}/auth/logout", token=token, expect=204)
+    demo.step(
+        "… ends the session at once",
+        "GET",
+        "/workflows",
+        token=token,
+        expect=401,
+        code="INVALID_TOKEN",
+    )
+
+
+def make_user(environment: Mapping[str, str], password: str) -> None:
+    """Make ann on the command line; the password goes in by standard input."""
+    command = [sys.executable, "-m", "flask", "--app", str(EXAMPLE), "m9m", "user", "create", "ann"]
+    scopes = ["--scope", "workflow:read workflow:run"]
+    subprocess.run(
+        [*command, *scopes], env=dict(environment), input=f"{password}\n".encode(), check=True
+    )
+
+
 def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and server.poll() is None:
@@ -276,14 +367,25 @@ def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
 
 
 def main() -> int:
-    secret = secrets.token_urlsafe(48)
+    with tempfile.TemporaryDirectory() as folder:
+        return show(folder)
+
+
+def show(folder: str) -> int:
+    secret, password = secrets.token_urlsafe(48), secrets.token_urlsafe(12)
+    environment = {
+        **os.environ,
+        "M9M_JWT_SECRET": secret,
+        "M9M_DATABASE_URL": f"sqlite:///{folder}/m9m.db",
+    }
+    make_user(environment, password)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "flask", "--app", str(EXAMPLE), "run", "--port", str(port)]
     server = subprocess.Popen(
         command,
-        env={**os.environ, "M9M_JWT_SECRET": secret},
+        env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -291,6 +393,7 @@ def main() -> int:
         wait_for(port, server)
         demo = Demo(port)
         tell(demo, secret)
+        log_in(demo, password)
     finally:
         server.terminate()
         server.wait(10)

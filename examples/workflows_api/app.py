@@ -3,7 +3,10 @@
 Run it with a secret of its own:
 
     export M9M_JWT_SECRET=$(flask m9m secret)
+    flask --app examples/workflows_api/app.py m9m user create ann --scope workflow:read
     flask --app examples/workflows_api/app.py run
+
+It serves the REST API under `/api/v1` (login, API keys) and `/health` as well.
 """
 
 from __future__ import annotations
@@ -14,19 +17,13 @@ from typing import Any
 
 from flask import Flask, abort, request
 
-from flask_m9m import M9M, current_identity, public, rate_limit, require_auth
+from flask_m9m import M9M, current_identity, rate_limit, require_auth
 
 app = Flask(__name__)
 m9m = M9M(app, settings=Path(__file__).with_name("config.yaml"))
 
 workflows: dict[int, dict[str, Any]] = {1: {"id": 1, "name": "Nightly report", "owner": "ann"}}
 ids = count(2)
-
-
-@app.get("/health")
-@public
-def health() -> dict[str, str]:
-    return {"status": "ok"}
 
 
 @app.get("/workflows")
