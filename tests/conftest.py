@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,11 @@ from flask_m9m.testing import Clock, make_settings
 
 pytest_plugins = ["tests.databases"]
 
+if "M9M_TEST_SECRETS_SEEN" in os.environ:  # before other modules take the names that it wraps
+    from tests.secrets_seen import write_down
+
+    write_down(Path(os.environ["M9M_TEST_SECRETS_SEEN"]))
+
 MakeApp = Callable[..., Flask]
 
 CHALLENGES = ['Bearer realm="m9m"', 'ApiKey realm="m9m", header="X-API-Key"']
@@ -20,8 +27,6 @@ CHALLENGES = ['Bearer realm="m9m"', 'ApiKey realm="m9m", header="X-API-Key"']
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     for name in list(os.environ):
         if name.startswith(("M9M_", "N8N_", "FLASK_")) and not name.startswith("M9M_TEST_"):
             monkeypatch.delenv(name)
