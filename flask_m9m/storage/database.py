@@ -177,10 +177,8 @@ class Database:
 
     def where(self) -> str:
         """Return its URL without a password."""
-        from sqlalchemy import make_url
-
-        url = make_url(self._url) if self._given is None else self._connected().url
-        return url.render_as_string(hide_password=True)
+        url = self._connected().url
+        return url.set(query={}).render_as_string(hide_password=True)
 
     def close(self) -> None:
         """Close every connection; the next use opens it anew."""

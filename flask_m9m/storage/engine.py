@@ -61,7 +61,12 @@ def create(text: str) -> Engine:
     from sqlalchemy.pool import QueuePool
 
     try:
-        url = make_url(text)
+        try:
+            url = make_url(text)
+        except ValueError:  # it names what it takes for a port
+            raise ArgumentError("it cannot be read: percent-encode its password") from None
+        if "@" in (url.host or ""):
+            raise ArgumentError("there is an @ in its host: percent-encode its password")
         if url.drivername in ("postgres", "postgresql"):
             url = url.set(drivername="postgresql+psycopg")
         if url.get_backend_name() == "postgresql":
