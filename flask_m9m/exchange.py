@@ -38,7 +38,8 @@ class Exchange:
         accept: the request's `Accept`.
         client: where the request came from.
         policy: what the route demands, once it is known.
-        identity: who is calling, once that is proved.
+        identity: who is calling, once that is proved, as the app enriches it.
+        proved: the same as the credential says.
         enforced: the marks that have been enforced already.
         signed: whether it came by a signed URL that its route, or a view on the way, demands.
         hits: what the rate limits said, in the order in which they were asked.
@@ -56,6 +57,7 @@ class Exchange:
 
     policy: RoutePolicy | None = None
     identity: Identity | None = None
+    proved: Identity | None = None
     enforced: frozenset[Mark] = frozenset()
     signed: bool = False
     hits: tuple[Hit, ...] = ()

@@ -161,6 +161,7 @@ class M9M:
 
         Raises:
             ValueError: there is a scheme of that name.
+            RuntimeError: an app has begun to work already, without it.
         """
 
         def declare(authenticate: Authenticate) -> Authenticate:

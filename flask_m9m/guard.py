@@ -266,16 +266,18 @@ class Guard:
             self._without_one(exchange, environ, policy, several=presented > 1)
             return None
         try:
-            identity = authenticator.authenticate(credential, exchange.client)
+            proved = authenticator.authenticate(credential, exchange.client)
             if authenticator.ambient:
                 cors = exchange.policy.cors if exchange.policy is not None else policy.cors
                 csrf.check(environ, exchange.client, cors)
-            loaded = identity
-            if self._declared.identity_loader is not None and not authenticator.loads:
-                loaded = self._load(identity)
+            identity, loaded = proved
+            if loaded is None:
+                asked = self._declared.identity_loader is not None
+                loaded = self._load(identity) if asked else identity
         except M9MError as error:
             too_many = self._lockout.forged(exchange.client) if error.guess else None
             self.refuse(exchange, too_many or error, policy.authenticators)
+        exchange.proved = identity
         exchange.identity = environ[IDENTITY] = loaded
         for limit, client in authenticator.limits(identity):
             self._take(exchange, limit, client)

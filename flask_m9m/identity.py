@@ -18,9 +18,14 @@ def names(argument: str, given: str | Collection[str]) -> tuple[str, ...]:
     """
     separate = tuple(given.split() if isinstance(given, str) else given)
     for name in separate:
-        if not isinstance(name, str) or not _SCOPE_TOKEN.fullmatch(name):
-            raise ValueError(f"{argument}: {name!a} is no scope-token (RFC 6749 §3.3)")
+        if not is_scope(name):
+            raise ValueError(f"{argument}: {str(name)[:64]!a} is no scope-token (RFC 6749 §3.3)")
     return separate
+
+
+def is_scope(name: object) -> bool:
+    """Tell whether something can name a scope or a role (RFC 6749 §3.3)."""
+    return isinstance(name, str) and _SCOPE_TOKEN.fullmatch(name) is not None
 
 
 class FrozenDict(dict[str, Any]):

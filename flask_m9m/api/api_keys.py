@@ -1,43 +1,57 @@
 """`…/api-keys`: a user's own API keys.
 
 An API key may call these itself only with the scope `m9m:manage`; what it makes has no scope that
-it does not have, lives no longer, and has the same rate limit.
+it does not have, lives no longer, and counts under the same rate limit.
 """
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Blueprint, Response, jsonify
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BeforeValidator, Field
 
-from ..context import current_state, get_identity
+from ..auth import ApiKeys
+from ..context import current_exchange, current_state
 from ..decorators import require_auth
 from ..errors import AccessDenied, ValidationError
-from ..identity import Identity
+from ..identity import Identity, is_scope
 from ..storage import ApiKey
 from ..storage import moment as moment_at
 from .bodies import Body, moment, read
 
 MANAGE = "m9m:manage"
 
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:", re.ASCII)
+
 blueprint = Blueprint("m9m_api_keys", __name__)
+
+
+def _written_out(given: object) -> object:
+    if not isinstance(given, str) or not _MOMENT.match(given):
+        raise ValueError("a moment in ISO 8601, 2030-01-31T12:00:00Z say")
+    return given
+
+
+Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written_out)]
 
 
 class NewKey(Body):
     """What a key is for, and what it may do."""
 
     name: str = Field(min_length=1, max_length=255)
-    scopes: list[str] = Field(default=[], max_length=256)
-    expires_at: AwareDatetime | None = None
+    scopes: list[Annotated[str, Field(max_length=255)]] = Field(default=[], max_length=256)
+    expires_at: Moment | None = None
 
 
 @blueprint.get("")
 @require_auth
 def list_keys() -> Response:
     """List the caller's keys that are not revoked."""
-    keys = current_state("the REST API").identities.api_keys.list(owner=_caller().subject)
+    keys = _api_keys().list(owner=_caller().subject)
     rows = [
         {**_described(key), "lastUsedAt": moment(key.last_used_at)}
         for key in keys
@@ -51,17 +65,17 @@ def list_keys() -> Response:
 def create_key() -> tuple[Response, int]:
     """Make a key of the caller's; it is told this once."""
     caller, sent = _caller(), read(NewKey)
+    if not all(map(is_scope, sent.scopes)):
+        raise ValidationError([{"field": "scopes", "message": "names of scopes (RFC 6749 §3.3)"}])
     if beyond := set(sent.scopes) - caller.scopes:
-        error = AccessDenied()
-        error.scopes = sorted(beyond)
-        raise error
-    expires_at, rate_limit = sent.expires_at, None
+        raise _denied(*sorted(beyond))
+    expires_at, rate_limit, family = sent.expires_at, None, None
     if caller.scheme == "api_key":
         expires_at = _sooner(expires_at, caller.expires_at)
-        rate_limit = caller.claims["rate_limit"]
+        rate_limit, family = caller.claims["rate_limit"], caller.claims["family"]
     try:
-        key, text = current_state("the REST API").identities.api_keys.create(
-            sent.name, caller.subject, sent.scopes, (), expires_at, rate_limit
+        key, text = _api_keys().create(
+            sent.name, caller.subject, sent.scopes, (), expires_at, rate_limit, family=family
         )
     except ValueError as error:
         raise ValidationError([{"field": "", "message": str(error)}]) from None
@@ -72,24 +86,33 @@ def create_key() -> tuple[Response, int]:
 @require_auth
 def revoke_key(key_id: str) -> tuple[str, int]:
     """Revoke a key of the caller's."""
-    caller = _caller()
-    current_state("the REST API").identities.api_keys.revoke(key_id, owner=caller.subject)
+    _api_keys().revoke(key_id, owner=_caller().subject)
     return "", 204
 
 
 def _caller() -> Identity:
-    """Return who calls.
+    """Return who calls, as the credential says, with no more scopes than the app leaves it.
 
     Raises:
         AccessDenied: it is an API key that may not manage others.
     """
-    caller = get_identity()
-    assert caller is not None  # noqa: S101  # the route is protected
+    exchange = current_exchange("the REST API")
+    proved, loaded = exchange.proved, exchange.identity
+    assert proved is not None and loaded is not None  # noqa: S101, PT018  # the route is protected
+    caller = replace(proved, scopes=proved.scopes & loaded.scopes)
     if caller.scheme == "api_key" and not caller.has_scope(MANAGE):
-        error = AccessDenied()
-        error.scopes = [MANAGE]
-        raise error
+        raise _denied(MANAGE)
     return caller
+
+
+def _denied(*scopes: str) -> AccessDenied:
+    error = AccessDenied()
+    error.scopes = scopes
+    return error
+
+
+def _api_keys() -> ApiKeys:
+    return current_state("the REST API").identities.api_keys
 
 
 def _sooner(asked: datetime | None, latest: float | None) -> datetime | None:

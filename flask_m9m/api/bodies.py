@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from pydantic.alias_generators import to_camel
 from ..errors import ValidationError
 
 _LONGEST = 65_536  # octets of a body that is read
+_MOST_DETAILS = 16
 
 
 class Body(BaseModel):
@@ -39,15 +41,34 @@ def read(model: type[Sent]) -> Sent:
     """
     if not request.is_json:
         raise ValidationError([{"field": "", "message": "Content-Type is application/json"}])
-    body = request.stream.read(_LONGEST + 1)
-    if len(body) > _LONGEST:
-        raise ValidationError([{"field": "", "message": f"at most {_LONGEST} octets"}])
+    body = _octets()
     try:
+        json.loads(body, object_pairs_hook=_once_each)
         return model.model_validate_json(body)
     except pydantic.ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
         details = [{"field": _path(one["loc"]), "message": one["msg"]} for one in found]
-        raise ValidationError(details) from None
+        raise ValidationError(details[:_MOST_DETAILS]) from None
+    except (ValueError, RecursionError):
+        message = "JSON (RFC 8259), with each name once"
+        raise ValidationError([{"field": "", "message": message}]) from None
+
+
+def _octets() -> bytes:
+    """Return the body, which the app may have read before."""
+    length = request.content_length
+    # Without a length, how much there is shows only when it is read.
+    body = request.stream.read(_LONGEST + 1) if length is None else b""
+    if (length or len(body)) > _LONGEST:
+        raise ValidationError([{"field": "", "message": f"at most {_LONGEST} octets"}])
+    return request.get_data() if length is not None else body
+
+
+def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
 
 
 def moment(given: datetime | None) -> str | None:

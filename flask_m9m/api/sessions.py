@@ -9,7 +9,7 @@ from flask import Blueprint, Response, jsonify, request
 from pydantic import Field
 
 from ..auth import ACCESS, REFRESH, Identities, TokenPair, cookie_of, csrf
-from ..context import current_exchange, current_identity, current_state
+from ..context import current_exchange, current_state
 from ..decorators import public, require_auth
 from ..errors import (
     AuthenticationRequired,
@@ -53,14 +53,13 @@ def login() -> Response:
     if name is None or any(is_control(one) for one in sent.password):
         raise InvalidCredentials
     exchange = current_exchange("login")
-    identity, _ = services.sign_in(name, normalize(sent.password), exchange.client)
-    known = services.users.get(identity.subject) is not None
+    identity, is_user, _ = services.sign_in(name, normalize(sent.password), exchange.client)
     try:
         pair = services.tokens.issue_pair(
             identity.subject,
             # The rights of a user of the table are read anew with each refresh.
-            scopes=None if known else identity.scopes,
-            roles=None if known else identity.roles,
+            scopes=None if is_user else identity.scopes,
+            roles=None if is_user else identity.roles,
         )
     except ValueError as error:  # disabled a moment ago, or what the app's verifier named
         logger.warning("login: no session for %a: %s", identity.subject[:64], error)
@@ -91,10 +90,12 @@ def refresh() -> Response:
 def logout() -> Response:
     """End the session of an access token; a token of no session ends alone."""
     services, answer = _services(), Response(status=204)
-    sid = current_identity.claims.get("sid")
+    proved = current_exchange("logout").proved
+    assert proved is not None  # noqa: S101  # the route is protected
+    sid = proved.claims.get("sid")
     if isinstance(sid, str):
         services.tokens.revoke_session(sid)
-    elif current_identity.credential_id is not None:
+    elif proved.credential_id is not None:
         services.tokens.revoke(request.headers["Authorization"].split()[-1])
     else:
         raise Conflict("this token has no jti, and cannot be revoked alone")
@@ -127,6 +128,7 @@ def _check_site() -> None:
 
 
 def _answer(services: Identities, pair: TokenPair, *, cookies: bool) -> Response:
+    fields = _cookie_fields(services, pair) if cookies else []
     identity = services.tokens.verify(pair.access_token)
     body: dict[str, Any] = {
         "expiresAt": moment(pair.expires_at),
@@ -141,10 +143,18 @@ def _answer(services: Identities, pair: TokenPair, *, cookies: bool) -> Response
     else:
         body |= {"token": pair.access_token, "refreshToken": pair.refresh_token}
     answer = jsonify(body)
-    if cookies:
-        answer.headers.extend(services.cookies.fields(pair))
+    answer.headers.extend(fields)
     answer.headers["Cache-Control"] = "no-store"  # RFC 6749 §5.1
     return answer
+
+
+def _cookie_fields(services: Identities, pair: TokenPair) -> list[tuple[str, str]]:
+    try:
+        return services.cookies.fields(pair)
+    except ValueError as error:
+        services.tokens.revoke_session(pair.sid)
+        logger.error("login of %a: %s", pair.subject[:64], error)
+        raise Conflict("the rights of this user do not fit into cookies") from None
 
 
 def _services() -> Identities:

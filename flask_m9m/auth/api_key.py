@@ -17,7 +17,7 @@ from ..identity import FrozenDict, Identity
 from ..ratelimit import RateLimit, parse_limits
 from ..settings import APIKeySettings
 from ..storage import ApiKey, ChangeFeed, Topic, User, moment
-from .authenticator import Authenticator, credential_of
+from .authenticator import Authenticator, Proved, credential_of
 from .key_format import digest_of, is_key
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class ApiKeyAuthenticator(Authenticator):
             return named
         return in_header if named is None else _SEVERAL
 
-    def authenticate(self, credential: Any, client: Client) -> Identity:
+    def authenticate(self, credential: Any, client: Client) -> Proved:
         """Return whose key it is, with its rights within its owner's.
 
         Raises:
@@ -85,7 +85,7 @@ class ApiKeyAuthenticator(Authenticator):
             raise InvalidApiKey
         self._used[known.key_id] = now
         self._feed.write_due()
-        return identity
+        return Proved(identity)
 
     def limits(self, identity: Identity) -> Sequence[tuple[RateLimit, str]]:
         """Return the key's own limits, in force even where no others are.

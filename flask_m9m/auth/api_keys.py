@@ -50,6 +50,8 @@ class ApiKeys:
         roles: str | Collection[str] = (),
         expires_at: datetime | None = None,
         rate_limit: str | None = None,
+        *,
+        family: str | None = None,
     ) -> tuple[ApiKey, str]:
         """Make a key.
 
@@ -61,6 +63,7 @@ class ApiKeys:
             roles: what it may be.
             expires_at: when it stops to hold, with a time zone; left out, never.
             rate_limit: how often it may be used (`"100/hour"`), beside all other limits.
+            family: that of another key, with which it counts together; left out, its own.
 
         Returns:
             What is kept of the key, and the key itself, which nobody can be shown again.
@@ -78,7 +81,7 @@ class ApiKeys:
             parse_limits(rate_limit)
         key = ApiKey(
             id=key_id,
-            family=key_id,
+            family=family or key_id,
             name=checked_name("name", name),
             owner=checked_name("owner", owner),
             scopes=frozenset(names("scopes", scopes)),

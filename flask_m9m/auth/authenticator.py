@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..address import Client
 from ..errors import M9MError
@@ -14,6 +14,18 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 
+class Proved(NamedTuple):
+    """Who presented a credential.
+
+    Attributes:
+        identity: as the credential says.
+        loaded: as the app enriches that; `None` where it has not been asked yet.
+    """
+
+    identity: Identity
+    loaded: Identity | None = None
+
+
 class Authenticator:
     """Finds its own kind of credential in a request, and judges it.
 
@@ -22,19 +34,17 @@ class Authenticator:
         ambient: whether browsers send such a credential by themselves, whichever page asks.
         fallback: whether it counts only where the request has no other credential; such a scheme
             is asked last.
-        loads: whether it has the app enrich the identity, as part of the attempt that it counts.
     """
 
     scheme: str
     ambient: bool = False
     fallback: bool = False
-    loads: bool = False
 
     def find(self, environ: WSGIEnvironment) -> object | None:
         """Return the request's credential of this scheme, unjudged, or `None`."""
         raise NotImplementedError
 
-    def authenticate(self, credential: Any, client: Client) -> Identity:
+    def authenticate(self, credential: Any, client: Client) -> Proved:
         """Return who presents this credential, or raise an error that derives from `M9MError`.
 
         Args:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from ..address import Client
 from ..errors import InvalidCredentials, M9MError
-from ..identity import Identity
 from ..text import is_control, normalize
-from .authenticator import Authenticator, credential_of
+from .authenticator import Authenticator, Proved, credential_of
 from .sign_in import SignIn
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ class BasicAuthenticator(Authenticator):
 
     scheme = "basic"
     ambient = True
-    loads = True
 
     def __init__(self, sign_in: SignIn) -> None:
         self._sign_in = sign_in
@@ -36,7 +34,7 @@ class BasicAuthenticator(Authenticator):
         """Return the credential, or `None` where the request uses another scheme or none."""
         return credential_of(environ, "basic")
 
-    def authenticate(self, credential: str, client: Client) -> Identity:
+    def authenticate(self, credential: str, client: Client) -> Proved:
         """Return whose name and password these are.
 
         Raises:
@@ -44,7 +42,8 @@ class BasicAuthenticator(Authenticator):
             TooManyAttempts: too many were wrong before.
             ServiceUnavailable: too many are being verified.
         """
-        return self._sign_in(*decode(credential), client)[1]
+        signed_in = self._sign_in(*decode(credential), client)
+        return Proved(signed_in.identity, signed_in.loaded)
 
     def challenge(self, realm: str, error: M9MError) -> str:
         """Return the challenge (RFC 7617 §2.1)."""

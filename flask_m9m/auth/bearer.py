@@ -6,8 +6,8 @@ from functools import partial
 
 from ..address import Client
 from ..errors import AccessDenied, FreshTokenRequired, InvalidToken, M9MError
-from ..identity import Identity
-from .authenticator import Authenticator, credential_of
+from ..identity import is_scope
+from .authenticator import Authenticator, Proved, credential_of
 from .tokens import Tokens
 
 _ERRORS: dict[type[M9MError], str] = {
@@ -15,6 +15,7 @@ _ERRORS: dict[type[M9MError], str] = {
     AccessDenied: "insufficient_scope",
     FreshTokenRequired: "insufficient_user_authentication",
 }
+_MOST_SCOPES = 16
 
 
 class BearerAuthenticator(Authenticator):
@@ -30,20 +31,23 @@ class BearerAuthenticator(Authenticator):
         # Every request comes by here: a partial costs no frame of its own.
         self.find = partial(credential_of, scheme="bearer")  # type: ignore[method-assign]
 
-    def authenticate(self, credential: str, client: Client) -> Identity:
+    def authenticate(self, credential: str, client: Client) -> Proved:
         """Return who the token speaks for.
 
         Raises:
             InvalidToken: for whatever is wrong with it.
             DatabaseUnavailable: it cannot be told whether it was revoked.
         """
-        return self._verify(credential)
+        return Proved(self._verify(credential))
 
     def challenge(self, realm: str, error: M9MError) -> str:
         """Return the challenge, with an `error` only where a token came (RFC 6750 §3)."""
         challenge = f'Bearer realm="{realm}"'
         if (word := _ERRORS.get(type(error))) is not None:
             challenge += f', error="{word}"'
-        if isinstance(error, AccessDenied) and error.scopes:
-            challenge += f', scope="{" ".join(error.scopes)}"'
+        if isinstance(error, AccessDenied):
+            # What cannot be a scope would break the field; many would make it too long.
+            scopes = [scope for scope in error.scopes if is_scope(scope)][:_MOST_SCOPES]
+            if scopes:
+                challenge += f', scope="{" ".join(scopes)}"'
         return challenge

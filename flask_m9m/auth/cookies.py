@@ -21,15 +21,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from werkzeug.http import dump_cookie, parse_cookie
+from werkzeug.http import dump_cookie
 
 from ..address import Client
 from ..errors import CSRFFailed, InvalidToken, Problem, SettingsError
-from ..identity import Identity
 from ..settings import JWTSettings
 from ..signing import derived_key
 from . import csrf
-from .authenticator import Authenticator
+from .authenticator import Authenticator, Proved
 from .sessions import TokenPair
 from .tokens import Tokens
 
@@ -148,7 +147,7 @@ class CookieAuthenticator(Authenticator):
         token = cookie_of(environ, ACCESS)
         return None if token is None else _Sent(token, environ)
 
-    def authenticate(self, credential: _Sent, client: Client) -> Identity:
+    def authenticate(self, credential: _Sent, client: Client) -> Proved:
         """Return who the token speaks for.
 
         Raises:
@@ -161,7 +160,7 @@ class CookieAuthenticator(Authenticator):
         if not isinstance(sid, str):
             raise InvalidToken("it is of no session")
         self._cookies.check_csrf(credential.environ, sid)
-        return replace(identity, scheme=self.scheme)
+        return Proved(replace(identity, scheme=self.scheme))
 
 
 class _Sent(NamedTuple):
@@ -174,7 +173,10 @@ def cookie_of(environ: WSGIEnvironment, name: str) -> str | None:
     header: str | None = environ.get("HTTP_COOKIE")
     if header is None or name not in header:
         return None
-    values = parse_cookie(header).getlist(name)
+    # Not as Werkzeug parses it, which decodes and strips: what a browser does not take for a
+    # `__Host-` cookie is none, and what else stands in the field is nobody's concern.
+    pairs = (part.strip(" \t").partition("=") for part in header.split(";"))
+    values = [value for found, equals, value in pairs if found == name and equals]
     if not values:
         return None
     return values[0] if len(values) == 1 else ""

@@ -11,7 +11,7 @@ from werkzeug.exceptions import Unauthorized
 from ..address import Client
 from ..errors import InvalidCredentials, M9MError
 from ..identity import Identity
-from .authenticator import Authenticator
+from .authenticator import Authenticator, Proved
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -48,7 +48,7 @@ class CustomAuthenticator(Authenticator):
         except Unauthorized:
             return InvalidCredentials()
 
-    def authenticate(self, credential: object, client: Client) -> Identity:
+    def authenticate(self, credential: object, client: Client) -> Proved:
         """Return whom the function named.
 
         Raises:
@@ -62,4 +62,6 @@ class CustomAuthenticator(Authenticator):
                 f"the authenticator {self.scheme!r} returned {type(credential).__name__}: "
                 "return an Identity or None"
             )
-        return replace(credential, scheme=self.scheme)
+        if not isinstance(credential.subject, str) or not credential.subject:
+            raise TypeError(f"the authenticator {self.scheme!r} returned an Identity of nobody")
+        return Proved(replace(credential, scheme=self.scheme))

@@ -26,12 +26,14 @@ class Declared:
         authenticators: schemes by their names, and whether browsers send them by themselves.
         identity_loader: enriches an identity, or refuses it with `None`.
         lifetime: seconds for which a loaded identity is kept; 0: it is loaded for each request.
+        settled: whether an app has taken the schemes over.
     """
 
     password_verifier: PasswordVerifier | None = None
     authenticators: dict[str, tuple[AuthenticateRequest, bool]] = field(default_factory=dict)
     identity_loader: IdentityLoader | None = None
     lifetime: float = 0.0
+    settled: bool = False
 
     def add_authenticator(
         self, scheme: str, authenticate: AuthenticateRequest, *, ambient: bool
@@ -40,9 +42,12 @@ class Declared:
 
         Raises:
             ValueError: there is one of that name.
+            RuntimeError: an app has begun to work already, without it.
         """
         if scheme in BUILT_IN or scheme in self.authenticators:
             raise ValueError(f"there is a scheme {scheme!r} already")
+        if self.settled:
+            raise RuntimeError(f"declare the authenticator {scheme!r} before the app is first used")
         self.authenticators[scheme] = (authenticate, ambient)
 
 

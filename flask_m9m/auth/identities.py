@@ -8,7 +8,7 @@ from ..crypto import PasswordHasher
 from ..identity import Identity
 from ..ratelimit import LimitStore
 from ..settings import BasicAuthSettings, SecuritySettings
-from ..storage import ChangeFeed
+from ..storage import ChangeFeed, User
 from .api_key import ApiKeyAuthenticator
 from .api_keys import ApiKeys
 from .authenticator import Authenticator
@@ -18,7 +18,7 @@ from .cookies import CookieAuthenticator, SessionCookies
 from .custom import CustomAuthenticator
 from .declared import Declared, LoadedIdentities
 from .lockout import Lockout
-from .sign_in import ConfiguredUser, PasswordVerifier, SignIn
+from .sign_in import ConfiguredUser, SignIn
 from .tokens import Tokens
 from .users import Users
 
@@ -69,6 +69,7 @@ class Identities:
             switched_on.append(ApiKeyAuthenticator(settings.api_keys, feed, clock))
         if settings.basic_auth.enabled:
             switched_on.append(BasicAuthenticator(self.sign_in))
+        declared.settled = True
         for scheme, (authenticate, ambient) in declared.authenticators.items():
             switched_on.append(CustomAuthenticator(scheme, authenticate, ambient=ambient))
         self.cookies = SessionCookies(settings.jwt, clock)
@@ -84,18 +85,17 @@ class Identities:
 
 def _password_verifier(
     settings: BasicAuthSettings, declared: Declared, users: Users, hasher: PasswordHasher
-) -> PasswordVerifier:
+) -> Callable[[str, str], User | Identity | bool | None]:
     """Return what asks the configured user first, and then the app or the users table."""
     there_is_one = settings.enabled and settings.username is not None
     configured = ConfiguredUser(settings, hasher) if there_is_one else None
 
-    def verify(name: str, password: str) -> Identity | bool | None:
+    def verify(name: str, password: str) -> User | Identity | bool | None:
         if configured is not None and configured(name, password):
             return True
         app = declared.password_verifier
         if app is not None:
             return app(name, password)
-        user = users.verify_password(name, password)
-        return None if user is None else Identity(user.username, "basic", user.scopes, user.roles)
+        return users.verify_password(name, password)
 
     return verify

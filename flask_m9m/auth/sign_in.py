@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import NamedTuple
 
 from werkzeug.exceptions import HTTPException
 
@@ -19,15 +20,32 @@ from ..crypto import PasswordHasher, in_turn
 from ..errors import DatabaseUnavailable, InvalidCredentials
 from ..identity import Identity
 from ..settings import BasicAuthSettings
-from ..storage import ChangeFeed, Topic
+from ..storage import ChangeFeed, Topic, User
 from ..text import normalize
 from .lockout import Lockout
 
 PasswordVerifier = Callable[[str, str], Identity | bool | None]
 """Given a name and a password, both in NFC, return who it is, or `True`, or nothing."""
 
+_Found = tuple[Identity, bool]
+"""Who it is, and whether that is a user of the table."""
+
 _REMEMBERED_SECONDS = 60.0
 _REMEMBERED = 1_024
+
+
+class SignedIn(NamedTuple):
+    """Who signed in.
+
+    Attributes:
+        identity: who it is.
+        is_user: whether that is a user of the table, whose rights are read there.
+        loaded: who it is as the app enriches it.
+    """
+
+    identity: Identity
+    is_user: bool
+    loaded: Identity
 
 
 class SignIn:
@@ -43,7 +61,7 @@ class SignIn:
 
     def __init__(
         self,
-        verify: PasswordVerifier,
+        verify: Callable[[str, str], User | Identity | bool | None],
         load: Callable[[Identity], Identity],
         lockout: Lockout,
         feed: ChangeFeed,
@@ -57,8 +75,8 @@ class SignIn:
         self._verified = VerifiedPasswords(clock)
         feed.subscribe(self._verified)
 
-    def __call__(self, name: str, password: str, client: Client) -> tuple[Identity, Identity]:
-        """Return who it is, and that as the app enriches it.
+    def __call__(self, name: str, password: str, client: Client) -> SignedIn:
+        """Return who it is.
 
         Args:
             name: in NFC, without control characters.
@@ -73,23 +91,23 @@ class SignIn:
         # What is remembered counts as an attempt like any other: else a right guess would pass
         # where a wrong one is refused, and guessing would be free.
         with self._verified.turn(name, password), self._lockout.attempt(name, client):
-            identity = self._remembered(name, password) or self._verified_now(name, password)
-            return identity, self._load(identity)
+            found = self._remembered(name, password) or self._verified_now(name, password)
+            return SignedIn(*found, self._load(found[0]))
 
-    def _remembered(self, name: str, password: str) -> Identity | None:
+    def _remembered(self, name: str, password: str) -> _Found | None:
         try:
             self._feed.catch_up()
         except DatabaseUnavailable:
             return None  # the configured user needs none
         return self._verified.find(name, password)
 
-    def _verified_now(self, name: str, password: str) -> Identity:
+    def _verified_now(self, name: str, password: str) -> _Found:
         noted = self._feed.noted()
-        identity = self._ask(name, password)
-        self._feed.keep(noted, lambda: self._verified.keep(name, password, identity))
-        return identity
+        found = self._ask(name, password)
+        self._feed.keep(noted, lambda: self._verified.keep(name, password, found))
+        return found
 
-    def _ask(self, name: str, password: str) -> Identity:
+    def _ask(self, name: str, password: str) -> _Found:
         try:
             answer = self._verify(name, password)
         except HTTPException as error:
@@ -97,9 +115,11 @@ class SignIn:
                 raise InvalidCredentials from None  # however the app says that it is wrong
             raise
         if answer is True:
-            return Identity(name, "basic")
+            return Identity(name, "basic"), False
+        if isinstance(answer, User):
+            return Identity(answer.username, "basic", answer.scopes, answer.roles), True
         if isinstance(answer, Identity):
-            return replace(answer, scheme="basic")
+            return replace(answer, scheme="basic"), False
         raise InvalidCredentials
 
 
@@ -145,7 +165,7 @@ class VerifiedPasswords:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._key = secrets.token_bytes(32)
-        self._known: OrderedDict[bytes, tuple[float, str, Identity]] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[float, str, _Found]] = OrderedDict()
         self._lock = forking.lock(self)
         self.after_fork()
         forking.watch(self)
@@ -163,18 +183,18 @@ class VerifiedPasswords:
         turn = self._turns[self._digest(name, password)[0] % len(self._turns)]
         return in_turn(turn, patience=2.0)
 
-    def find(self, name: str, password: str) -> Identity | None:
+    def find(self, name: str, password: str) -> _Found | None:
         """Return who it was when it was last verified."""
         known = self._known.get(self._digest(name, password))
         if known is None or not 0 <= self._clock() - known[0] < _REMEMBERED_SECONDS:
             return None
         return known[2]
 
-    def keep(self, name: str, password: str, identity: Identity) -> None:
+    def keep(self, name: str, password: str, found: _Found) -> None:
         """Remember a good verification."""
         with self._lock:
             digest = self._digest(name, password)
-            self._known[digest] = (self._clock(), name, identity)
+            self._known[digest] = (self._clock(), name, found)
             self._known.move_to_end(digest)
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
@@ -183,7 +203,7 @@ class VerifiedPasswords:
         """Forget a user who changed."""
         if topic == Topic.USER:
             with self._lock:
-                for digest, (_, typed, identity) in list(self._known.items()):
+                for digest, (_, typed, (identity, _)) in list(self._known.items()):
                     if name in (typed, identity.subject):
                         del self._known[digest]
 

@@ -81,10 +81,7 @@ class Users:
 
     def get(self, username: str) -> User | None:
         """Return a user by name."""
-        name = name_of(username)
-        if name is None or not self._feed.database.present():
-            return None
-        return self._feed.database.read(lambda transaction: transaction.user(name))
+        return self._find(name_of(username))
 
     def update(
         self,
@@ -146,8 +143,8 @@ class Users:
             ServiceUnavailable: too many are being verified.
             DatabaseUnavailable: it cannot be told.
         """
-        name = name_of(username)
-        if not self._feed.database.present():
+        name, database = name_of(username), self._feed.database
+        if database.local and not database.present():
             return None
         nobody, user = self._hash_of_nobody(), self._find(name)
         while True:
@@ -165,7 +162,7 @@ class Users:
     def _find(self, name: str | None) -> User | None:
         if name is None:
             return None
-        return self._feed.ask(lambda transaction: transaction.user(name))
+        return self._feed.ask_if_there(lambda transaction: transaction.user(name))
 
     def _rehash(self, user: User, password: str) -> None:
         """Bring a hash to today's parameters; where that cannot be done now, another login does."""

@@ -43,6 +43,7 @@ T = TypeVar("T")
 
 _PATIENCE = 0.25  # seconds that a request waits for a read
 _OPENING = 5.0  # and for the first one, which connects
+_PROBING = 1.0  # and whoever only wants to know whether the database answers
 _QUERY_PATIENCE = 2.0  # and for a query of its own
 _GIVEN_UP = 2.0  # seconds after which another read begins beside one that hangs
 _BACKOFF = 0.25  # seconds between failures
@@ -148,10 +149,13 @@ class ChangeFeed:
 
     # Requests
 
-    def catch_up(self) -> None:
+    def catch_up(self, patience: float = _OPENING) -> None:
         """See to it that what the caches know is new enough to count.
 
         Afterwards `empty` tells whether there is no database, and so nothing to know.
+
+        Args:
+            patience: seconds to wait for the first read, which connects; others take 250 ms.
 
         Raises:
             DatabaseUnavailable: it is older than `max_staleness`.
@@ -161,7 +165,7 @@ class ChangeFeed:
         arrived = self._clock()
         while not self._is_caught_up(arrived):
             reading = self._join(arrived)
-            if reading is None or not self._wait(reading):
+            if reading is None or not self._wait(reading, patience):
                 break
         age = self._clock() - self._read_since
         if age > max(self._max_staleness, self._propagation) and arrived > self._read_since:
@@ -170,8 +174,11 @@ class ChangeFeed:
     def answers(self) -> bool:
         """Tell whether the database answers now, or will be made when it is first written to."""
         arrived = self._clock()
+        reading = self._reading
+        if reading is not None and time.monotonic() - reading.since > _PATIENCE:
+            return False  # somebody is waiting for an answer already
         try:
-            self.catch_up()
+            self.catch_up(_PROBING)
             made = not self.empty or self.database.makes_itself
         except DatabaseUnavailable:
             return False
@@ -197,8 +204,16 @@ class ChangeFeed:
         Raises:
             DatabaseUnavailable: it does not answer.
         """
+        return self._in_time(lambda: self.database.read(query))
+
+    def ask_if_there(self, query: Callable[[Transaction], T]) -> T | None:
+        """Return what a query finds, `None` where there is no database; otherwise as `ask`."""
+        database = self.database
+        return self._in_time(lambda: database.read(query) if database.present() else None)
+
+    def _in_time(self, ask: Callable[[], T]) -> T:
         if self.database.local:
-            return self.database.read(query)
+            return ask()
         if self._clock() < self._retry_at:
             raise DatabaseUnavailable("it does not answer")
         answers: list[T] = []
@@ -206,7 +221,7 @@ class ChangeFeed:
 
         def run() -> None:
             try:
-                answers.append(self.database.read(query))
+                answers.append(ask())
             except Exception as error:
                 errors.append(error)
 
@@ -256,9 +271,10 @@ class ChangeFeed:
             _start(lambda: self._read(reading))
         return reading
 
-    def _wait(self, reading: _Reading) -> bool:
+    def _wait(self, reading: _Reading, patience: float) -> bool:
         """Wait for a read, unless it took too long already; tell whether it was good."""
-        patience = _PATIENCE if self._read_since > -math.inf else _OPENING
+        if self._read_since > -math.inf:
+            patience = _PATIENCE
         left = reading.since + patience - time.monotonic()
         return reading.done.wait(max(0.0, left)) and reading.good
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask, jsonify
+from flask import Flask, jsonify, request
 from werkzeug.security import generate_password_hash
 
 from flask_m9m import M9M, Identity, require_auth
@@ -438,3 +439,115 @@ def test_the_rows_of_a_session_tell_no_token(served: Served) -> None:
     with app.extensions["m9m"].database._connected().connect() as connection:
         rows = connection.execute(sa.select(tables.sessions)).all()
     assert token.split(".")[2] not in repr(rows)
+
+
+@pytest.mark.parametrize(
+    "scope", ["a\r\nX-Evil: 1\r\n\r\n<b>body", "\u2603", 'x", error="y', "", "a b", "x" * 60_000]
+)
+def test_a_scope_that_is_none_reaches_no_header(served: Served, scope: str) -> None:
+    app, _ = served()
+    body = {"name": "ci", "scopes": [scope]}
+    answer = post(app, "/api-keys", body, Authorization=bearer(login(app)))
+    assert (answer.status_code, answer.json["code"]) == (400, "VALIDATION_ERROR")
+    assert "WWW-Authenticate" not in answer.headers
+
+
+def test_many_missing_scopes_make_no_long_header(served: Served) -> None:
+    app, _ = served()
+    body = {"name": "ci", "scopes": [f"scope-{number}" for number in range(250)]}
+    answer = post(app, "/api-keys", body, Authorization=bearer(login(app)))
+    assert answer.status_code == 403
+    assert len(answer.headers["WWW-Authenticate"]) < 500
+
+
+def test_a_logout_ends_the_session_whatever_the_app_makes_of_the_identity(served: Served) -> None:
+    app, m9m = served()
+    m9m.identity_loader(lambda identity: Identity(f"id of {identity.subject}", "x"))
+    answer = login(app)
+    assert post(app, "/auth/logout", Authorization=bearer(answer)).status_code == 204
+    refreshed = post(app, "/auth/refresh", {"refreshToken": answer.json["refreshToken"]})
+    assert refreshed.status_code == 401
+
+
+def test_what_the_app_lends_an_identity_goes_into_no_key(served: Served) -> None:
+    app, m9m = served()
+
+    @m9m.identity_loader
+    def load(identity: Identity) -> Identity:
+        return Identity(identity.subject, "x", scopes=frozenset(["items:read", "admin"]))
+
+    token = bearer(login(app))
+    lent = {"name": "ci", "scopes": ["admin"]}
+    taken = {"name": "ci", "scopes": ["items:write"]}
+    for body in (lent, taken):
+        assert post(app, "/api-keys", body, Authorization=token).status_code == 403
+    left = {"name": "ci", "scopes": ["items:read"]}
+    assert post(app, "/api-keys", left, Authorization=token).status_code == 201
+
+
+def test_keys_that_a_key_makes_share_its_limits(served: Served, clock: Clock) -> None:
+    app, m9m = served()
+    m9m.identity_loader(lambda one: Identity(one.subject, one.scheme, one.scopes))
+    with app.app_context():
+        m9m.users.update("ann", scopes="m9m:manage")
+        ends = datetime.fromtimestamp(clock() + 3_600, UTC)
+        _, key = m9m.api_keys.create("a", "ann", "m9m:manage", (), ends, "4/minute")
+    made = [post(app, "/api-keys", {"name": "ci"}, X_API_Key=key) for _ in range(2)]
+    assert {one.json["expiresAt"] for one in made} == {"2025-06-15T16:06:40Z"}
+    keys = [one.json["key"] for one in made]
+    assert [get(app, "/x", X_API_Key=one).status_code for one in (*keys, *keys)] == [
+        200,
+        200,
+        429,
+        429,
+    ]
+
+
+def test_a_login_gives_no_more_than_the_apps_verifier_named(served: Served) -> None:
+    app, m9m = served()
+    m9m.password_verifier(lambda name, _: Identity(name, "basic", frozenset(["items:read"])))
+    assert login(app).json["user"] == {"username": "ann", "scopes": ["items:read"], "roles": []}
+
+
+@pytest.mark.parametrize("how", ["get_data", "get_json"])
+def test_a_body_that_the_app_has_read_is_read_all_the_same(served: Served, how: str) -> None:
+    app, _ = served()
+    app.before_request(lambda: getattr(request, how)() and None)
+    assert login(app).status_code == 200
+
+
+def test_a_body_is_refused_at_some_length_and_its_faults_are_few(served: Served) -> None:
+    app, _ = served()
+    many = json.dumps({f"unknown-{number}": 1 for number in range(3_000)})
+    answer = app.test_client().post(f"{API}/auth/login", data=many, content_type="application/json")
+    assert (answer.status_code, len(answer.json["details"])) == (400, 16)
+    twice = '{"username": "ann", "username": "bob", "password": "x"}'
+    answer = app.test_client().post(
+        f"{API}/auth/login", data=twice, content_type="application/json"
+    )
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("nobody", [None, "", 7])
+def test_a_scheme_that_proves_nobody_lists_nobodys_keys(sqlite_url: str, nobody: Any) -> None:
+    app, m9m = Flask("app"), M9M()
+    m9m.authenticator("odd")(lambda: Identity(nobody, "odd"))
+    settings = {"api": {"enabled": True}, "database": {"url": sqlite_url}}
+    m9m.init_app(app, settings=make_settings(settings))
+    assert get(app, f"{API}/api-keys").status_code == 500
+
+
+def test_a_scheme_that_comes_too_late_is_an_error(served: Served) -> None:
+    _, m9m = served()
+    with pytest.raises(RuntimeError, match="before the app is first used"):
+        m9m.authenticator("late")(lambda: None)
+
+
+def test_tokens_that_fit_in_no_cookie_are_said_to(served: Served) -> None:
+    app, m9m = served(jwt={"cookie": {"enabled": True}})
+    with app.app_context():
+        m9m.users.update("ann", scopes=[f"a-scope-of-some-length-{n}" for n in range(150)])
+    body = {"username": "ann", "password": PASSWORD, "cookies": True}
+    answer = post(app, "/auth/login", body)
+    assert (answer.status_code, answer.json["code"]) == (409, "CONFLICT")
+    assert "Set-Cookie" not in answer.headers

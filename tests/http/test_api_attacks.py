@@ -196,9 +196,7 @@ def test_a_bad_cookie_is_nobody_on_no_route(app: Flask) -> None:
     ("field", "code"),
     [
         ("{n}={t}; {n}={t}", "INVALID_TOKEN"),
-        ("{n}={t}; {n} =x", "INVALID_TOKEN"),
         ("{n}=x; a=b; {n}={t}", "INVALID_TOKEN"),
-        ("{n}={t}; {n}", "INVALID_TOKEN"),
         ("{n}={t}\0", "INVALID_TOKEN"),
         ("{n}={t}x", "INVALID_TOKEN"),
         ("{n}=", "INVALID_TOKEN"),
@@ -206,7 +204,10 @@ def test_a_bad_cookie_is_nobody_on_no_route(app: Flask) -> None:
         ("x{n}={t}", "AUTH_REQUIRED"),
         ("={n}={t}", "AUTH_REQUIRED"),
         ("a=b, {n}={t}", "AUTH_REQUIRED"),
-        ('a="b; {n}={t}; c=d"', "AUTH_REQUIRED"),
+        ("\x0b{n}={t}", "AUTH_REQUIRED"),
+        ("\x85{n}={t}", "AUTH_REQUIRED"),
+        ("\xa0{n}={t}", "AUTH_REQUIRED"),
+        ("\xe2\x80\x80{n}={t}", "AUTH_REQUIRED"),
     ],
 )
 def test_a_cookie_field_that_neighbours_meddled_with_lets_nobody_in(
@@ -216,6 +217,13 @@ def test_a_cookie_field_that_neighbours_meddled_with_lets_nobody_in(
     assert with_cookie_field(app, f"a=b; {ACCESS}={token}").json == {"who": "ann"}
     answer = with_cookie_field(app, field.replace("{n}", ACCESS).replace("{t}", token))
     assert (answer.status_code, answer.json["code"]) == (401, code)
+
+
+@pytest.mark.parametrize("field", ["a=\xff; {n}={t}", "\xff; {n}={t}", "{n}={t}; {n}; \0=x"])
+def test_a_cookie_of_a_neighbours_locks_nobody_out(app: Flask, page: Any, field: str) -> None:
+    token = page.get_cookie(ACCESS).value
+    answer = with_cookie_field(app, field.replace("{n}", ACCESS).replace("{t}", token))
+    assert answer.json == {"who": "ann"}
 
 
 def test_of_two_tabs_that_refresh_at_once_neither_loses_the_session(app: Flask, page: Any) -> None:

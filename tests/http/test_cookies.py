@@ -63,7 +63,7 @@ def app(sqlite_url: str, clock: Clock) -> Iterator[Flask]:
 
 
 class Browser:
-    """A page's client: it keeps cookies and speaks HTTPS."""
+    """A page's client: it keeps cookies, unless a `Cookie` field is sent, and speaks HTTPS."""
 
     def __init__(self, app: Flask) -> None:
         self.client: FlaskClient = app.test_client()
@@ -74,7 +74,10 @@ class Browser:
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.client.open(
+        client = self.client
+        if "Cookie" in fields:
+            client = client.application.test_client(use_cookies=False)
+        return client.open(
             path, method=method, json=body, headers=fields, base_url=SITE, follow_redirects=False
         )
 
@@ -258,7 +261,8 @@ def test_a_token_of_no_session_is_no_cookie(app: Flask) -> None:
 )
 def test_garbage_in_the_cookie_field_is_401(app: Flask, browser: Browser, header: str) -> None:
     sent = header.replace("{n}", ACCESS).replace("{t}", browser.cookie(ACCESS) or "")
-    answer = app.test_client().get("/x", environ_overrides={"HTTP_COOKIE": sent})
+    client = app.test_client(use_cookies=False)  # else it would send none but its own
+    answer = client.get("/x", environ_overrides={"HTTP_COOKIE": sent})
     assert answer.status_code == 401
 
 
