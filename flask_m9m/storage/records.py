@@ -1,4 +1,4 @@
-"""What is kept: API keys, users, sessions."""
+"""What is kept: API keys, users, sessions, credentials."""
 
 from __future__ import annotations
 
@@ -95,3 +95,33 @@ class Session:
     created_at: datetime
     ends_at: datetime
     revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SealedCredential:
+    """A stored credential, its data encrypted.
+
+    Attributes:
+        id: its id.
+        name: what it is for.
+        type: its credential type.
+        owner: whose it is; empty: nobody's.
+        resolve: whether `${NAME}` in its values stands for an environment variable.
+        envelope: the encrypted data.
+        created_at: in UTC.
+        updated_at: when its name or its data last changed.
+    """
+
+    id: str
+    name: str
+    type: str
+    owner: str
+    resolve: bool
+    envelope: str = field(repr=False)
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def sealed_with(self) -> str:
+        """The cipher and the key, as the envelope names them."""
+        return self.envelope.rpartition(":")[0]

@@ -132,3 +132,25 @@ revocations = Table(
     Column("revoked_at", Moment, nullable=False),
     Column("expires_at", Moment, index=True),
 )
+
+credentials = Table(
+    "m9m_credentials",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("type", String(64), nullable=False),
+    Column("owner", String(255), nullable=False, index=True),
+    Column("resolve", Boolean, nullable=False),
+    Column("envelope", Text, nullable=False),
+    # The envelope up to its payload: which cipher, and which key.
+    Column("sealed_with", String(16), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+)
+
+canaries = Table(
+    "m9m_canaries",
+    metadata,
+    Column("key_id", String(8), primary_key=True),
+    Column("envelope", Text, nullable=False),
+)

@@ -20,6 +20,7 @@ from sqlalchemy import (
     update,
 )
 
+from .credential_rows import CredentialRows
 from .feed import Change
 from .records import ApiKey, Session, User
 from .tables import api_keys, changes, revocations, sessions, users
@@ -61,6 +62,11 @@ class Transaction:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    @property
+    def credentials(self) -> CredentialRows:
+        """Stored credentials."""
+        return CredentialRows(self._connection)
 
     # The change feed
 

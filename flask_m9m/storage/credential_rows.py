@@ -1,0 +1,168 @@
+"""Stored credentials and canaries: what is asked of their tables and changed in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    CursorResult,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from .records import SealedCredential
+from .tables import canaries, credentials
+
+_ROW = (
+    credentials.c.id,
+    credentials.c.name,
+    credentials.c.type,
+    credentials.c.owner,
+    credentials.c.resolve,
+    credentials.c.envelope,
+    credentials.c.created_at,
+    credentials.c.updated_at,
+)
+
+
+class CredentialRows:
+    """The rows of credentials and canaries, over one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, credential: SealedCredential) -> None:
+        """Keep a new credential."""
+        self.add_all([credential])
+
+    def add_all(self, made: Sequence[SealedCredential]) -> None:
+        """Keep new credentials."""
+        if made:
+            self._connection.execute(insert(credentials), [_values(one) for one in made])
+
+    def get(self, credential_id: str) -> SealedCredential | None:
+        """Return a credential by its id."""
+        found = self._select(credentials.c.id == credential_id)
+        return found[0] if found else None
+
+    def all(self, owner: str | None = None, type: str | None = None) -> list[SealedCredential]:
+        """Return credentials, the oldest first: one owner's or all, of one type or all."""
+        conditions = []
+        if owner is not None:
+            conditions.append(credentials.c.owner == owner)
+        if type is not None:
+            conditions.append(credentials.c.type == type)
+        return self._select(*conditions)
+
+    def replace(self, old: SealedCredential, new: SealedCredential) -> bool:
+        """Put a credential in the place of an older state of itself.
+
+        Returns:
+            Whether that was still the one; if not, nothing was changed.
+        """
+        same = (credentials.c.id == old.id) & (credentials.c.envelope == old.envelope)
+        result: CursorResult[Any] = self._connection.execute(
+            update(credentials).where(same).values(**_values(new))
+        )
+        return result.rowcount == 1
+
+    def delete(self, credential_id: str) -> bool:
+        """Forget a credential; tell whether there was one."""
+        result: CursorResult[Any] = self._connection.execute(
+            delete(credentials).where(credentials.c.id == credential_id)
+        )
+        return result.rowcount == 1
+
+    # Rotation
+
+    def sealed_with(self) -> dict[str, int]:
+        """Return with what credentials are sealed, and how many with each."""
+        query = select(credentials.c.sealed_with, func.count()).group_by(credentials.c.sealed_with)
+        return {row[0]: row[1] for row in self._connection.execute(query)}
+
+    def seals(self) -> list[str]:
+        """Return with what credentials are sealed; each is one look into the index."""
+        found: list[str] = []
+        query = (
+            select(credentials.c.sealed_with)
+            .where(credentials.c.sealed_with > bindparam("last"))
+            .order_by(credentials.c.sealed_with)
+            .limit(1)
+        )
+        last = ""
+        while (row := self._connection.execute(query, {"last": last}).one_or_none()) is not None:
+            last = row[0]
+            found.append(last)
+        return found
+
+    def not_sealed_with(
+        self, seal: str, after: tuple[str, str], most: int
+    ) -> list[SealedCredential]:
+        """Return credentials that are sealed with anything else, by seal and id, from a place on.
+
+        Args:
+            seal: the one that is left out.
+            after: the seal and the id of the last one that was returned before.
+            most: how many.
+        """
+        place = (credentials.c.sealed_with > after[0]) | (
+            (credentials.c.sealed_with == after[0]) & (credentials.c.id > after[1])
+        )
+        query = (
+            select(*_ROW)
+            .where(credentials.c.sealed_with != seal, place)
+            .order_by(credentials.c.sealed_with, credentials.c.id)
+            .limit(most)
+        )
+        return [SealedCredential(*row) for row in self._connection.execute(query)]
+
+    def reseal(self, envelopes: Sequence[tuple[SealedCredential, str]]) -> int:
+        """Replace envelopes that are still the ones that were read; return how many were."""
+        statement = (
+            update(credentials)
+            .where(
+                credentials.c.id == bindparam("key"), credentials.c.envelope == bindparam("before")
+            )
+            .values(envelope=bindparam("after"), sealed_with=bindparam("seal"))
+        )
+        values = [
+            {
+                "key": old.id,
+                "before": old.envelope,
+                "after": after,
+                "seal": after.rpartition(":")[0],
+            }
+            for old, after in envelopes
+        ]
+        result: CursorResult[Any] = self._connection.execute(statement, values)
+        return result.rowcount
+
+    # Canaries
+
+    def canaries(self) -> Mapping[str, str]:
+        """Return the canary of each key by its id."""
+        rows = self._connection.execute(select(canaries.c.key_id, canaries.c.envelope))
+        return {row[0]: row[1] for row in rows}
+
+    def add_canary(self, key_id: str, envelope: str) -> None:
+        """Keep a key's canary, unless it has one."""
+        known = select(canaries.c.key_id).where(canaries.c.key_id == key_id)
+        if self._connection.execute(known).one_or_none() is None:
+            self._connection.execute(insert(canaries).values(key_id=key_id, envelope=envelope))
+
+    def _select(self, *conditions: ColumnElement[bool]) -> list[SealedCredential]:
+        order = (credentials.c.created_at, credentials.c.id)
+        query = select(*_ROW).where(*conditions).order_by(*order)
+        return [SealedCredential(*row) for row in self._connection.execute(query)]
+
+
+def _values(credential: SealedCredential) -> dict[str, Any]:
+    values = {name: getattr(credential, name) for name in SealedCredential.__slots__}
+    return {**values, "sealed_with": credential.sealed_with}
