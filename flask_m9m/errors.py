@@ -287,6 +287,22 @@ class SchemaError(DatabaseUnavailable):
     """The database's tables are missing, or of another version."""
 
 
+class DecryptionFailed(Exception):
+    """Something encrypted does not open; every cause reads the same.
+
+    Attributes:
+        hint: the likely causes, for logs and the command line.
+    """
+
+    hint = (
+        "the encryption key does not match, the data or what it is bound to was changed, or the "
+        "key has the wrong length"
+    )
+
+    def __init__(self) -> None:
+        super().__init__("cipher: message authentication failed")
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing wrong with the settings.

@@ -1,6 +1,16 @@
-"""Cryptography that is no token's: encryption keys, password hashing."""
+"""Cryptography that is no token's: encryption keys, the cipher, password hashing."""
 
+from .cipher import Cipher, Record, key_id_of
 from .keys import EncryptionKey, KeyRing
 from .passwords import LONGEST, PasswordHasher, in_turn
 
-__all__ = ["LONGEST", "EncryptionKey", "KeyRing", "PasswordHasher", "in_turn"]
+__all__ = [
+    "LONGEST",
+    "Cipher",
+    "EncryptionKey",
+    "KeyRing",
+    "PasswordHasher",
+    "Record",
+    "in_turn",
+    "key_id_of",
+]
