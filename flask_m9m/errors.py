@@ -303,6 +303,10 @@ class DecryptionFailed(Exception):
         super().__init__("cipher: message authentication failed")
 
 
+class UnreadableImport(Exception):
+    """A value from another program, n8n say, cannot be decrypted or is not what it should be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing wrong with the settings.

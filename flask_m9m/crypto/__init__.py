@@ -1,4 +1,7 @@
-"""Cryptography that is no token's: encryption keys, the cipher, password hashing."""
+"""Cryptography that is no token's: encryption keys, the cipher, password hashing.
+
+`n8n` stands apart: it is for imports and exports, and imported by nothing else.
+"""
 
 from .cipher import Cipher, Record, key_id_of
 from .keys import EncryptionKey, KeyRing
