@@ -303,6 +303,10 @@ class DecryptionFailed(Exception):
         super().__init__("cipher: message authentication failed")
 
 
+class UnresolvedVariable(Exception):
+    """A credential names an environment variable that is not set, or not to be read."""
+
+
 class UnreadableImport(Exception):
     """A value from another program, n8n say, cannot be decrypted or is not what it should be."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
 from os import PathLike
 from types import MappingProxyType
@@ -13,6 +13,8 @@ from flask import Blueprint, Flask, Response
 
 from .auth import ApiKeys, TokenPair, Tokens, Users
 from .context import EXTENSION, csp_nonce, current_state
+from .credentials import Credential, Credentials
+from .crypto import Cipher
 from .decorators import Marking, require_auth, require_signed_url
 from .errors import SettingsError
 from .hooks import Hooks
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 Loader = TypeVar("Loader", bound=Callable[[Identity], Any])
 Verify = TypeVar("Verify", bound=Callable[[str, str], Identity | bool | None])
+Check = TypeVar("Check", bound=Callable[[Credential], Any])
 Authenticate = TypeVar("Authenticate", bound=Callable[[], Identity | None])
 LoadIdentity = TypeVar("LoadIdentity", bound=Callable[[Identity], Identity | None])
 SettingsSource = Settings | Mapping[str, Any] | str | PathLike[str]
@@ -215,6 +218,40 @@ class M9M:
     def users(self) -> Users:
         """Make, change and disable the current app's users."""
         return current_state("m9m.users").identities.users
+
+    @property
+    def credentials(self) -> Credentials:
+        """Keep credentials, encrypted."""
+        return current_state("m9m.credentials").credentials
+
+    @property
+    def cipher(self) -> Cipher:
+        """Encrypt an app's own fields under the settings' keys."""
+        return current_state("m9m.cipher").cipher
+
+    def credential_type(self, name: str, required: Collection[str] = ()) -> None:
+        """Add a type of stored credentials.
+
+        Args:
+            name: 1 to 64 letters, digits and `_.-`, a letter first.
+            required: the fields without which there is none.
+
+        Raises:
+            ValueError: the name is none, or there is a type of that name.
+        """
+        self._declarations.credential_types.register(name, required)
+
+    def credential_checker(self, type: str) -> Callable[[Check], Check]:
+        """Take a function that tries a credential of a type: `m9m.credentials.test` asks it.
+
+        It gets the decrypted credential, and raises where that does not work.
+        """
+
+        def declare(check: Check) -> Check:
+            self._declarations.credential_types.checker(type, check)
+            return check
+
+        return declare
 
     def set_cookies(self, response: Response, pair: TokenPair) -> None:
         """Give a browser a session's tokens in cookies that scripts cannot read.

@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
 
 from .auth import Declared
+from .credentials import CredentialTypes
 from .decorators import layers_of, marks_of
 from .identity import Identity
 from .marks import ANY_OTHER_METHOD, USUAL_METHODS, Mark, Opening
@@ -31,11 +32,13 @@ class Declarations:
     Attributes:
         auth: who calls, as the app knows it.
         user_loader: returns the app's own object for an identity.
+        credential_types: the types of stored credentials that it knows.
         revision: grows with each protection.
     """
 
     auth: Declared = field(default_factory=Declared)
     user_loader: Callable[[Identity], Any] | None = None
+    credential_types: CredentialTypes = field(default_factory=CredentialTypes)
     revision: int = 0
     _blueprints: list[tuple[Blueprint, Sequence[Mark]]] = field(default_factory=list)
     _patterns: list[tuple[str, Sequence[Mark]]] = field(default_factory=list)

@@ -7,15 +7,20 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from flask import has_request_context
+
 from . import forking
 from .auth import Identities
+from .context import get_identity
+from .credentials import SYSTEM, Caller, Credentials, DatabaseShelf, MemoryShelf
+from .crypto import Cipher
 from .dev_secret import dev_secret
 from .errors import SettingsError
 from .exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, ON_REQUEST, Exchange
 from .guard import Guard
 from .ratelimit import MemoryStore
 from .routes import Declarations, Routes
-from .settings import Loaded, Settings, check_secret_key
+from .settings import CredentialSettings, Loaded, Settings, check_secret_key
 from .storage import ChangeFeed, Database
 
 if TYPE_CHECKING:
@@ -52,6 +57,8 @@ class AppState:
         self._lock = forking.lock(self)
         self._guard: Guard | None = None
         self._database: Database
+        self._cipher: Cipher
+        self._credentials: Credentials
         self._identities: Identities
         self._routes: Routes
 
@@ -73,6 +80,20 @@ class AppState:
         if self._guard is None:
             self._assemble()
         return self._database
+
+    @property
+    def credentials(self) -> Credentials:
+        """What keeps credentials."""
+        if self._guard is None:
+            self._assemble()
+        return self._credentials
+
+    @property
+    def cipher(self) -> Cipher:
+        """What encrypts under the settings' keys."""
+        if self._guard is None:
+            self._assemble()
+        return self._cipher
 
     @property
     def routes(self) -> Routes:
@@ -119,6 +140,7 @@ class AppState:
                 self._identities = Identities(
                     settings.security, self.declarations.auth, feed, store, clock
                 )
+                self._keep_credentials(settings.credentials, feed, clock)
                 guard = Guard(
                     settings,
                     self._identities,
@@ -129,6 +151,20 @@ class AppState:
                 self._routes = Routes(self.app, guard.policies, self.declarations)
                 self._guard = guard
             return self._guard
+
+    def _keep_credentials(
+        self, settings: CredentialSettings, feed: ChangeFeed, clock: Callable[[], float]
+    ) -> None:
+        self._cipher = Cipher(settings)
+        in_memory = settings.storage == "memory"
+        self._credentials = Credentials(
+            MemoryShelf() if in_memory else DatabaseShelf(feed),
+            self._cipher,
+            settings.environment,
+            _who_calls,
+            self.declarations.credential_types,
+            clock,
+        )
 
     def _own(self) -> Engine | Callable[[], Engine] | None:
         """Return the app's own engine; a function gets the app's context, whatever the thread."""
@@ -157,3 +193,8 @@ class AppState:
         jwt = jwt.model_copy(update={"secret": secret})
         security = settings.security.model_copy(update={"jwt": jwt})
         return settings.model_copy(update={"security": security})
+
+
+def _who_calls() -> Caller:
+    """Return who sends the current request, or nobody; without one, the app itself."""
+    return get_identity() if has_request_context() else SYSTEM

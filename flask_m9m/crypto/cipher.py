@@ -121,6 +121,11 @@ class Cipher:
         """
         return self._decrypt(text, _own(associated_data))
 
+    @property
+    def seal(self) -> str:
+        """How envelopes of today's cipher and key begin, up to the colon before the payload."""
+        return f"{self._writer.prefix}:{self.keys.primary.id}"
+
     def encrypt_record(self, plaintext: bytes, record: Record) -> str:
         """Encrypt a stored record's data; raises what `encrypt` does."""
         return self._encrypt(plaintext, record.parts)
@@ -128,10 +133,6 @@ class Cipher:
     def decrypt_record(self, text: str, record: Record) -> bytes:
         """Decrypt a stored record's data; raises what `decrypt` does."""
         return self._decrypt(text, record.parts)
-
-    def is_current(self, text: str) -> bool:
-        """Tell whether an envelope, which need not open, is of today's key and cipher."""
-        return text.startswith(f"{self._writer.prefix}:{self.keys.primary.id}:")
 
     def _encrypt(self, plaintext: bytes, parts: Sequence[bytes]) -> str:
         _check_bytes("plaintext", plaintext)

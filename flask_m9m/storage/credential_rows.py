@@ -157,6 +157,10 @@ class CredentialRows:
         if self._connection.execute(known).one_or_none() is None:
             self._connection.execute(insert(canaries).values(key_id=key_id, envelope=envelope))
 
+    def forget_canaries(self, key_ids: Sequence[str]) -> None:
+        """Forget the canaries of keys."""
+        self._connection.execute(delete(canaries).where(canaries.c.key_id.in_(key_ids)))
+
     def _select(self, *conditions: ColumnElement[bool]) -> list[SealedCredential]:
         order = (credentials.c.created_at, credentials.c.id)
         query = select(*_ROW).where(*conditions).order_by(*order)

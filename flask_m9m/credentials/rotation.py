@@ -1,0 +1,118 @@
+"""Rotation: every stored credential sealed anew under today's key and cipher.
+
+It walks in batches, by seal and id, while others read and write. What it reads it seals outside any
+transaction, and replaces only where the envelope is still the one that was read: a change that came
+in between is never undone, and is under today's key already or found in the next walk. Nothing is
+kept about how far it came, so it can end at any instant and begin again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..crypto import Cipher
+from ..errors import DecryptionFailed
+from ..storage import SealedCredential
+from .keys import KeyCheck
+from .shelf import Shelf, bound_to
+
+Progress = Callable[[int, int], None]
+"""Told how many are done, and of how many."""
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """What came of a rotation.
+
+    Attributes:
+        resealed: how many credentials were sealed anew; in a dry run, how many would be.
+        unreadable: the ids of those that do not open; they are as they were.
+        keys_in_use: the ids of the keys that credentials need afterwards, and how many need each.
+    """
+
+    resealed: int
+    unreadable: Sequence[str]
+    keys_in_use: Mapping[str, int]
+
+
+class Rotation:
+    """One rotation.
+
+    Args:
+        shelf: where credentials are kept.
+        cipher: with the keys; its primary one seals.
+        keys: keeps its canary.
+        progress: told after each batch.
+        dry_run: read and decrypt, but change nothing.
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        cipher: Cipher,
+        keys: KeyCheck,
+        progress: Progress | None = None,
+        *,
+        dry_run: bool = False,
+    ) -> None:
+        self._shelf = shelf
+        self._cipher = cipher
+        self._keys = keys
+        self._progress = progress
+        self._dry_run = dry_run
+        self._done = 0
+        self._unreadable: dict[str, None] = {}
+
+    def run(self) -> Rotated:
+        """Seal all credentials anew.
+
+        Raises:
+            SettingsError: there is no encryption key.
+            DatabaseUnavailable: what was sealed anew stays so.
+        """
+        self._keys.check()
+        while self._walk() and not self._dry_run:
+            pass  # what changed meanwhile is found by the next walk
+        return Rotated(self._done, list(self._unreadable), _keys_in_use(self._shelf))
+
+    def _walk(self) -> int:
+        """Go once through all that is sealed otherwise; return how many were sealed anew."""
+        counts = self._shelf.read(lambda rows: rows.sealed_with())
+        total = sum(count for seal, count in counts.items() if seal != self._cipher.seal)
+        before, after = self._done, ("", "")
+        while rows := self._next(after):
+            sealed = [(row, new) for row in rows if (new := self._sealed_anew(row)) is not None]
+            if self._dry_run:
+                self._done += len(sealed)
+            elif sealed:
+                with self._shelf.write() as writing:
+                    self._keys.keep_canary(writing)
+                    self._done += writing.reseal(sealed)
+            after = (rows[-1].sealed_with, rows[-1].id)
+            if self._progress is not None:
+                self._progress(self._done, before + total)
+        return self._done - before
+
+    def _next(self, after: tuple[str, str]) -> Sequence[SealedCredential]:
+        seal = self._cipher.seal
+        return self._shelf.read(lambda rows: rows.not_sealed_with(seal, after, _BATCH))
+
+    def _sealed_anew(self, row: SealedCredential) -> str | None:
+        record = bound_to(row)
+        try:
+            plaintext = self._cipher.decrypt_record(row.envelope, record)
+        except DecryptionFailed:
+            self._unreadable[row.id] = None
+            return None
+        return self._cipher.encrypt_record(plaintext, record)
+
+
+def _keys_in_use(shelf: Shelf) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for seal, count in shelf.read(lambda rows: rows.sealed_with()).items():
+        key_id = seal.rpartition(":")[2]
+        found[key_id] = found.get(key_id, 0) + count
+    return found

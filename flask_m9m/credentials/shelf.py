@@ -1,0 +1,186 @@
+"""Where credentials are kept: in the database, or in this process's memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+from .. import forking
+from ..crypto import Record
+from ..storage import ChangeFeed, SealedCredential
+
+T = TypeVar("T")
+
+
+def bound_to(record: SealedCredential) -> Record:
+    """Return what a record's envelope is bound to."""
+    return Record(record.id, record.type, record.owner)
+
+
+class Rows(Protocol):
+    """What is asked of sealed credentials, and changed in them."""
+
+    def add_all(self, made: Sequence[SealedCredential]) -> None: ...
+    def get(self, credential_id: str) -> SealedCredential | None: ...
+    def all(self, owner: str | None = None, type: str | None = None) -> list[SealedCredential]: ...
+    def replace(self, old: SealedCredential, new: SealedCredential) -> bool: ...
+    def delete(self, credential_id: str) -> bool: ...
+    def seals(self) -> list[str]: ...
+    def sealed_with(self) -> dict[str, int]: ...
+    def not_sealed_with(
+        self, seal: str, after: tuple[str, str], most: int
+    ) -> list[SealedCredential]: ...
+    def reseal(self, envelopes: Sequence[tuple[SealedCredential, str]]) -> int: ...
+    def canaries(self) -> Mapping[str, str]: ...
+    def add_canary(self, key_id: str, envelope: str) -> None: ...
+    def forget_canaries(self, key_ids: Sequence[str]) -> None: ...
+
+
+class Shelf(Protocol):
+    """Gives access to the rows, to one who writes at a time."""
+
+    def read(self, query: Callable[[Rows], T]) -> T:
+        """Return what a query finds.
+
+        Raises:
+            DatabaseUnavailable: it cannot be told.
+        """
+        ...
+
+    def write(self) -> AbstractContextManager[Rows]:
+        """Open a transaction that makes changes: all of them, or none.
+
+        Raises:
+            DatabaseUnavailable: nothing was changed.
+        """
+        ...
+
+
+class DatabaseShelf:
+    """Keeps credentials in the app's database; reading makes none."""
+
+    def __init__(self, feed: ChangeFeed) -> None:
+        self._feed = feed
+
+    def read(self, query: Callable[[Rows], T]) -> T:
+        """Return what a query finds."""
+        if not self._feed.database.present():
+            return query(MemoryRows())
+        return self._feed.ask(lambda transaction: query(transaction.credentials))
+
+    @contextmanager
+    def write(self) -> Iterator[Rows]:
+        """Open a transaction that makes changes."""
+        with self._feed.database.write() as transaction:
+            yield transaction.credentials
+
+
+class MemoryShelf:
+    """Keeps credentials in memory, encrypted all the same; they are gone with the process."""
+
+    def __init__(self) -> None:
+        self._rows = MemoryRows()
+        self._lock = threading.RLock()
+        forking.watch(self)
+
+    def after_fork(self) -> None:
+        """Let the child's threads take turns of their own."""
+        self._lock = threading.RLock()
+
+    def read(self, query: Callable[[Rows], T]) -> T:
+        """Return what a query finds."""
+        with self._lock:
+            return query(self._rows)
+
+    @contextmanager
+    def write(self) -> Iterator[Rows]:
+        """Open a transaction that makes changes."""
+        with self._lock:
+            changed = self._rows.copy()
+            yield changed
+            self._rows = changed
+
+
+class MemoryRows:
+    """Sealed credentials and canaries in dictionaries."""
+
+    def __init__(self) -> None:
+        self._credentials: dict[str, SealedCredential] = {}
+        self._canaries: dict[str, str] = {}
+
+    def copy(self) -> MemoryRows:
+        """Return a copy, in which changes leave this one as it is."""
+        made = MemoryRows()
+        made._credentials, made._canaries = dict(self._credentials), dict(self._canaries)
+        return made
+
+    def add_all(self, made: Sequence[SealedCredential]) -> None:
+        """Keep new credentials."""
+        self._credentials.update((one.id, one) for one in made)
+
+    def get(self, credential_id: str) -> SealedCredential | None:
+        """Return a credential by its id."""
+        return self._credentials.get(credential_id)
+
+    def all(self, owner: str | None = None, type: str | None = None) -> list[SealedCredential]:
+        """Return credentials, the oldest first."""
+        found = [
+            one
+            for one in self._credentials.values()
+            if owner in (None, one.owner) and type in (None, one.type)
+        ]
+        return sorted(found, key=lambda one: (one.created_at, one.id))
+
+    def replace(self, old: SealedCredential, new: SealedCredential) -> bool:
+        """Put a credential in the place of an older state of itself, if that is still there."""
+        known = self._credentials.get(old.id)
+        if known is None or known.envelope != old.envelope:
+            return False
+        self._credentials[old.id] = new
+        return True
+
+    def delete(self, credential_id: str) -> bool:
+        """Forget a credential; tell whether there was one."""
+        return self._credentials.pop(credential_id, None) is not None
+
+    def seals(self) -> list[str]:
+        """Return with what credentials are sealed."""
+        return sorted(self.sealed_with())
+
+    def sealed_with(self) -> dict[str, int]:
+        """Return with what credentials are sealed, and how many with each."""
+        found: dict[str, int] = {}
+        for one in self._credentials.values():
+            found[one.sealed_with] = found.get(one.sealed_with, 0) + 1
+        return found
+
+    def not_sealed_with(
+        self, seal: str, after: tuple[str, str], most: int
+    ) -> list[SealedCredential]:
+        """Return credentials that are sealed with anything else, from a place on."""
+        placed = sorted(
+            (one.sealed_with, one.id)
+            for one in self._credentials.values()
+            if one.sealed_with != seal and (one.sealed_with, one.id) > after
+        )
+        return [self._credentials[key] for _, key in placed[:most]]
+
+    def reseal(self, envelopes: Sequence[tuple[SealedCredential, str]]) -> int:
+        """Replace envelopes that are still the ones that were read; return how many were."""
+        return sum(self.replace(old, replace(old, envelope=after)) for old, after in envelopes)
+
+    def canaries(self) -> Mapping[str, str]:
+        """Return the canary of each key by its id."""
+        return dict(self._canaries)
+
+    def add_canary(self, key_id: str, envelope: str) -> None:
+        """Keep a key's canary, unless it has one."""
+        self._canaries.setdefault(key_id, envelope)
+
+    def forget_canaries(self, key_ids: Sequence[str]) -> None:
+        """Forget the canaries of keys."""
+        for key_id in key_ids:
+            self._canaries.pop(key_id, None)

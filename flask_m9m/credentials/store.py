@@ -1,0 +1,346 @@
+"""Credentials: what `m9m.credentials` offers an app."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final
+
+from ..crypto import Cipher
+from ..errors import AccessDenied, Conflict, NotFound
+from ..identity import Identity
+from ..storage import SealedCredential, moment
+from ..text import checked_name, name_of
+from .keys import KeyCheck
+from .rotation import Progress, Rotated, Rotation
+from .shelf import Rows, Shelf, bound_to
+from .types import CredentialTypes
+from .variables import resolved
+
+logger = logging.getLogger("flask_m9m")
+
+_LONGEST = 1_048_576  # octets of a record's data
+_ADMIN = "admin"
+
+
+class _Caller(Enum):
+    SYSTEM = "the app itself"
+    CURRENT = "whoever sends the current request"
+
+
+SYSTEM: Final = _Caller.SYSTEM
+"""The app itself, for which every record exists."""
+
+CURRENT: Final = _Caller.CURRENT
+
+Caller = Identity | _Caller | None
+WhoCalls = Callable[[], Identity | _Caller | None]
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialInfo:
+    """What is known of a stored credential without decrypting it.
+
+    Attributes:
+        id: its id.
+        name: what it is for.
+        type: its credential type.
+        owner: whose it is; `None`: the app's own.
+        resolve: whether `${NAME}` in its values stands for an environment variable.
+        created_at: in UTC.
+        updated_at: when its name or its data last changed.
+    """
+
+    id: str
+    name: str
+    type: str
+    owner: str | None
+    resolve: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Credential(CredentialInfo):
+    """A stored credential, decrypted.
+
+    Attributes:
+        data: its fields, secrets among them.
+    """
+
+    data: Mapping[str, Any] = field(repr=False)
+
+
+class Credentials:
+    """Keeps credentials, encrypted and each bound to its id, type and owner.
+
+    A record that is owned by another does not exist for a caller without the role `admin`, nor
+    does one without an owner, which is the app's own. Inside a request the caller is its
+    identity, or nobody; outside, and with `caller=SYSTEM`, the app itself asks.
+
+    Args:
+        shelf: where they are kept.
+        cipher: encrypts and decrypts them.
+        environment: names that records made with `resolve=True` may read.
+        who_calls: tells who does where a call does not say.
+        types: the credential types that the app knows.
+        clock: seconds since the epoch.
+        environ: the environment.
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        cipher: Cipher,
+        environment: Sequence[str] = (),
+        who_calls: WhoCalls = lambda: SYSTEM,
+        types: CredentialTypes | None = None,
+        clock: Callable[[], float] = time.time,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.types = types or CredentialTypes()
+        self._shelf = shelf
+        self._cipher = cipher
+        self._environment = frozenset(environment)
+        self._who_calls = who_calls
+        self._clock = clock
+        self._environ = environ
+        self._keys = KeyCheck(shelf, cipher)
+
+    def create(
+        self,
+        name: str,
+        type: str,
+        data: Mapping[str, Any],
+        owner: str | None = None,
+        resolve: bool = False,
+        *,
+        caller: Caller = CURRENT,
+    ) -> CredentialInfo:
+        """Keep a credential.
+
+        Args:
+            name: what it is for, 1 to 255 printable characters.
+            type: a type of `types`.
+            data: its fields, JSON of at most 1 MiB.
+            owner: whose it is; left out, the caller's, or nobody's where the app itself asks.
+            resolve: whether `${NAME}` in its values stands for an environment variable.
+            caller: who asks.
+
+        Raises:
+            ValueError: an argument is wrong.
+            AccessDenied: the caller may not make one for that owner.
+            SettingsError: there is no encryption key, or one that records need is not there.
+            DatabaseUnavailable: it could not be kept.
+        """
+        now = moment(self._clock())
+        record = SealedCredential(
+            id=str(uuid.uuid4()),
+            name=checked_name("a credential's name", name),
+            type=type,
+            owner=self._owner_for(caller, owner),
+            resolve=bool(resolve),
+            envelope="",
+            created_at=now,
+            updated_at=now,
+        )
+        self.types.check(type, data)
+        self._keys.check()
+        record = replace(record, envelope=self._sealed(record, data))
+        with self._shelf.write() as rows:
+            self._keys.keep_canary(rows)
+            rows.add_all([record])
+        self._note("created", record, caller)
+        return _info(record)
+
+    def get(self, credential_id: str, *, caller: Caller = CURRENT) -> Credential:
+        """Return a credential, decrypted.
+
+        Raises:
+            NotFound: there is none of that id for this caller.
+            DecryptionFailed: its data was changed, or belongs elsewhere.
+            UnresolvedVariable: it names an environment variable that is not set, or not to be read.
+            SettingsError: there is no encryption key, or one that records need is not there.
+            DatabaseUnavailable: it cannot be told.
+        """
+        self._keys.check()
+        record = self._shelf.read(lambda rows: self._existing(rows, credential_id, caller))
+        data = self._opened(record)
+        if record.resolve:
+            data = resolved(data, self._environment, self._environ)
+        self._note("read", record, caller)
+        info = _info(record)
+        known = {name: getattr(info, name) for name in CredentialInfo.__slots__}
+        return Credential(**known, data=data)
+
+    def list(
+        self, type: str | None = None, *, caller: Caller = CURRENT
+    ) -> Sequence[CredentialInfo]:
+        """Return what is known of the caller's credentials without decrypting them.
+
+        Args:
+            type: only those of one type.
+            caller: who asks.
+        """
+        who = self._who(caller)
+        if who is None:
+            return []
+        owner = None if _sees_all(who) else who.subject  # type: ignore[union-attr]
+        return [_info(one) for one in self._shelf.read(lambda rows: rows.all(owner, type))]
+
+    def update(
+        self,
+        credential_id: str,
+        name: str | None = None,
+        data: Mapping[str, Any] | None = None,
+        *,
+        caller: Caller = CURRENT,
+    ) -> CredentialInfo:
+        """Change a credential's name, its data, or both.
+
+        Args:
+            credential_id: its id.
+            name: the new name; left out, as it is.
+            data: all its fields from now on; left out, as they are.
+            caller: who asks.
+
+        Raises:
+            NotFound: there is none of that id for this caller.
+            ValueError: an argument is wrong.
+            Conflict: it changed at the same moment; nothing was changed here.
+        """
+        self._keys.check()
+        with self._shelf.write() as rows:
+            old = self._existing(rows, credential_id, caller)
+            new = replace(old, updated_at=moment(self._clock()))
+            if name is not None:
+                new = replace(new, name=checked_name("a credential's name", name))
+            if data is not None:
+                self.types.check(old.type, data)
+                new = replace(new, envelope=self._sealed(new, data))
+                self._keys.keep_canary(rows)
+            if not rows.replace(old, new):
+                raise Conflict("the credential changed at the same moment")
+        self._note("changed", new, caller)
+        return _info(new)
+
+    def delete(self, credential_id: str, *, caller: Caller = CURRENT) -> None:
+        """Forget a credential.
+
+        Raises:
+            NotFound: there is none of that id for this caller.
+        """
+        with self._shelf.write() as rows:
+            record = self._existing(rows, credential_id, caller)
+            rows.delete(record.id)
+        self._note("deleted", record, caller)
+
+    def test(self, credential_id: str, *, caller: Caller = CURRENT) -> Any:
+        """Ask the app's checker for the credential's type, and return what it returns.
+
+        Raises:
+            NotFound: there is none of that id for this caller, or no checker for its type.
+        """
+        credential = self.get(credential_id, caller=caller)
+        return self.types.checker_of(credential.type)(credential)
+
+    def rotate(self, progress: Progress | None = None, *, dry_run: bool = False) -> Rotated:
+        """Seal every credential anew under today's key and cipher, while the app goes on.
+
+        Args:
+            progress: told how many are done, and of how many, after each batch.
+            dry_run: read and decrypt, but change nothing.
+
+        Raises:
+            SettingsError: there is no encryption key, or one that records need is not there.
+            DatabaseUnavailable: what was sealed anew stays so; call it again.
+        """
+        keys = self._keys
+        return Rotation(self._shelf, self._cipher, keys, progress, dry_run=dry_run).run()
+
+    # Who may
+
+    def _who(self, caller: Caller) -> Caller:
+        return self._who_calls() if caller is CURRENT else caller
+
+    def _owner_for(self, caller: Caller, owner: str | None) -> str:
+        """Return the owner of what a caller makes."""
+        who = self._who(caller)
+        if owner is not None:
+            owner = checked_name("an owner", owner)
+        if who is SYSTEM:
+            return owner or ""
+        if not isinstance(who, Identity):
+            raise AccessDenied
+        if owner is not None and owner != who.subject and not who.has_role(_ADMIN):
+            raise AccessDenied
+        return owner or who.subject
+
+    def _existing(self, rows: Rows, credential_id: str, caller: Caller) -> SealedCredential:
+        who = self._who(caller)
+        record = None if name_of(credential_id) is None else rows.get(credential_id)
+        if record is None or who is None:
+            raise NotFound
+        if not _sees_all(who) and record.owner != who.subject:  # type: ignore[union-attr]
+            raise NotFound
+        return record
+
+    def _note(self, what: str, record: SealedCredential, caller: Caller) -> None:
+        who = self._who(caller)
+        name = who.subject if isinstance(who, Identity) else "the app"
+        logger.info("credential %s (%s) %s by %a", record.id, record.type, what, name)
+
+    # What is in it
+
+    def _sealed(self, record: SealedCredential, data: Mapping[str, Any]) -> str:
+        return self._cipher.encrypt_record(serialized(data), bound_to(record))
+
+    def _opened(self, record: SealedCredential) -> Mapping[str, Any]:
+        return deserialized(self._cipher.decrypt_record(record.envelope, bound_to(record)))
+
+
+def serialized(data: Mapping[str, Any]) -> bytes:
+    """Return a credential's fields as they are encrypted: JSON in UTF-8.
+
+    Raises:
+        ValueError: they are no JSON object, or longer than 1 MiB.
+    """
+    if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
+        raise ValueError("a credential's data is an object with texts as names")
+    try:
+        text = json.dumps(dict(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        octets = text.encode()
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("a credential's data is JSON") from None
+    if len(octets) > _LONGEST:
+        raise ValueError(f"a credential's data is at most {_LONGEST} octets of JSON")
+    return octets
+
+
+def deserialized(octets: bytes) -> dict[str, Any]:
+    """Return a credential's fields."""
+    data: dict[str, Any] = json.loads(octets)
+    return data
+
+
+def _sees_all(who: Caller) -> bool:
+    return who is SYSTEM or (isinstance(who, Identity) and who.has_role(_ADMIN))
+
+
+def _info(record: SealedCredential) -> CredentialInfo:
+    return CredentialInfo(
+        record.id,
+        record.name,
+        record.type,
+        record.owner or None,
+        record.resolve,
+        record.created_at,
+        record.updated_at,
+    )
