@@ -195,6 +195,15 @@ class Credentials:
         owner = None if _sees_all(who) else who.subject  # type: ignore[union-attr]
         return [_info(one) for one in self._shelf.read(lambda rows: rows.all(owner, type))]
 
+    def info(self, credential_id: str, *, caller: Caller = CURRENT) -> CredentialInfo:
+        """Return what is known of a credential without decrypting it.
+
+        Raises:
+            NotFound: there is none of that id for this caller.
+            DatabaseUnavailable: it cannot be told.
+        """
+        return _info(self._shelf.read(lambda rows: self._existing(rows, credential_id, caller)))
+
     def update(
         self,
         credential_id: str,
@@ -268,7 +277,10 @@ class Credentials:
     # Who may
 
     def _who(self, caller: Caller) -> Caller:
-        return self._who_calls() if caller is CURRENT else caller
+        who = self._who_calls() if caller is CURRENT else caller
+        if isinstance(who, Identity) and name_of(who.subject) is None:
+            return None  # no owner has such a name, and the empty one stands for the app
+        return who
 
     def _owner_for(self, caller: Caller, owner: str | None) -> str:
         """Return the owner of what a caller makes."""

@@ -95,6 +95,36 @@ def test_anothers_credential_does_not_exist(
             assert m9m.credentials.get(apps.id, caller=caller).data == DATA
 
 
+@pytest.mark.parametrize("name", ["", "a\0b", "x" * 300])
+def test_a_caller_whose_name_nobody_can_have_owns_nothing(
+    storage: Storage, keep: Kept, key: str, name: str
+) -> None:
+    app, m9m = keep(storage, key)
+    nameless = Identity(name, "device", roles=frozenset(["admin"]))
+    with app.app_context():
+        made = m9m.credentials.create("the app's", "apiKey", DATA)
+        assert m9m.credentials.list(caller=nameless) == []
+        for call in (m9m.credentials.get, m9m.credentials.info, m9m.credentials.delete):
+            with pytest.raises(NotFound):
+                call(made.id, caller=nameless)
+        with pytest.raises(AccessDenied):
+            m9m.credentials.create("x", "apiKey", DATA, caller=nameless)
+
+
+def test_what_is_known_of_a_credential_is_told_without_a_key(
+    database_url: str, keep: Kept, key: str
+) -> None:
+    storage = {"database": {"url": database_url}}
+    app, m9m = keep(storage, key)
+    with app.app_context():
+        made = m9m.credentials.create("x", "apiKey", DATA, "ann")
+    other, theirs = keep(storage, new_key())
+    with other.app_context():
+        assert theirs.credentials.info(made.id, caller=ANN) == made
+        with pytest.raises(NotFound):
+            theirs.credentials.info(made.id, caller=BOB)
+
+
 def test_nobody_makes_one_for_another(storage: Storage, keep: Kept, key: str) -> None:
     app, m9m = keep(storage, key)
     with app.app_context():
