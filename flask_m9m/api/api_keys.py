@@ -7,7 +7,6 @@ it does not have, lives no longer, and counts under the same rate limit.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -15,15 +14,14 @@ from flask import Blueprint, Response, jsonify
 from pydantic import AwareDatetime, BeforeValidator, Field
 
 from ..auth import ApiKeys
-from ..context import current_exchange, current_state
+from ..context import current_state
 from ..decorators import require_auth
-from ..errors import AccessDenied, ValidationError
-from ..identity import Identity, is_scope
+from ..errors import ValidationError
+from ..identity import is_scope
 from ..storage import ApiKey
 from ..storage import moment as moment_at
 from .bodies import Body, moment, read
-
-MANAGE = "m9m:manage"
+from .caller import denied, proved_caller
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:", re.ASCII)
 
@@ -51,7 +49,7 @@ class NewKey(Body):
 @require_auth
 def list_keys() -> Response:
     """List the caller's keys that are not revoked."""
-    keys = _api_keys().list(owner=_caller().subject)
+    keys = _api_keys().list(owner=proved_caller().subject)
     rows = [
         {**_described(key), "lastUsedAt": moment(key.last_used_at)}
         for key in keys
@@ -64,11 +62,11 @@ def list_keys() -> Response:
 @require_auth
 def create_key() -> tuple[Response, int]:
     """Make a key of the caller's; it is told this once."""
-    caller, sent = _caller(), read(NewKey)
+    caller, sent = proved_caller(), read(NewKey)
     if not all(map(is_scope, sent.scopes)):
         raise ValidationError([{"field": "scopes", "message": "names of scopes (RFC 6749 §3.3)"}])
     if beyond := set(sent.scopes) - caller.scopes:
-        raise _denied(*sorted(beyond))
+        raise denied(*sorted(beyond))
     expires_at, rate_limit, family = sent.expires_at, None, None
     if caller.scheme == "api_key":
         expires_at = _sooner(expires_at, caller.expires_at)
@@ -86,29 +84,8 @@ def create_key() -> tuple[Response, int]:
 @require_auth
 def revoke_key(key_id: str) -> tuple[str, int]:
     """Revoke a key of the caller's."""
-    _api_keys().revoke(key_id, owner=_caller().subject)
+    _api_keys().revoke(key_id, owner=proved_caller().subject)
     return "", 204
-
-
-def _caller() -> Identity:
-    """Return who calls, as the credential says, with no more scopes than the app leaves it.
-
-    Raises:
-        AccessDenied: it is an API key that may not manage others.
-    """
-    exchange = current_exchange("the REST API")
-    proved, loaded = exchange.proved, exchange.identity
-    assert proved is not None and loaded is not None  # noqa: S101, PT018  # the route is protected
-    caller = replace(proved, scopes=proved.scopes & loaded.scopes)
-    if caller.scheme == "api_key" and not caller.has_scope(MANAGE):
-        raise _denied(MANAGE)
-    return caller
-
-
-def _denied(*scopes: str) -> AccessDenied:
-    error = AccessDenied()
-    error.scopes = scopes
-    return error
 
 
 def _api_keys() -> ApiKeys:
