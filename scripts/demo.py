@@ -10,6 +10,7 @@ from pathlib import Path
 
 from demo_chapters import log_in, tell
 from demo_client import Demo, paint
+from demo_credentials import keep_secrets
 from demo_server import make_user, serving
 
 
@@ -30,8 +31,9 @@ def show(folder: Path) -> int:
     with serving(environment, folder / "log") as demo.port:
         tell(demo, secret)
         log_in(demo, password)
+    keep_secrets(demo, secret, environment, folder)
     if demo.wrong:
-        print(paint(f"\n{demo.wrong} of {demo.steps} answers were wrong", "1;31"))
+        print(paint(f"\n{demo.wrong} of {demo.steps} steps were wrong", "1;31"))
         return 1
     print(paint(f"\nAll {demo.steps} answers are what they should be", "1;32"))
     return 0

@@ -109,6 +109,13 @@ class Demo:
             print(f"  {paint(f'WRONG: expected {expect} {code or str()}', '1;31')}")
         return answer
 
+    def fact(self, why: str, found: str, *, right: bool) -> None:
+        """Print what is to be seen elsewhere than in an answer, and count it as a step."""
+        self.steps += 1
+        self.wrong += not right
+        print(f"\n  {paint(why, '1')}")
+        print(f"  {paint('=', '34')} {paint(found, '32' if right else '1;31')}")
+
     def _send(
         self, method: str, path: str, headers: Mapping[str, str], content: str | None
     ) -> Answer:

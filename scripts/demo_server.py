@@ -22,6 +22,15 @@ def make_user(environment: Mapping[str, str], password: str) -> None:
     )
 
 
+def run_python(code: str, environment: Mapping[str, str], *arguments: str) -> str:
+    """Run code beside the example's module, and return what it prints."""
+    command = [sys.executable, "-c", code, *arguments]
+    result = subprocess.run(
+        command, cwd=EXAMPLE.parent, env=dict(environment), stdout=subprocess.PIPE, check=True
+    )
+    return result.stdout.decode().strip()
+
+
 @contextmanager
 def serving(environment: Mapping[str, str], log: Path) -> Iterator[int]:
     """Run the example, and give the port on which it answers.

@@ -2,11 +2,11 @@
 
 Run it with a secret of its own:
 
-    export M9M_JWT_SECRET=$(flask m9m secret)
+    export M9M_JWT_SECRET=$(flask m9m secret) M9M_ENCRYPTION_KEY=$(flask m9m secret)
     flask --app examples/workflows_api/app.py m9m user create ann --scope workflow:read
     flask --app examples/workflows_api/app.py run
 
-It serves the REST API under `/api/v1` (login, API keys) and `/health` as well.
+It serves the REST API under `/api/v1` (login, API keys, credentials) and `/health` as well.
 """
 
 from __future__ import annotations
@@ -18,12 +18,19 @@ from typing import Any
 from flask import Flask, abort, request
 
 from flask_m9m import M9M, current_identity, rate_limit, require_auth
+from flask_m9m.credentials import Credential
 
 app = Flask(__name__)
 m9m = M9M(app, settings=Path(__file__).with_name("config.yaml"))
 
 workflows: dict[int, dict[str, Any]] = {1: {"id": 1, "name": "Nightly report", "owner": "ann"}}
 ids = count(2)
+
+
+@m9m.credential_checker("slackApi")
+def is_a_bots_token(credential: Credential) -> bool:
+    """Tell whether it looks like one; an app with a network would ask Slack."""
+    return str(credential.data["accessToken"]).startswith("xoxb-")
 
 
 @app.get("/workflows")
