@@ -15,6 +15,7 @@ from flask import Flask, request
 from flask.testing import FlaskClient
 
 from flask_m9m import M9M, Identity
+from flask_m9m.api.credentials import ChangedCredential, NewCredential
 from flask_m9m.errors import NotFound
 from flask_m9m.storage import tables
 from flask_m9m.testing import Clock, client_as, make_settings
@@ -81,7 +82,10 @@ def keep(clock: Clock) -> Iterator[Kept]:
 def _no_log_line_tells_a_secret(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.set_level(logging.DEBUG)
     yield
-    assert SECRET not in caplog.text
+    written = logging.Formatter()
+    lines = [written.format(one) for one in caplog.get_records("call")]
+    assert lines
+    assert SECRET not in "\n".join(lines)
 
 
 def error(answer: Any) -> tuple[int, str]:
@@ -385,6 +389,21 @@ def test_an_unknown_id_is_404(storage: Storage, keep: Kept, odd: str) -> None:
         ann.post(f"{URL}/{odd}/test"),
     ):
         assert error(answer) == (404, "NOT_FOUND")
+
+
+def test_what_came_is_not_in_the_repr_of_a_body() -> None:
+    logging.getLogger("flask_m9m").info("%r", NewCredential(**SLACK))
+    logging.getLogger("flask_m9m").info("%r", ChangedCredential(data=SLACK["data"]))
+
+
+def test_a_problem_has_the_details_too(in_memory: Storage, keep: Kept) -> None:
+    app, _ = keep(in_memory)
+    ann = client_as(app, "ann")
+    body = {**SLACK, "data": SECRET}
+    answer = ann.post(URL, json=body, headers={"Accept": "application/problem+json"})
+    assert answer.mimetype == "application/problem+json"
+    assert error(answer) == (400, "VALIDATION_ERROR")
+    assert answer.json["details"][0]["field"] == "data"
 
 
 # Trying one out
