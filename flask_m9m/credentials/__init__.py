@@ -1,7 +1,9 @@
 """Stored credentials: encrypted, bound, and rotated."""
 
+from .imports import Imported, ImportedRecord
+from .info import Credential, CredentialInfo
 from .shelf import DatabaseShelf, MemoryShelf, Shelf
-from .store import CURRENT, SYSTEM, Caller, Credential, CredentialInfo, Credentials
+from .store import CURRENT, SYSTEM, Caller, Credentials
 from .types import CredentialTypes
 
 __all__ = [
@@ -13,6 +15,8 @@ __all__ = [
     "CredentialTypes",
     "Credentials",
     "DatabaseShelf",
+    "Imported",
+    "ImportedRecord",
     "MemoryShelf",
     "Shelf",
 ]

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from enum import Enum
 from typing import Any, Final
 
 from ..crypto import Cipher
-from ..errors import AccessDenied, Conflict, NotFound
+from ..errors import AccessDenied, Conflict, DecryptionFailed, NotFound
 from ..identity import Identity
 from ..storage import SealedCredential, moment
 from ..text import checked_name, name_of
+from .fields import deserialized, serialized
+from .imports import Import, Imported, ImportedRecord, Open, Source, records_of
+from .info import Credential, CredentialInfo, info_of
 from .keys import KeyCheck
+from .n8n import open_plain, opener, writer
 from .rotation import Progress, Rotated, Rotation
 from .shelf import Rows, Shelf, bound_to
 from .types import CredentialTypes
@@ -26,7 +28,6 @@ from .variables import resolved
 
 logger = logging.getLogger("flask_m9m")
 
-_LONGEST = 1_048_576  # octets of a record's data
 _ADMIN = "admin"
 
 
@@ -42,40 +43,6 @@ CURRENT: Final = _Caller.CURRENT
 
 Caller = Identity | _Caller | None
 WhoCalls = Callable[[], Identity | _Caller | None]
-
-
-@dataclass(frozen=True, slots=True)
-class CredentialInfo:
-    """What is known of a stored credential without decrypting it.
-
-    Attributes:
-        id: its id.
-        name: what it is for.
-        type: its credential type.
-        owner: whose it is; `None`: the app's own.
-        resolve: whether `${NAME}` in its values stands for an environment variable.
-        created_at: in UTC.
-        updated_at: when its name or its data last changed.
-    """
-
-    id: str
-    name: str
-    type: str
-    owner: str | None
-    resolve: bool
-    created_at: datetime
-    updated_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Credential(CredentialInfo):
-    """A stored credential, decrypted.
-
-    Attributes:
-        data: its fields, secrets among them.
-    """
-
-    data: Mapping[str, Any] = field(repr=False)
 
 
 class Credentials:
@@ -158,7 +125,7 @@ class Credentials:
             self._keys.keep_canary(rows)
             rows.add_all([record])
         self._note("created", record, caller)
-        return _info(record)
+        return info_of(record)
 
     def get(self, credential_id: str, *, caller: Caller = CURRENT) -> Credential:
         """Return a credential, decrypted.
@@ -176,7 +143,7 @@ class Credentials:
         if record.resolve:
             data = resolved(data, self._environment, self._environ)
         self._note("read", record, caller)
-        info = _info(record)
+        info = info_of(record)
         known = {name: getattr(info, name) for name in CredentialInfo.__slots__}
         return Credential(**known, data=data)
 
@@ -189,11 +156,7 @@ class Credentials:
             type: only those of one type.
             caller: who asks.
         """
-        who = self._who(caller)
-        if who is None:
-            return []
-        owner = None if _sees_all(who) else who.subject  # type: ignore[union-attr]
-        return [_info(one) for one in self._shelf.read(lambda rows: rows.all(owner, type))]
+        return [info_of(one) for one in self._visible(caller, type)]
 
     def info(self, credential_id: str, *, caller: Caller = CURRENT) -> CredentialInfo:
         """Return what is known of a credential without decrypting it.
@@ -232,13 +195,14 @@ class Credentials:
             if name is not None:
                 new = replace(new, name=checked_name("a credential's name", name))
             if data is not None:
-                self.types.check(old.type, data)
+                if old.type in self.types:  # an import may bring others
+                    self.types.check(old.type, data)
                 new = replace(new, envelope=self._sealed(new, data))
                 self._keys.keep_canary(rows)
             if not rows.replace(old, new):
                 raise Conflict("the credential changed at the same moment")
         self._note("changed", new, caller)
-        return _info(new)
+        return info_of(new)
 
     def delete(self, credential_id: str, *, caller: Caller = CURRENT) -> None:
         """Forget a credential.
@@ -260,19 +224,111 @@ class Credentials:
         credential = self.get(credential_id, caller=caller)
         return self.types.checker_of(credential.type)(credential)
 
-    def rotate(self, progress: Progress | None = None, *, dry_run: bool = False) -> Rotated:
+    def rotate(
+        self,
+        progress: Progress | None = None,
+        *,
+        dry_run: bool = False,
+        cipher: Cipher | None = None,
+    ) -> Rotated:
         """Seal every credential anew under today's key and cipher, while the app goes on.
 
         Args:
             progress: told how many are done, and of how many, after each batch.
             dry_run: read and decrypt, but change nothing.
+            cipher: another one of the same keys, in place of the settings'.
 
         Raises:
             SettingsError: there is no encryption key, or one that records need is not there.
             DatabaseUnavailable: what was sealed anew stays so; call it again.
         """
         keys = self._keys
-        return Rotation(self._shelf, self._cipher, keys, progress, dry_run=dry_run).run()
+        sealing = cipher or self._cipher
+        return Rotation(self._shelf, sealing, keys, progress, dry_run=dry_run).run()
+
+    # Other programs' records
+
+    def import_n8n(
+        self,
+        records: Source,
+        key: str | None = None,
+        deployment_keys: Source = (),
+        dry_run: bool = False,
+        owner: str | None = None,
+        *,
+        caller: Caller = CURRENT,
+    ) -> Imported:
+        """Take in what `n8n export:credentials` wrote, encrypted or with `--decrypted`.
+
+        Values are taken literally, and types that the app does not know as they are. Ids are
+        kept; a record whose id is there already is skipped.
+
+        Args:
+            records: records, or the path of a JSON file of them, of at most 32 MiB.
+            key: the instance key, `N8N_ENCRYPTION_KEY`, where data is encrypted.
+            deployment_keys: rows of n8n's table `deployment_key`, or the path of a JSON file of
+                them, where its keys rotate.
+            dry_run: read, decrypt and check, but change nothing.
+            owner: whose they become; left out, as in `create`.
+            caller: who asks: the app itself or an admin.
+
+        Raises:
+            UnreadableImport: there are no records to be read.
+            ValueError: an argument is wrong.
+            AccessDenied: the caller may not import.
+            SettingsError: there is no encryption key, or one that records need is not there.
+            DatabaseUnavailable: what was kept stays; import again, and the rest follows.
+        """
+        return self._import(records, opener(key, deployment_keys), dry_run, owner, caller)
+
+    def import_m9m(
+        self,
+        records: Source,
+        dry_run: bool = False,
+        owner: str | None = None,
+        *,
+        caller: Caller = CURRENT,
+    ) -> Imported:
+        """Take in what m9m exports as JSON, not encrypted; arguments and errors as in `import_n8n`.
+
+        `--decrypted` exports of n8n are of this form.
+        """
+        return self._import(records, open_plain, dry_run, owner, caller)
+
+    def export_n8n(self, key: str, *, caller: Caller = CURRENT) -> Sequence[dict[str, Any]]:
+        """Return the caller's credentials as `n8n import:credentials` takes them.
+
+        They are encrypted in n8n's old form, which every version reads; `${NAME}` stays as it is.
+
+        Args:
+            key: the instance key of the n8n that is to read them.
+            caller: who asks.
+
+        Raises:
+            ValueError: the instance key is empty or no text.
+            DecryptionFailed: the data of one was changed, or belongs elsewhere; a note names it.
+            SettingsError: there is no encryption key, or one that records need is not there.
+        """
+        self._keys.check()
+        write, found = writer(key), self._visible(caller)
+        made = [write(one, self._opened(one)) for one in found]
+        for record in found:
+            self._note("exported", record, caller)
+        return made
+
+    def _import(
+        self, records: Source, open_data: Open, dry_run: bool, owner: str | None, caller: Caller
+    ) -> Imported:
+        if not _sees_all(self._who(caller)):
+            raise AccessDenied
+        owner, now = self._owner_for(caller, owner), moment(self._clock())
+        work = Import(
+            self._shelf, self._cipher, self._keys, self.types, owner, now, dry_run=dry_run
+        )
+        result = work.run(records_of(records), open_data)
+        for one in () if dry_run else result.imported:
+            self._note("imported", one, caller)
+        return result
 
     # Who may
 
@@ -295,6 +351,13 @@ class Credentials:
             raise AccessDenied
         return owner or who.subject
 
+    def _visible(self, caller: Caller, type: str | None = None) -> Sequence[SealedCredential]:
+        who = self._who(caller)
+        if who is None:
+            return []
+        owner = None if _sees_all(who) else who.subject  # type: ignore[union-attr]
+        return self._shelf.read(lambda rows: rows.all(owner, type))
+
     def _existing(self, rows: Rows, credential_id: str, caller: Caller) -> SealedCredential:
         who = self._who(caller)
         record = None if name_of(credential_id) is None else rows.get(credential_id)
@@ -304,7 +367,7 @@ class Credentials:
             raise NotFound
         return record
 
-    def _note(self, what: str, record: SealedCredential, caller: Caller) -> None:
+    def _note(self, what: str, record: SealedCredential | ImportedRecord, caller: Caller) -> None:
         who = self._who(caller)
         name = who.subject if isinstance(who, Identity) else "the app"
         logger.info("credential %s (%s) %s by %a", record.id, record.type, what, name)
@@ -315,44 +378,12 @@ class Credentials:
         return self._cipher.encrypt_record(serialized(data), bound_to(record))
 
     def _opened(self, record: SealedCredential) -> Mapping[str, Any]:
-        return deserialized(self._cipher.decrypt_record(record.envelope, bound_to(record)))
-
-
-def serialized(data: Mapping[str, Any]) -> bytes:
-    """Return a credential's fields as they are encrypted: JSON in UTF-8.
-
-    Raises:
-        ValueError: they are no JSON object, or longer than 1 MiB.
-    """
-    if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
-        raise ValueError("a credential's data is an object with texts as names")
-    try:
-        text = json.dumps(dict(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        octets = text.encode()
-    except (TypeError, ValueError, RecursionError):
-        raise ValueError("a credential's data is JSON") from None
-    if len(octets) > _LONGEST:
-        raise ValueError(f"a credential's data is at most {_LONGEST} octets of JSON")
-    return octets
-
-
-def deserialized(octets: bytes) -> dict[str, Any]:
-    """Return a credential's fields."""
-    data: dict[str, Any] = json.loads(octets)
-    return data
+        try:
+            return deserialized(self._cipher.decrypt_record(record.envelope, bound_to(record)))
+        except DecryptionFailed as error:
+            error.add_note(f"credential {record.id}")
+            raise
 
 
 def _sees_all(who: Caller) -> bool:
     return who is SYSTEM or (isinstance(who, Identity) and who.has_role(_ADMIN))
-
-
-def _info(record: SealedCredential) -> CredentialInfo:
-    return CredentialInfo(
-        record.id,
-        record.name,
-        record.type,
-        record.owner or None,
-        record.resolve,
-        record.created_at,
-        record.updated_at,
-    )

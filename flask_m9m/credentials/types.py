@@ -44,11 +44,23 @@ class CredentialTypes:
         Raises:
             ValueError: the name is none, or there is a type of that name.
         """
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ValueError("a credential type's name is 1 to 64 letters, digits and _.-")
-        if name in self._required:
+        if self.check_name(name) in self._required:
             raise ValueError(f"there is a credential type {name!r} already")
         self._required[name] = tuple(required)
+
+    def check_name(self, name: object) -> str:
+        """Return a name that a type can have, whether or not there is one.
+
+        Raises:
+            ValueError: none can.
+        """
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ValueError("a credential type's name is 1 to 64 letters, digits and _.-")
+        return name
+
+    def required(self, name: str) -> tuple[str, ...]:
+        """Return the fields that a type needs; none, where it is not known."""
+        return self._required.get(name, ())
 
     def checker(self, name: str, check: Callable[[Any], Any]) -> None:
         """Take a function that tries a credential of a type, which may raise."""
