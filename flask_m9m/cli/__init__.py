@@ -7,6 +7,7 @@ import click
 from .apikey import apikey
 from .config import config
 from .cors import cors
+from .credential import credential
 from .db import db
 from .init import init, secret
 from .routes import routes
@@ -20,5 +21,5 @@ def m9m() -> None:
     """Secure an HTTP API, and see that it is secured."""
 
 
-for command in (init, secret, config, token, user, apikey, db, cors, routes, serve):
+for command in (init, secret, config, token, user, apikey, credential, db, cors, routes, serve):
     m9m.add_command(command)

@@ -13,7 +13,15 @@ from flask import Flask
 from flask.cli import ScriptInfo
 
 from ..context import EXTENSION
-from ..errors import Conflict, DatabaseUnavailable, NotFound, SettingsError
+from ..errors import (
+    Conflict,
+    DatabaseUnavailable,
+    DecryptionFailed,
+    NotFound,
+    SettingsError,
+    UnreadableImport,
+    UnresolvedVariable,
+)
 from ..state import AppState
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -54,6 +62,11 @@ def refusals(command: Command) -> Command:
         try:
             return command(*args, **kwargs)
         except DatabaseUnavailable as error:
+            raise fail(str(error)) from None
+        except DecryptionFailed as error:
+            which = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
+            raise fail(f"{which}{error}: {error.hint}") from None
+        except (UnreadableImport, UnresolvedVariable) as error:
             raise fail(str(error)) from None
         except (ValueError, NotFound, Conflict) as error:
             raise fail(getattr(error, "description", None) or str(error)) from None

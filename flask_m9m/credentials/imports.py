@@ -42,7 +42,7 @@ _TWICE = "another record of that id came before"
 Open = Callable[[object], Mapping[str, Any]]
 """Returns the fields in a record's `data`, or raises `UnreadableImport`."""
 
-Source = Iterable[Mapping[str, Any]] | Mapping[str, Any] | str | os.PathLike[str]
+Source = Iterable[object] | str | os.PathLike[str]
 """Records, one record, or the path of a JSON file of either."""
 
 
@@ -194,7 +194,17 @@ def records_of(source: Source) -> list[object]:
     Raises:
         UnreadableImport: it is no JSON of records, too large, or cannot be read.
     """
-    found: object = parsed(contents(source)) if isinstance(source, str | os.PathLike) else source
+    if isinstance(source, str | os.PathLike):
+        return listed(parsed(contents(source), ascii(os.fspath(source))))
+    return listed(source)
+
+
+def listed(found: object) -> list[object]:
+    """Return the records in what JSON says, a single one too.
+
+    Raises:
+        UnreadableImport: there are none in it, or too many.
+    """
     if isinstance(found, Mapping):
         return [found]
     if not isinstance(found, Iterable) or isinstance(found, str | bytes):
@@ -219,23 +229,27 @@ def contents(path: str | os.PathLike[str]) -> bytes:
         raise UnreadableImport(f"{os.fspath(path)!a}: {why}") from None
 
 
-def parsed(octets: bytes) -> object:
+def parsed(octets: bytes, origin: str) -> object:
     """Return what JSON in UTF-8 says.
 
+    Args:
+        octets: the JSON.
+        origin: what to call it.
+
     Raises:
-        UnreadableImport: it is none, or too large.
+        UnreadableImport: it is none, or longer than 32 MiB; nothing of it is repeated.
     """
     if len(octets) > LARGEST:
-        raise UnreadableImport(f"an import is at most {LARGEST} octets")
+        raise UnreadableImport(f"{origin} is longer than {LARGEST} octets")
     try:
         return json.loads(octets.decode("utf-8-sig"), parse_constant=_refuse)
     except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
+        problem = f"line {error.lineno}, column {error.colno}"
     except UnicodeDecodeError as error:
-        where = f"octet {error.start + 1} is not UTF-8"
+        problem = f"octet {error.start + 1} is not UTF-8"
     except (ValueError, RecursionError):
-        where = "a number or the nesting is out of bounds"
-    raise UnreadableImport(f"an import is JSON; this is not ({where})")
+        problem = "a number or the nesting is out of bounds"
+    raise UnreadableImport(f"{origin} is not JSON ({problem})")
 
 
 def _refuse(constant: str) -> NoReturn:

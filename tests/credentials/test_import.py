@@ -360,8 +360,8 @@ def test_a_file_is_read_as_records_are(kept: tuple[Flask, M9M], tmp_path: Path) 
 @pytest.mark.parametrize(
     ("octets", "problem"),
     [
-        (b"", r"this is not \(line 1, column 1\)"),
-        (b'[{"secret": hunter2}]', r"this is not \(line 1, column 13\)"),
+        (b"", r"is not JSON \(line 1, column 1\)"),
+        (b'[{"secret": hunter2}]', r"is not JSON \(line 1, column 13\)"),
         (b"[\xff]", r"octet 2 is not UTF-8"),
         (b"[NaN]", "out of bounds"),
         (b"[" * 100_000 + b"]" * 100_000, "out of bounds"),
@@ -370,7 +370,7 @@ def test_a_file_is_read_as_records_are(kept: tuple[Flask, M9M], tmp_path: Path) 
         (b"null", "an array of records, or one record"),
         (b"7", "an array of records, or one record"),
         (b"[" + b"0," * 100_000 + b"0]", "at most 100000 records"),
-        (b" " * (2**25 + 1), "at most 33554432 octets"),
+        (b" " * (2**25 + 1), "longer than 33554432 octets"),
     ],
 )
 def test_a_file_of_something_else_is_refused_and_not_repeated(
@@ -383,7 +383,7 @@ def test_a_file_of_something_else_is_refused_and_not_repeated(
         m9m.credentials.import_n8n(path)
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
-    assert len(str(caught.value)) < 200
+    assert str(caught.value).startswith(ascii(str(path))) is ("records" not in problem)
 
 
 def test_a_file_that_is_not_there_is_named(kept: tuple[Flask, M9M], tmp_path: Path) -> None:
@@ -395,7 +395,7 @@ def test_a_file_that_is_not_there_is_named(kept: tuple[Flask, M9M], tmp_path: Pa
         with pytest.raises(UnreadableImport, match="no path"):
             m9m.credentials.import_m9m("a\0b")
         if os.path.exists("/dev/zero"):
-            with pytest.raises(UnreadableImport, match="at most"):
+            with pytest.raises(UnreadableImport, match="longer than"):
                 m9m.credentials.import_n8n("/dev/zero")
 
 
