@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, NoReturn
 
 from ..crypto import Cipher
@@ -23,7 +24,7 @@ from ..storage import SealedCredential
 from ..text import checked_name
 from .fields import serialized
 from .keys import KeyCheck
-from .shelf import Shelf, bound_to
+from .shelf import Rows, Shelf, bound_to
 from .types import CredentialTypes
 
 LARGEST = 2**25
@@ -33,6 +34,7 @@ MOST = 100_000
 """Records of one import."""
 
 _BATCH = 500
+_LOOK = 50
 _ID = re.compile(r"[A-Za-z0-9_-]{1,36}")
 _FOREIGN = uuid.UUID("5b0d1d9e-6c0a-4f0e-9d3b-2f6a8f1c7e45")
 _LONGEST_SHOWN = 255
@@ -149,7 +151,12 @@ class Import:
             yield sealed
 
     def _there(self, ids: Sequence[str]) -> frozenset[str]:
-        return self._shelf.read(lambda rows: frozenset(one for one in ids if rows.get(one)))
+        """Return those ids that are taken; no single read takes long, which it is given up for."""
+        found: list[str] = []
+        for first in range(0, len(ids), _LOOK):
+            some = ids[first : first + _LOOK]
+            found += self._shelf.read(partial(_taken, some))
+        return frozenset(found)
 
     def _sealed(self, entry: object, record_id: str, open_data: Open) -> SealedCredential:
         """Check a record, and encrypt it as ours.
@@ -186,6 +193,10 @@ class Import:
                 self._imported.append(ImportedRecord(one.name, one.id, one.type))
             else:  # somebody made it since it was looked for
                 self._skipped.append(ImportedRecord(one.name, one.id, one.type, _THERE))
+
+
+def _taken(ids: Sequence[str], rows: Rows) -> list[str]:
+    return [one for one in ids if rows.get(one) is not None]
 
 
 def records_of(source: Source) -> list[object]:

@@ -279,6 +279,7 @@ class Credentials:
             SettingsError: there is no encryption key, or one that records need is not there.
             DatabaseUnavailable: what was kept stays; import again, and the rest follows.
         """
+        self._check_may_import(caller)
         return self._import(records, opener(key, deployment_keys), dry_run, owner, caller)
 
     def import_m9m(
@@ -293,6 +294,7 @@ class Credentials:
 
         `--decrypted` exports of n8n are of this form.
         """
+        self._check_may_import(caller)
         return self._import(records, open_plain, dry_run, owner, caller)
 
     def export_n8n(self, key: str, *, caller: Caller = CURRENT) -> Sequence[dict[str, Any]]:
@@ -319,8 +321,6 @@ class Credentials:
     def _import(
         self, records: Source, open_data: Open, dry_run: bool, owner: str | None, caller: Caller
     ) -> Imported:
-        if not _sees_all(self._who(caller)):
-            raise AccessDenied
         owner, now = self._owner_for(caller, owner), moment(self._clock())
         work = Import(
             self._shelf, self._cipher, self._keys, self.types, owner, now, dry_run=dry_run
@@ -350,6 +350,11 @@ class Credentials:
         if owner is not None and owner != who.subject and not who.has_role(_ADMIN):
             raise AccessDenied
         return owner or who.subject
+
+    def _check_may_import(self, caller: Caller) -> None:
+        """Refuse those from whom records are hidden: a skipped one would tell that it is there."""
+        if not _sees_all(self._who(caller)):
+            raise AccessDenied
 
     def _visible(self, caller: Caller, type: str | None = None) -> Sequence[SealedCredential]:
         who = self._who(caller)

@@ -1,4 +1,4 @@
-"""`flask m9m credential`, run as a user runs it."""
+"""`flask m9m credential`: most in this process, streams and terminals as a user has them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import chdir
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from flask import Flask
 
+from flask_m9m import M9M
+from flask_m9m.cli import m9m
+from flask_m9m.testing import make_settings
 from tests.cli.conftest import APP, SECRET, Folder
+from tests.databases import settle
 
 CASES = json.loads((Path(__file__).parents[1] / "crypto" / "n8n-samples.json").read_text())["cases"]
 SAMPLES = [one for one in CASES if one["keyName"] == "simple" and one["plaintextName"] == "json"]
@@ -32,10 +38,31 @@ def new_key() -> str:
     return base64.b64encode(os.urandom(32)).decode()
 
 
-def use_keys(folder: Folder, key: str, previous: str = "", **credentials: Any) -> None:
-    folder.write(".env", f"M9M_JWT_SECRET={SECRET}\nM9M_ENCRYPTION_KEY={key}\n")
-    settings = {"previous_keys": [previous] if previous else [], **credentials}
-    folder.write("config.yaml", json.dumps({"credentials": settings}))
+class Kept(Folder):
+    """A folder with an app that keeps credentials; its commands run in this process."""
+
+    credentials: ClassVar[dict[str, Any]] = {}
+
+    def m9m(
+        self, *arguments: str, stdin: str = "", **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        app = Flask("app", instance_path=str(self.path / "instance"))
+        M9M(app, settings=make_settings({"credentials": self.credentials}))
+        with chdir(self.path):
+            result = app.test_cli_runner().invoke(m9m, arguments, input=stdin, env=environ)
+        settle()
+        app.extensions["m9m"].database.close()
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return subprocess.CompletedProcess([], result.exit_code, result.stdout, result.stderr)
+
+
+def use_keys(kept: Kept, key: str, previous: str = "", **credentials: Any) -> None:
+    """Give the app other keys, in this process and in others."""
+    previous_keys = [previous] if previous else []
+    kept.credentials = {"encryption_key": key, "previous_keys": previous_keys, **credentials}
+    kept.write(".env", f"M9M_JWT_SECRET={SECRET}\n")
+    kept.write("config.yaml", json.dumps({"credentials": kept.credentials}))
 
 
 @pytest.fixture
@@ -44,20 +71,20 @@ def key() -> str:
 
 
 @pytest.fixture
-def kept(folder: Folder, key: str) -> Folder:
-    """A folder with an app that has an encryption key."""
+def kept(tmp_path: Path, key: str) -> Kept:
+    folder = Kept(tmp_path)
     folder.write("app.py", APP)
     use_keys(folder, key)
     return folder
 
 
-def done(folder: Folder, *arguments: str, stdin: str = "", **environ: str) -> str:
+def done(folder: Kept, *arguments: str, stdin: str = "", **environ: str) -> str:
     result = folder.m9m("credential", *arguments, stdin=stdin, **environ)
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
 
 
-def failed(folder: Folder, *arguments: str, stdin: str = "", **environ: str) -> str:
+def failed(folder: Kept, *arguments: str, stdin: str = "", **environ: str) -> str:
     result = folder.m9m("credential", *arguments, stdin=stdin, **environ)
     assert (result.returncode, result.stdout) == (1, ""), result.stderr
     assert result.stderr.startswith("Error: ")
@@ -66,31 +93,31 @@ def failed(folder: Folder, *arguments: str, stdin: str = "", **environ: str) -> 
     return result.stderr
 
 
-def create(folder: Folder, name: str = "Slack", *arguments: str) -> str:
+def create(folder: Kept, name: str = "Slack", *arguments: str) -> str:
     said = done(folder, "create", name, "--type", "apiKey", *arguments, stdin=DATA)
     return said.removeprefix("created ")
 
 
-def listed(folder: Folder) -> list[dict[str, Any]]:
+def listed(folder: Kept) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(done(folder, "list", "-o", "json"))
     return found
 
 
-def data_of(folder: Folder, credential_id: str) -> Any:
+def data_of(folder: Kept, credential_id: str) -> Any:
     return json.loads(done(folder, "get", credential_id, "--show", "-o", "json"))["data"]
 
 
-def database(folder: Folder) -> sqlite3.Connection:
+def database(folder: Kept) -> sqlite3.Connection:
     return sqlite3.connect(folder.path / "instance" / "m9m" / "m9m.db")
 
 
-def everything(folder: Folder) -> str:
+def everything(folder: Kept) -> str:
     """Return a hash of all rows of all tables."""
     with database(folder) as connection:
         return hashlib.sha256("\n".join(connection.iterdump()).encode()).hexdigest()
 
 
-def write_export(folder: Folder, *more: dict[str, Any]) -> list[str]:
+def write_export(folder: Kept, *more: dict[str, Any]) -> list[str]:
     """Write the samples as n8n exports them; return the arguments that import them."""
     records = [
         {"id": f"id{n}", "name": one["format"], "type": "githubApi", "data": one["ciphertext"]}
@@ -107,7 +134,7 @@ def write_export(folder: Folder, *more: dict[str, Any]) -> list[str]:
     return ["export.json", "--from=n8n", "--key-file=key", "--deployment-keys=rows.json"]
 
 
-def write_key(folder: Folder, key: str = INSTANCE_KEY, mode: int = 0o600) -> None:
+def write_key(folder: Kept, key: str = INSTANCE_KEY, mode: int = 0o600) -> None:
     folder.write("key", f"{key}\n")
     (folder.path / "key").chmod(mode)
 
@@ -115,7 +142,7 @@ def write_key(folder: Folder, key: str = INSTANCE_KEY, mode: int = 0o600) -> Non
 # One credential
 
 
-def test_a_credential_is_made_listed_shown_changed_and_deleted(kept: Folder) -> None:
+def test_a_credential_is_made_listed_shown_changed_and_deleted(kept: Kept) -> None:
     made = create(kept, "Slack", "--owner", "ann")
     (row,) = listed(kept)
     assert row.pop("created_at") == row.pop("updated_at")
@@ -148,7 +175,7 @@ def test_a_credential_is_made_listed_shown_changed_and_deleted(kept: Folder) -> 
         assert failed(kept, *command) == "Error: no credential of that id is there\n"
 
 
-def test_variables_are_resolved_only_where_that_was_asked_for(kept: Folder, key: str) -> None:
+def test_variables_are_resolved_only_where_that_was_asked_for(kept: Kept, key: str) -> None:
     use_keys(kept, key, environment=["ACME_TOKEN"])
     data = '{"apiKey": "${ACME_TOKEN}"}'
     made = [
@@ -163,7 +190,7 @@ def test_variables_are_resolved_only_where_that_was_asked_for(kept: Folder, key:
     assert failed(kept, "get", made[1], "--show") == "Error: ${ACME_TOKEN} is not set\n"
 
 
-def test_our_own_keys_are_never_read_into_a_credential(kept: Folder) -> None:
+def test_our_own_keys_are_never_read_into_a_credential(kept: Kept) -> None:
     data = '{"apiKey": "${M9M_ENCRYPTION_KEY}"}'
     made = done(kept, "create", "x", "--type=apiKey", stdin=data).removeprefix("created ")
     assert data_of(kept, made) == {"apiKey": "${M9M_ENCRYPTION_KEY}"}
@@ -187,7 +214,7 @@ def test_our_own_keys_are_never_read_into_a_credential(kept: Folder) -> None:
     ],
 )
 def test_what_is_no_credential_is_refused_and_not_repeated(
-    kept: Folder, arguments: list[str], stdin: str, problem: str
+    kept: Kept, arguments: list[str], stdin: str, problem: str
 ) -> None:
     assert problem in failed(kept, "create", *arguments, stdin=stdin)
     assert not (kept.path / "instance").exists()
@@ -211,7 +238,7 @@ def test_what_is_no_credential_is_refused_and_not_repeated(
         ["export", "--to", "m9m"],
     ],
 )
-def test_wrong_usage_exits_2_and_repeats_no_value(kept: Folder, arguments: list[str]) -> None:
+def test_wrong_usage_exits_2_and_repeats_no_value(kept: Kept, arguments: list[str]) -> None:
     result = kept.m9m("credential", *arguments, stdin=DATA)
     assert result.returncode == 2
     if "--data" in arguments:
@@ -220,21 +247,21 @@ def test_wrong_usage_exits_2_and_repeats_no_value(kept: Folder, arguments: list[
     assert not (kept.path / "instance").exists()
 
 
-def test_a_store_in_memory_is_told_to_be_out_of_reach(kept: Folder, key: str) -> None:
+def test_a_store_in_memory_is_told_to_be_out_of_reach(kept: Kept, key: str) -> None:
     use_keys(kept, key, storage="memory")
     for command in (["list"], ["create", "x", "--type=apiKey"], ["rotate"], ["export", "--to=n8n"]):
         assert "no command shares" in failed(kept, *command, stdin=DATA)
 
 
-def test_without_a_key_the_error_says_what_to_do(kept: Folder) -> None:
-    kept.write(".env", f"M9M_JWT_SECRET={SECRET}\n")
+def test_without_a_key_the_error_says_what_to_do(kept: Kept) -> None:
+    kept.credentials = {}
     result = kept.m9m("credential", "create", "x", "--type=apiKey", stdin=DATA)
     assert result.returncode == 1
     assert "set M9M_ENCRYPTION_KEY" in result.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows closes streams otherwise")
-def test_a_closed_standard_input_is_told(kept: Folder) -> None:
+def test_a_closed_standard_input_is_told(kept: Kept) -> None:
     for arguments in ("create x --type apiKey", "import - --from n8n"):
         result = subprocess.run(
             ["bash", "-c", f"{sys.executable} -m flask m9m credential {arguments} <&-"],
@@ -250,7 +277,7 @@ def test_a_closed_standard_input_is_told(kept: Folder) -> None:
 # Rotation
 
 
-def test_rotation_says_which_keys_are_needed(kept: Folder, key: str) -> None:
+def test_rotation_says_which_keys_are_needed(kept: Kept, key: str) -> None:
     made = [create(kept) for _ in range(2)]
     following = new_key()
     use_keys(kept, following, key)
@@ -271,7 +298,7 @@ def test_rotation_says_which_keys_are_needed(kept: Folder, key: str) -> None:
     assert all(data_of(kept, one) == {"apiKey": VALUE} for one in made)
 
 
-def test_rotation_changes_the_cipher(kept: Folder) -> None:
+def test_rotation_changes_the_cipher(kept: Kept) -> None:
     made = create(kept)
     result = kept.m9m("credential", "rotate", "--cipher", "fernet")
     assert (result.returncode, result.stdout.splitlines()[0]) == (0, "sealed anew: 1")
@@ -283,7 +310,7 @@ def test_rotation_changes_the_cipher(kept: Folder) -> None:
     assert data_of(kept, made) == {"apiKey": VALUE}
 
 
-def test_one_that_does_not_open_is_named_and_exits_1(kept: Folder, key: str) -> None:
+def test_one_that_does_not_open_is_named_and_exits_1(kept: Kept, key: str) -> None:
     bad, good = create(kept), create(kept)
     with database(kept) as connection:
         connection.execute("UPDATE m9m_credentials SET owner = 'mallory' WHERE id = ?", [bad])
@@ -302,7 +329,7 @@ def test_one_that_does_not_open_is_named_and_exits_1(kept: Folder, key: str) -> 
 
 
 def test_an_older_set_of_keys_names_the_missing_one_before_a_row_is_touched(
-    kept: Folder, key: str
+    kept: Kept, key: str
 ) -> None:
     made = create(kept)
     needed = done(kept, "rotate", "--dry-run").splitlines()[1].split()[2]
@@ -326,7 +353,7 @@ def test_an_older_set_of_keys_names_the_missing_one_before_a_row_is_touched(
 # Imports
 
 
-def test_both_of_n8ns_forms_are_imported_once(kept: Folder) -> None:
+def test_both_of_n8ns_forms_are_imported_once(kept: Kept) -> None:
     arguments = write_export(kept)
     result = kept.m9m("credential", "import", *arguments, "--owner", "ann")
     assert result.returncode == 0, result.stderr
@@ -340,7 +367,7 @@ def test_both_of_n8ns_forms_are_imported_once(kept: Folder) -> None:
     ] * 3
 
 
-def test_a_dry_run_says_of_each_what_would_be_and_changes_nothing(kept: Folder) -> None:
+def test_a_dry_run_says_of_each_what_would_be_and_changes_nothing(kept: Kept) -> None:
     more = [
         {"id": "bad", "name": "bad\x1b[2J", "type": "githubApi", "data": {"token": VALUE}},
         {"id": "worse", "name": "worse", "type": "githubApi", "data": "AAAA"},
@@ -366,7 +393,7 @@ def test_a_dry_run_says_of_each_what_would_be_and_changes_nothing(kept: Folder) 
         assert re.search(line, again.stdout, re.MULTILINE), again.stdout
 
 
-def test_the_unreadable_are_listed_and_the_others_imported(kept: Folder) -> None:
+def test_the_unreadable_are_listed_and_the_others_imported(kept: Kept) -> None:
     arguments = write_export(kept, {"id": "bad", "name": "bad", "type": "x", "data": "AAAA"})
     result = kept.m9m("credential", "import", *arguments)
     assert result.returncode == 1
@@ -378,7 +405,7 @@ def test_the_unreadable_are_listed_and_the_others_imported(kept: Folder) -> None
     )
 
 
-def test_a_wrong_key_imports_nothing(kept: Folder) -> None:
+def test_a_wrong_key_imports_nothing(kept: Kept) -> None:
     arguments = write_export(kept)
     kept.write("key", "wrong\n")
     result = kept.m9m("credential", "import", *arguments)
@@ -388,7 +415,7 @@ def test_a_wrong_key_imports_nothing(kept: Folder) -> None:
     assert "data key '40e6070c-bc1e-4531-bd35-be50b1caefb3'" in result.stdout
 
 
-def test_the_instance_key_comes_from_a_file_or_the_environment(kept: Folder) -> None:
+def test_the_instance_key_comes_from_a_file_or_the_environment(kept: Kept) -> None:
     write_export(kept)
     plain = ["import", "export.json", "--from=n8n", "--deployment-keys=rows.json"]
     assert "N8N_ENCRYPTION_KEY" in failed(kept, *plain)
@@ -412,7 +439,7 @@ def test_the_instance_key_comes_from_a_file_or_the_environment(kept: Folder) -> 
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
 def test_a_key_file_that_is_none_or_open_to_others_is_refused(
-    kept: Folder, content: bytes | None, mode: int, problem: str
+    kept: Kept, content: bytes | None, mode: int, problem: str
 ) -> None:
     arguments = write_export(kept)
     (kept.path / "key").unlink()
@@ -423,7 +450,7 @@ def test_a_key_file_that_is_none_or_open_to_others_is_refused(
     assert not (kept.path / "instance").exists()
 
 
-def test_decrypted_exports_and_m9ms_come_by_standard_input_too(kept: Folder) -> None:
+def test_decrypted_exports_and_m9ms_come_by_standard_input_too(kept: Kept) -> None:
     record = {"id": "1", "name": "Slack", "type": "slackApi", "data": {"accessToken": "${HOME}"}}
     for source in ("n8n", "m9m"):
         record["id"] = source
@@ -441,16 +468,14 @@ def test_decrypted_exports_and_m9ms_come_by_standard_input_too(kept: Folder) -> 
         (None, "'export.json': No such file or directory"),
     ],
 )
-def test_a_file_that_is_no_export_is_refused(
-    kept: Folder, content: str | None, problem: str
-) -> None:
+def test_a_file_that_is_no_export_is_refused(kept: Kept, content: str | None, problem: str) -> None:
     if content is not None:
         kept.write("export.json", content)
     assert problem in failed(kept, "import", "export.json", "--from", "n8n")
     assert not (kept.path / "instance").exists()
 
 
-def test_rows_that_are_no_data_keys_are_refused(kept: Folder) -> None:
+def test_rows_that_are_no_data_keys_are_refused(kept: Kept) -> None:
     arguments = write_export(kept)
     kept.write("rows.json", '[{"id": "x"}]')
     assert "a row of deployment_key has" in failed(kept, "import", *arguments)
@@ -461,7 +486,7 @@ def test_rows_that_are_no_data_keys_are_refused(kept: Folder) -> None:
 # Exports
 
 
-def test_what_is_exported_is_read_again(kept: Folder) -> None:
+def test_what_is_exported_is_read_again(kept: Kept) -> None:
     done(kept, "import", *write_export(kept))
     mine = create(kept, "mine")
     printed = done(kept, "export", "--to=n8n", "--key-file=key")
@@ -481,7 +506,7 @@ def test_what_is_exported_is_read_again(kept: Folder) -> None:
     assert data_of(kept, "id0") == json.loads(SAMPLES[0]["plaintext"])
 
 
-def test_an_export_overwrites_nothing_and_follows_no_link(kept: Folder) -> None:
+def test_an_export_overwrites_nothing_and_follows_no_link(kept: Kept) -> None:
     create(kept)
     kept.write("there.json", "mine")
     (kept.path / "link.json").symlink_to("elsewhere.json")
@@ -500,7 +525,7 @@ def test_an_export_overwrites_nothing_and_follows_no_link(kept: Folder) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
-def test_a_full_disk_is_told(kept: Folder) -> None:
+def test_a_full_disk_is_told(kept: Kept) -> None:
     create(kept)
     with open("/dev/full", "w") as full:
         result = subprocess.run(
@@ -515,11 +540,64 @@ def test_a_full_disk_is_told(kept: Folder) -> None:
     assert result.returncode != 0
 
 
-# Pipes and terminals
+# Processes, pipes and terminals
+
+
+def test_a_process_reads_what_another_wrote(kept: Kept) -> None:
+    made = kept.run("m9m", "credential", "create", "x", "--type=apiKey", stdin=DATA)
+    assert made.returncode == 0, made.stderr
+    shown = kept.run("m9m", "credential", "get", made.stdout.split()[1], "--show", "-o", "json")
+    assert json.loads(shown.stdout)["data"] == {"apiKey": VALUE}
+    refused = kept.run("m9m", "credential", "get", "none")
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        "Error: no credential of that id is there\n",
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill -9")
+def test_an_import_that_is_killed_leaves_whole_records_and_goes_on(kept: Kept) -> None:
+    records = [
+        {"id": str(n), "name": "x", "type": "githubApi", "data": {"n": n}} for n in range(5_000)
+    ]
+    kept.write("big.json", json.dumps(records))
+    importing = ["import", "big.json", "--from=m9m"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flask", "m9m", "credential", *importing],
+        cwd=kept.path,
+        env=kept.environ(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not count(kept) and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    there = count(kept)
+    assert there
+    assert kept.m9m("credential", *importing).stderr == (
+        f"imported: {5_000 - there}, skipped: {there}, unreadable: 0\n"
+    )
+    assert data_of(kept, "4999") == {"n": 4_999}
+    assert json.loads(done(kept, "rotate", "--dry-run").splitlines()[0].split()[-1]) == 0
+
+
+def count(kept: Kept) -> int:
+    """Return how many credentials are there, none where there is no table yet."""
+    if not (kept.path / "instance" / "m9m" / "m9m.db").exists():
+        return 0
+    connection = database(kept)
+    try:
+        return int(connection.execute("SELECT count(*) FROM m9m_credentials").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+    finally:
+        connection.close()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows closes pipes otherwise")
-def test_a_closed_pipe_gives_no_traceback(kept: Folder) -> None:
+def test_a_closed_pipe_gives_no_traceback(kept: Kept) -> None:
     records = [
         {"id": str(n), "name": "n" * 200, "type": "githubApi", "data": {}} for n in range(500)
     ]
@@ -549,7 +627,7 @@ def test_a_closed_pipe_gives_no_traceback(kept: Folder) -> None:
     assert len(listed(kept)) == 500
 
 
-def at_a_terminal(folder: Folder, arguments: list[str], answers: dict[str, str]) -> tuple[int, str]:
+def at_a_terminal(folder: Kept, arguments: list[str], answers: dict[str, str]) -> tuple[int, str]:
     """Run a command at a terminal, answer what it asks, and return how it ends and what is read."""
     master, slave = os.openpty()
     process = subprocess.Popen(
@@ -591,7 +669,7 @@ def read_until(descriptor: int, end: str | None) -> str:
 
 
 @TERMINAL
-def test_a_terminal_is_asked_for_each_field_and_shows_none(kept: Folder) -> None:
+def test_a_terminal_is_asked_for_each_field_and_shows_none(kept: Kept) -> None:
     answers = {"username: ": "ann", "password: ": VALUE}
     code, printed = at_a_terminal(kept, ["create", "x", "--type", "basicAuth"], answers)
     assert code == 0, printed
@@ -604,7 +682,7 @@ def test_a_terminal_is_asked_for_each_field_and_shows_none(kept: Folder) -> None
 
 
 @TERMINAL
-def test_a_terminal_is_asked_for_the_instance_key_and_shows_none(kept: Folder) -> None:
+def test_a_terminal_is_asked_for_the_instance_key_and_shows_none(kept: Kept) -> None:
     write_export(kept)
     arguments = ["import", "export.json", "--from=n8n", "--deployment-keys=rows.json"]
     code, printed = at_a_terminal(kept, arguments, {"Instance key of n8n: ": INSTANCE_KEY})
@@ -624,7 +702,7 @@ def test_a_terminal_is_asked_for_the_instance_key_and_shows_none(kept: Folder) -
 
 
 @TERMINAL
-def test_a_terminal_sees_how_far_a_rotation_is(kept: Folder, key: str) -> None:
+def test_a_terminal_sees_how_far_a_rotation_is(kept: Kept, key: str) -> None:
     create(kept)
     use_keys(kept, new_key(), key)
     code, printed = at_a_terminal(kept, ["rotate"], {})
