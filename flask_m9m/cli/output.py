@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import click
@@ -70,8 +73,23 @@ def refusals(command: Command) -> Command:
             raise fail(str(error)) from None
         except (ValueError, NotFound, Conflict) as error:
             raise fail(getattr(error, "description", None) or str(error)) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # click ends these quietly
+                raise
+            _drop_unprinted()
+            raise fail(error.strerror or str(error)) from None
 
     return cast(Command, checked)
+
+
+def _drop_unprinted() -> None:
+    """Forget what could not be printed, so that the interpreter does not try again at its end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):
+            sys.stdout.close()
 
 
 def with_app(command: Command) -> Command:

@@ -8,12 +8,14 @@ import json
 import os
 import re
 import select
+import signal
 import sqlite3
 import stat
 import subprocess
 import sys
 import time
-from contextlib import chdir
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -537,7 +539,27 @@ def test_a_full_disk_is_told(kept: Kept) -> None:
             text=True,
             timeout=60,
         )
-    assert result.returncode != 0
+    assert (result.returncode, result.stderr) == (1, "Error: No space left on device\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="bash counts otherwise elsewhere")
+def test_a_file_that_could_not_be_written_whole_is_removed(kept: Kept) -> None:
+    records = [
+        {"id": str(n), "name": "x", "type": "githubApi", "data": {"x": "y" * 2_000}}
+        for n in range(100)
+    ]
+    done(kept, "import", "-", "--from=m9m", stdin=json.dumps(records))
+    export = f"{sys.executable} -m flask m9m credential export --to=n8n --output=out.json"
+    result = subprocess.run(
+        ["bash", "-c", f"trap '' XFSZ; ulimit -f 150; {export}"],
+        cwd=kept.path,
+        env=kept.environ(N8N_ENCRYPTION_KEY="k"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stderr) == (1, "Error: 'out.json': File too large\n")
+    assert not (kept.path / "out.json").exists()
 
 
 # Processes, pipes and terminals
@@ -627,8 +649,9 @@ def test_a_closed_pipe_gives_no_traceback(kept: Kept) -> None:
     assert len(listed(kept)) == 500
 
 
-def at_a_terminal(folder: Kept, arguments: list[str], answers: dict[str, str]) -> tuple[int, str]:
-    """Run a command at a terminal, answer what it asks, and return how it ends and what is read."""
+@contextmanager
+def terminal(folder: Kept, arguments: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run a command at a terminal; give its process and the terminal's other side."""
     master, slave = os.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "flask", "m9m", "credential", *arguments],
@@ -640,17 +663,23 @@ def at_a_terminal(folder: Kept, arguments: list[str], answers: dict[str, str]) -
         start_new_session=True,
     )
     os.close(slave)
-    printed = ""
     try:
+        yield process, master
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+def at_a_terminal(folder: Kept, arguments: list[str], answers: dict[str, str]) -> tuple[int, str]:
+    """Run a command, answer what it asks, and return how it ends and what is to be read."""
+    printed = ""
+    with terminal(folder, arguments) as (process, master):
         for question, answer in answers.items():
             printed += read_until(master, question)
             os.write(master, answer.encode() + b"\n")
         printed += read_until(master, None)
         return process.wait(30), printed
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
 
 
 def read_until(descriptor: int, end: str | None) -> str:
@@ -699,6 +728,18 @@ def test_a_terminal_is_asked_for_the_instance_key_and_shows_none(kept: Kept) -> 
     assert len(json.loads((kept.path / "out.json").read_text())) == 3
     code, printed = at_a_terminal(kept, ["update", "id0"], {})
     assert (code, "the type githubApi asks for no fields" in printed) == (1, True)
+
+
+@TERMINAL
+def test_an_interrupt_at_a_prompt_ends_quietly(kept: Kept) -> None:
+    with terminal(kept, ["create", "x", "--type", "basicAuth"]) as (process, master):
+        read_until(master, "username: ")
+        process.send_signal(signal.SIGINT)
+        printed = read_until(master, None)
+        assert process.wait(30) == 1
+    assert "Aborted!" in printed
+    assert "Traceback" not in printed
+    assert not (kept.path / "instance").exists()
 
 
 @TERMINAL

@@ -334,6 +334,10 @@ def test_only_the_app_and_admins_import_and_each_exports_its_own(kept: tuple[Fla
             for take in (m9m.credentials.import_n8n, m9m.credentials.import_m9m):
                 with pytest.raises(AccessDenied):
                     take([entry()], caller=caller)
+                with pytest.raises(AccessDenied):
+                    take("no such file", caller=caller)
+            with pytest.raises(AccessDenied):
+                m9m.credentials.import_n8n([entry()], KEY, "no such file", caller=caller)
         m9m.credentials.import_n8n([entry("the app's", id="1")], caller=SYSTEM)
         m9m.credentials.import_n8n([entry("ann's", id="2")], owner="ann", caller=admin)
         for caller, names in ((ann, ["ann's"]), (None, []), (admin, ["the app's", "ann's"])):
