@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, TextIO
 
 import click
@@ -28,7 +29,8 @@ data_option = click.option(
 key_file_option = click.option(
     "--key-file",
     metavar="FILE",
-    help=f"The instance key of n8n, in a file of yours alone; left out, ${_VARIABLE} or a prompt.",
+    help="The instance key of n8n, in a file of yours alone, ~/.n8n/config say; left out, "
+    f"${_VARIABLE} or a prompt.",
 )
 
 
@@ -114,13 +116,24 @@ def _read_key_file(path: str) -> str:
         raise fail(f"{path!a}: {getattr(error, 'strerror', None) or 'this is no path'}") from None
     if os.name == "posix" and stat.S_ISREG(mode) and mode & 0o077:
         raise fail(f"{path!a} is open to others: chmod 600, and think about a new key")
-    try:
-        key = octets.decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError:
-        key = ""
-    if not key or len(octets) > _LONGEST_KEY:
+    key = _key_in(octets) if len(octets) <= _LONGEST_KEY else ""
+    if not key:
         raise fail(f"{path!a} is no instance key: one line of at most {_LONGEST_KEY} octets")
     return key
+
+
+def _key_in(octets: bytes) -> str:
+    """Return the key in a file of its own, or in n8n's `config`, whose JSON has it."""
+    try:
+        text = octets.decode()
+    except UnicodeDecodeError:
+        return ""
+    if text.lstrip().startswith("{"):
+        with suppress(UnreadableImport):
+            config = parsed(octets, "")
+            found = config.get("encryptionKey") if isinstance(config, dict) else None
+            return found if isinstance(found, str) else ""
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _origin(path: str) -> str:

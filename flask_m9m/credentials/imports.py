@@ -33,6 +33,7 @@ LARGEST = 2**25
 MOST = 100_000
 """Records of one import."""
 
+_MOST_NESTED = 1_000_000  # an empty array takes 20 times as much memory as it has octets
 _BATCH = 500
 _LOOK = 50
 _ID = re.compile(r"[A-Za-z0-9_-]{1,36}")
@@ -252,6 +253,8 @@ def parsed(octets: bytes, origin: str) -> object:
     """
     if len(octets) > LARGEST:
         raise UnreadableImport(f"{origin} is longer than {LARGEST} octets")
+    if octets.count(b"[") + octets.count(b"{") > _MOST_NESTED:
+        raise UnreadableImport(f"{origin} has more than {_MOST_NESTED} arrays and objects")
     try:
         return json.loads(octets.decode("utf-8-sig"), parse_constant=_refuse)
     except json.JSONDecodeError as error:

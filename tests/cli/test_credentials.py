@@ -428,6 +428,19 @@ def test_the_instance_key_comes_from_a_file_or_the_environment(kept: Kept) -> No
     assert len(json.loads(done(kept, *plain, "-o", "json", N8N_ENCRYPTION_KEY=INSTANCE_KEY))) == 3
 
 
+def test_the_key_is_read_from_n8ns_own_config_too(kept: Kept) -> None:
+    arguments = write_export(kept)
+    kept.write("key", json.dumps({"encryptionKey": INSTANCE_KEY, "tunnelSubdomain": "x"}))
+    assert "imported" in done(kept, "import", *arguments)
+    for content in ("{}", '{"encryptionKey": 7}', '{"encryptionKey": ""}'):
+        kept.write("key", content)
+        assert "no instance key" in failed(kept, "import", *arguments)
+    kept.write("key", "{a key that only looks so")
+    done(kept, "export", "--to=n8n", "--key-file=key", "--output=out.json")
+    again = done(kept, "import", "out.json", "--from=n8n", "--key-file=key", "-o", "json")
+    assert {one["result"] for one in json.loads(again)} == {"skipped"}
+
+
 @pytest.mark.parametrize(
     ("content", "mode", "problem"),
     [

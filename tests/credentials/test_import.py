@@ -291,6 +291,19 @@ def test_an_import_that_is_cut_short_keeps_whole_batches_and_goes_on(
         assert (len(result.imported), len(result.skipped)) == (2, 6)
 
 
+def test_more_than_a_batch_is_imported_and_exported(storage: Storage, keep: Kept, key: str) -> None:
+    app, m9m = keep(storage, key)
+    records = [entry(str(n), id=str(n), data={"n": n}) for n in range(1_100)]
+    with app.app_context():
+        m9m.credentials.import_n8n(records[490:560])
+        result = m9m.credentials.import_n8n(records)
+        assert (len(result.imported), len(result.skipped)) == (1_030, 70)
+        assert {one.id for one in m9m.credentials.list()} == {one["id"] for one in records}
+        assert m9m.credentials.get("1099").data == {"n": 1_099}
+        again = m9m.credentials.import_n8n(m9m.credentials.export_n8n(KEY), KEY)
+        assert len(again.skipped) == 1_100
+
+
 def test_one_that_appears_during_an_import_is_skipped(
     database_url: str, keep: Kept, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,6 +387,7 @@ def test_a_file_is_read_as_records_are(kept: tuple[Flask, M9M], tmp_path: Path) 
         (b"null", "an array of records, or one record"),
         (b"7", "an array of records, or one record"),
         (b"[" + b"0," * 100_000 + b"0]", "at most 100000 records"),
+        (b"[" + b"[]," * 1_000_000 + b"0]", "more than 1000000 arrays and objects"),
         (b" " * (2**25 + 1), "longer than 33554432 octets"),
     ],
 )
