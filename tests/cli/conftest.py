@@ -4,8 +4,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from .credentials import Kept
 
 APP = """\
 from flask import Blueprint, Flask
@@ -89,3 +93,22 @@ def project(folder: Folder) -> Folder:
         "cors: {allowed_origins: ['https://app.example.com', 'https://*.example.net']}}",
     )
     return folder
+
+
+@pytest.fixture
+def key() -> str:
+    """The first encryption key of a test."""
+    from .credentials import new_key
+
+    return new_key()
+
+
+@pytest.fixture
+def kept(tmp_path: Path, key: str) -> Kept:
+    """A folder with an app that has an encryption key."""
+    from .credentials import Kept, use_keys
+
+    made = Kept(tmp_path)
+    made.write("app.py", APP)
+    use_keys(made, key)
+    return made
