@@ -165,7 +165,7 @@ class Credentials:
             NotFound: there is none of that id for this caller.
             DatabaseUnavailable: it cannot be told.
         """
-        return _info(self._shelf.read(lambda rows: self._existing(rows, credential_id, caller)))
+        return info_of(self._shelf.read(lambda rows: self._existing(rows, credential_id, caller)))
 
     def update(
         self,

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -246,8 +247,8 @@ def test_a_caller_without_a_name_owns_nothing(storage: Storage, keep: Kept) -> N
     app, m9m = keep(storage)
     with app.app_context():
         apps = m9m.credentials.create("x", "slackApi", SLACK["data"]).id
-    client = app.test_client()
-    client.environ_base["HTTP_X_DEVICE"] = ""
+    m9m.identity_loader(lambda identity: replace(identity, subject=""))
+    client = client_as(app, "ann")
     assert client.get(URL).json == {"data": [], "total": 0}
     assert error(client.get(f"{URL}/{apps}")) == (404, "NOT_FOUND")
     assert error(client.post(URL, json=SLACK)) == (403, "ACCESS_DENIED")
