@@ -2,8 +2,9 @@
 
 It walks in batches, by seal and id, while others read and write. What it reads it seals outside any
 transaction, and replaces only where the envelope is still the one that was read: a change that came
-in between is never undone, and is under today's key already or found in the next walk. Nothing is
-kept about how far it came, so it can end at any instant and begin again.
+in between is never undone, and is under today's key already or found in the next walk; what other
+processes still seal with an old key after some of these is told at the end. Nothing is kept about
+how far it came, so it can end at any instant and begin again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ Progress = Callable[[int, int], None]
 """Told how many are done, and of how many."""
 
 _BATCH = 500
+_MOST_WALKS = 10  # a process that still seals with an old key would keep it busy for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,9 @@ class Rotation:
             DatabaseUnavailable: what was sealed anew stays so.
         """
         self._keys.check()
-        while self._walk() and not self._dry_run:
-            pass  # what changed meanwhile is found by the next walk
+        for _ in range(_MOST_WALKS):  # what changed meanwhile is found by the next walk
+            if not self._walk() or self._dry_run:
+                break
         return Rotated(self._done, list(self._unreadable), _keys_in_use(self._shelf))
 
     def _walk(self) -> int:

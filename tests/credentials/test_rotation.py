@@ -105,6 +105,30 @@ def test_a_change_that_comes_in_between_is_not_undone(
             assert m9m.credentials.get(one.id).data == {"apiKey": expected}
 
 
+def test_a_process_that_seals_with_the_old_key_for_ever_does_not_keep_it_busy(
+    database_url: str, keep: Kept, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, following = {"database": {"url": database_url}}, new_key()
+    app, m9m = keep(storage, key)
+    with app.app_context():
+        made = m9m.credentials.create("x", "apiKey", DATA)
+    app, m9m = keep(storage, following, [key])
+    other, theirs = keep(storage, key, [following])
+    walk = rotation.Rotation._walk
+
+    def walk_and_change(self: rotation.Rotation) -> int:
+        found = walk(self)
+        with other.app_context():
+            theirs.credentials.update(made.id, data=DATA)
+        return found
+
+    monkeypatch.setattr(rotation.Rotation, "_walk", walk_and_change)
+    with app.app_context():
+        result = m9m.credentials.rotate()
+    with other.app_context():
+        assert dict(result.keys_in_use) == {theirs.cipher.keys.primary.id: 1}
+
+
 def test_memory_rotates_too(keep: Kept, key: str) -> None:
     app, m9m = keep({"credentials": {"storage": "memory"}}, key)
     with app.app_context():
