@@ -1,27 +1,27 @@
 """Rotation: every stored credential sealed anew under today's key and cipher.
 
-It walks in batches, by seal and id, while others read and write. What it reads it seals outside any
-transaction, and replaces only where the envelope is still the one that was read: a change that came
-in between is never undone, and is under today's key already or found in the next walk; what other
-processes still seal with an old key after some of these is told at the end. Nothing is kept about
-how far it came, so it can end at any instant and begin again.
+It walks in batches, seal by seal and by id, while others read and write. What it reads it seals
+outside any transaction, and replaces only where the envelope is still the one that was read: a
+change that came in between is never undone, and is under today's key already or found in the next
+walk; what other processes still seal with an old key after some of these is told at the end.
+Nothing is kept about how far it came, so it can end at any instant and begin again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..crypto import Cipher
 from ..errors import DecryptionFailed
-from ..storage import SealedCredential
+from ..storage import Envelope
 from .keys import KeyCheck
 from .shelf import Shelf, bound_to
 
 Progress = Callable[[int, int], None]
 """Told how many are done, and of how many."""
 
-_BATCH = 500
+_BATCH = 1_000
 _MOST_WALKS = 10  # a process that still seals with an old key would keep it busy for ever
 
 
@@ -84,26 +84,35 @@ class Rotation:
     def _walk(self) -> int:
         """Go once through all that is sealed otherwise; return how many were sealed anew."""
         counts = self._shelf.read(lambda rows: rows.sealed_with())
-        total = sum(count for seal, count in counts.items() if seal != self._cipher.seal)
-        before, after = self._done, ("", "")
-        while rows := self._next(after):
-            sealed = [(row, new) for row in rows if (new := self._sealed_anew(row)) is not None]
-            if self._dry_run:
-                self._done += len(sealed)
-            elif sealed:
-                with self._shelf.write() as writing:
-                    self._keys.keep_canary(writing)
-                    self._done += writing.reseal(sealed)
-            after = (rows[-1].sealed_with, rows[-1].id)
-            if self._progress is not None:
-                self._progress(self._done, before + total)
+        counts.pop(self._cipher.seal, None)
+        before = self._done
+        total = before + sum(counts.values())
+        for seal in counts:
+            for rows in self._batches(seal):
+                self._replace(rows)
+                if self._progress is not None:
+                    self._progress(self._done, total)
         return self._done - before
 
-    def _next(self, after: tuple[str, str]) -> Sequence[SealedCredential]:
-        seal = self._cipher.seal
-        return self._shelf.read(lambda rows: rows.not_sealed_with(seal, after, _BATCH))
+    def _batches(self, seal: str) -> Iterator[Sequence[Envelope]]:
+        after = ""
+        while batch := self._next(seal, after):
+            yield batch
+            after = batch[-1].id
 
-    def _sealed_anew(self, row: SealedCredential) -> str | None:
+    def _next(self, seal: str, after: str) -> Sequence[Envelope]:
+        return self._shelf.read(lambda rows: rows.sealed_by(seal, after, _BATCH))
+
+    def _replace(self, rows: Sequence[Envelope]) -> None:
+        sealed = [(row, new) for row in rows if (new := self._sealed_anew(row)) is not None]
+        if self._dry_run:
+            self._done += len(sealed)
+        elif sealed:
+            with self._shelf.write() as writing:
+                self._keys.keep_canary(writing)
+                self._done += writing.reseal(self._cipher.seal, sealed)
+
+    def _sealed_anew(self, row: Envelope) -> str | None:
         record = bound_to(row)
         try:
             plaintext = self._cipher.decrypt_record(row.envelope, record)

@@ -10,12 +10,12 @@ from typing import Protocol, TypeVar
 
 from .. import forking
 from ..crypto import Record
-from ..storage import ChangeFeed, SealedCredential
+from ..storage import ChangeFeed, Envelope, SealedCredential
 
 T = TypeVar("T")
 
 
-def bound_to(record: SealedCredential) -> Record:
+def bound_to(record: SealedCredential | Envelope) -> Record:
     """Return what a record's envelope is bound to."""
     return Record(record.id, record.type, record.owner)
 
@@ -30,10 +30,8 @@ class Rows(Protocol):
     def delete(self, credential_id: str) -> bool: ...
     def seals(self) -> list[str]: ...
     def sealed_with(self) -> dict[str, int]: ...
-    def not_sealed_with(
-        self, seal: str, after: tuple[str, str], most: int
-    ) -> list[SealedCredential]: ...
-    def reseal(self, envelopes: Sequence[tuple[SealedCredential, str]]) -> int: ...
+    def sealed_by(self, seal: str, after: str, most: int) -> list[Envelope]: ...
+    def reseal(self, seal: str, envelopes: Sequence[tuple[Envelope, str]]) -> int: ...
     def canaries(self) -> Mapping[str, str]: ...
     def add_canary(self, key_id: str, envelope: str) -> None: ...
     def forget_canaries(self, key_ids: Sequence[str]) -> None: ...
@@ -157,20 +155,24 @@ class MemoryRows:
             found[one.sealed_with] = found.get(one.sealed_with, 0) + 1
         return found
 
-    def not_sealed_with(
-        self, seal: str, after: tuple[str, str], most: int
-    ) -> list[SealedCredential]:
-        """Return credentials that are sealed with anything else, from a place on."""
-        placed = sorted(
-            (one.sealed_with, one.id)
+    def sealed_by(self, seal: str, after: str, most: int) -> list[Envelope]:
+        """Return envelopes of one seal by id, from a place on."""
+        found = [
+            Envelope(one.id, one.type, one.owner, one.envelope)
             for one in self._credentials.values()
-            if one.sealed_with != seal and (one.sealed_with, one.id) > after
-        )
-        return [self._credentials[key] for _, key in placed[:most]]
+            if one.sealed_with == seal and one.id > after
+        ]
+        return sorted(found)[:most]
 
-    def reseal(self, envelopes: Sequence[tuple[SealedCredential, str]]) -> int:
+    def reseal(self, seal: str, envelopes: Sequence[tuple[Envelope, str]]) -> int:
         """Replace envelopes that are still the ones that were read; return how many were."""
-        return sum(self.replace(old, replace(old, envelope=after)) for old, after in envelopes)
+        done = 0
+        for read, following in envelopes:
+            known = self._credentials.get(read.id)
+            if known is not None and known.envelope == read.envelope:
+                self._credentials[read.id] = replace(known, envelope=following)
+                done += 1
+        return done
 
     def canaries(self) -> Mapping[str, str]:
         """Return the canary of each key by its id."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from .database import Database
 from .feed import Cache, ChangeFeed, Topic
-from .records import ApiKey, SealedCredential, Session, User, moment
+from .records import ApiKey, Envelope, SealedCredential, Session, User, moment
 
 __all__ = [
     "ApiKey",
     "Cache",
     "ChangeFeed",
     "Database",
+    "Envelope",
     "SealedCredential",
     "Session",
     "Topic",

@@ -17,7 +17,7 @@ from sqlalchemy import (
     update,
 )
 
-from .records import SealedCredential
+from .records import Envelope, SealedCredential
 from .tables import canaries, credentials
 
 _ROW = (
@@ -29,6 +29,18 @@ _ROW = (
     credentials.c.envelope,
     credentials.c.created_at,
     credentials.c.updated_at,
+)
+
+_SEALED_BY = (
+    select(credentials.c.id, credentials.c.type, credentials.c.owner, credentials.c.envelope)
+    .where(credentials.c.sealed_with == bindparam("seal"), credentials.c.id > bindparam("after"))
+    .order_by(credentials.c.id)
+    .limit(bindparam("most"))
+)
+_RESEAL = (
+    update(credentials)
+    .where(credentials.c.id == bindparam("key"), credentials.c.envelope == bindparam("before"))
+    .values(envelope=bindparam("following"), sealed_with=bindparam("seal"))
 )
 
 
@@ -102,46 +114,29 @@ class CredentialRows:
             found.append(last)
         return found
 
-    def not_sealed_with(
-        self, seal: str, after: tuple[str, str], most: int
-    ) -> list[SealedCredential]:
-        """Return credentials that are sealed with anything else, by seal and id, from a place on.
+    def sealed_by(self, seal: str, after: str, most: int) -> list[Envelope]:
+        """Return envelopes of one seal by id, from a place on.
 
         Args:
-            seal: the one that is left out.
-            after: the seal and the id of the last one that was returned before.
+            seal: which cipher and which key.
+            after: the id of the last one that was returned before.
             most: how many.
         """
-        place = (credentials.c.sealed_with > after[0]) | (
-            (credentials.c.sealed_with == after[0]) & (credentials.c.id > after[1])
-        )
-        query = (
-            select(*_ROW)
-            .where(credentials.c.sealed_with != seal, place)
-            .order_by(credentials.c.sealed_with, credentials.c.id)
-            .limit(most)
-        )
-        return [SealedCredential(*row) for row in self._connection.execute(query)]
+        place = {"seal": seal, "after": after, "most": most}
+        return [Envelope._make(row) for row in self._connection.execute(_SEALED_BY, place).all()]
 
-    def reseal(self, envelopes: Sequence[tuple[SealedCredential, str]]) -> int:
-        """Replace envelopes that are still the ones that were read; return how many were."""
-        statement = (
-            update(credentials)
-            .where(
-                credentials.c.id == bindparam("key"), credentials.c.envelope == bindparam("before")
-            )
-            .values(envelope=bindparam("after"), sealed_with=bindparam("seal"))
-        )
+    def reseal(self, seal: str, envelopes: Sequence[tuple[Envelope, str]]) -> int:
+        """Replace envelopes that are still the ones that were read; return how many were.
+
+        Args:
+            seal: with what the new ones are sealed.
+            envelopes: what was read, and the new one of each.
+        """
         values = [
-            {
-                "key": old.id,
-                "before": old.envelope,
-                "after": after,
-                "seal": after.rpartition(":")[0],
-            }
-            for old, after in envelopes
+            {"key": old.id, "before": old.envelope, "following": new, "seal": seal}
+            for old, new in envelopes
         ]
-        result: CursorResult[Any] = self._connection.execute(statement, values)
+        result: CursorResult[Any] = self._connection.execute(_RESEAL, values)
         return result.rowcount
 
     # Canaries

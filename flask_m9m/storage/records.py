@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def moment(seconds: float) -> datetime:
@@ -125,3 +125,19 @@ class SealedCredential:
     def sealed_with(self) -> str:
         """The cipher and the key, as the envelope names them."""
         return self.envelope.rpartition(":")[0]
+
+
+class Envelope(NamedTuple):
+    """What a rotation needs of a stored credential.
+
+    Attributes:
+        id: its id.
+        type: its credential type.
+        owner: whose it is; empty: nobody's.
+        envelope: the encrypted data.
+    """
+
+    id: str
+    type: str
+    owner: str
+    envelope: str

@@ -146,6 +146,7 @@ credentials = Table(
     Column("sealed_with", String(16), nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
+    sqlite_with_rowid=False,  # rows lie by id, as a rotation walks
 )
 
 canaries = Table(

@@ -22,6 +22,7 @@ def upgrade(op: Operations) -> None:
         sa.Column("sealed_with", sa.String(16), nullable=False),
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("updated_at", sa.Double, nullable=False),
+        sqlite_with_rowid=False,  # rows lie by id, as a rotation walks
     )
     op.create_index("m9m_credentials_owner", "m9m_credentials", ["owner"])
     op.create_index("m9m_credentials_sealed_with", "m9m_credentials", ["sealed_with", "id"])
