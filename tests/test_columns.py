@@ -1,0 +1,384 @@
+"""Encrypted columns of an app's own models."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import produce_migrations, render_python_code
+from alembic.migration import MigrationContext
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.ext.mutable import MutableDict
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column
+
+from flask_m9m import M9M, columns
+from flask_m9m.columns import EncryptedJSON, EncryptedString, NotComparable, NotEncrypted
+from flask_m9m.crypto import Cipher
+from flask_m9m.errors import DecryptionFailed
+from flask_m9m.settings import CredentialSettings
+from flask_m9m.testing import make_settings
+from tests.credentials.conftest import new_key
+
+SECRET = "sk-12345 \N{SNOWMAN}"
+
+
+def cipher_of(*keys: str, cipher: str = "aes-256-gcm") -> Cipher:
+    own = {"encryption_key": keys[0], "previous_keys": list(keys[1:]), "cipher": cipher}
+    return Cipher(CredentialSettings.model_validate(own))
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[sa.Engine]:
+    made = sa.create_engine(database_url.replace("/m9m/m9m.db", "/app.db"))
+    yield made
+    made.dispose()
+
+
+def table_of(cipher: Cipher, engine: sa.Engine, **options: Any) -> sa.Table:
+    """Make a table of one text and one object."""
+    table = sa.Table(
+        "accounts",
+        sa.MetaData(),
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("token", EncryptedString(cipher, **options)),
+        sa.Column("other", EncryptedString(cipher)),
+        sa.Column("profile", EncryptedJSON(cipher)),
+    )
+    table.create(engine)
+    return table
+
+
+def kept(connection: sa.Connection, column: str = "token") -> list[str | None]:
+    """Return what is in the database itself."""
+    query = sa.text(f"SELECT {column} FROM accounts ORDER BY id")
+    return [row[0] for row in connection.execute(query)]
+
+
+def test_values_are_envelopes_in_the_database_and_themselves_in_python(engine: sa.Engine) -> None:
+    table, profile = table_of(cipher_of(new_key()), engine), {"a": [1, None, SECRET]}
+    with engine.begin() as connection:
+        values = {"token": SECRET, "profile": profile}
+        connection.execute(sa.insert(table), [{**values, "other": ""}, {**values, "other": SECRET}])
+        found = connection.execute(sa.select(table).order_by(table.c.id)).all()
+        assert [tuple(row[1:]) for row in found] == [
+            (SECRET, "", profile),
+            (SECRET, SECRET, profile),
+        ]
+        for column in ("token", "other", "profile"):
+            first, second = kept(connection, column)
+            assert first != second
+            assert str(first).startswith("m9m:1:")
+
+
+def test_null_stays_null_and_can_be_asked_for(engine: sa.Engine) -> None:
+    table = table_of(cipher_of(new_key()), engine)
+    with engine.begin() as connection:
+        rows = [{"token": None, "profile": None}, {"token": SECRET, "profile": {}}]
+        connection.execute(sa.insert(table), rows)
+        assert kept(connection)[0] is None
+        assert kept(connection, "profile")[0] is None
+        for condition, expected in (
+            (table.c.token == None, [1]),  # noqa: E711 # so it is written in SQLAlchemy
+            (table.c.token.is_(None), [1]),
+            (table.c.token.is_(sa.null()), [1]),
+            (table.c.profile.is_not(None), [2]),
+            (table.c.profile != None, [2]),  # noqa: E711
+        ):
+            assert connection.scalars(sa.select(table.c.id).where(condition)).all() == expected
+
+
+@pytest.mark.parametrize(
+    "compare",
+    [
+        lambda column: column == SECRET,
+        lambda column: column != SECRET,
+        lambda column: column == column,
+        lambda column: column.in_([SECRET]),
+        lambda column: column.like("sk%"),
+        lambda column: column.startswith("sk"),
+        lambda column: column < SECRET,
+        lambda column: column.desc(),
+        lambda column: column + "x",
+        lambda column: "x" + column,
+    ],
+)
+@pytest.mark.parametrize("kind", [EncryptedString, EncryptedJSON])
+def test_comparing_in_sql_is_refused(compare: Callable[[Any], Any], kind: type[Any]) -> None:
+    table = sa.Table("accounts", sa.MetaData(), sa.Column("token", kind))
+    with pytest.raises(NotComparable, match=r"cannot be compared or ordered in SQL"):
+        compare(table.c.token)
+
+
+def test_an_envelope_opens_in_its_own_column_only(engine: sa.Engine) -> None:
+    table = table_of(cipher_of(new_key()), engine)
+    with engine.begin() as connection:
+        connection.execute(sa.insert(table), {"token": SECRET, "other": "x"})
+        connection.execute(sa.text("UPDATE accounts SET other = token"))
+        assert connection.scalar(sa.select(table.c.token)) == SECRET
+        with pytest.raises(DecryptionFailed):
+            connection.scalar(sa.select(table.c.other))
+        connection.execute(sa.text("UPDATE accounts SET other = 'in the clear'"))
+        with pytest.raises(DecryptionFailed):
+            connection.scalar(sa.select(table.c.other))
+
+
+def test_what_it_is_bound_to_is_frozen() -> None:
+    table = sa.Table("accounts", sa.MetaData(), sa.Column("token", EncryptedString))
+    expected = b"\0\0\0\x10flask-m9m column\0\0\0\x08accounts\0\0\0\x05token"
+    assert table.c.token.type.associated_data() == expected
+
+
+def test_a_renamed_column_keeps_what_it_was_bound_to(engine: sa.Engine) -> None:
+    cipher = cipher_of(new_key())
+    table = table_of(cipher, engine)
+    with engine.begin() as connection:
+        connection.execute(sa.insert(table), {"token": SECRET})
+        connection.execute(sa.text("ALTER TABLE accounts RENAME TO people"))
+        kind = EncryptedString(cipher, bound_to=("accounts", "token"))
+        renamed = sa.Table("people", sa.MetaData(), sa.Column("token", kind))
+        assert connection.scalar(sa.select(renamed.c.token)) == SECRET
+
+
+def test_columns_that_share_a_type_are_bound_each_to_itself() -> None:
+    kind = EncryptedString()
+    table = sa.Table("a", sa.MetaData(), sa.Column("x", kind), sa.Column("y", kind))
+    copied = table.to_metadata(sa.MetaData(), name="b")
+    every = [*table.c, *copied.c]
+    assert len({column.type.associated_data() for column in every}) == 4
+    assert all(column.type.place.column is column for column in every)
+
+
+def test_models_that_share_a_type_are_bound_each_to_itself() -> None:
+    class Base(DeclarativeBase):
+        type_annotation_map = {bytes: EncryptedString()}  # noqa: RUF012 # as SQLAlchemy has it
+
+    class Mixin:
+        id: Mapped[int] = mapped_column(primary_key=True)
+        x: Mapped[bytes]
+        y: Mapped[str] = mapped_column(EncryptedString)
+
+    class One(Mixin, Base):
+        __tablename__ = "one"
+
+    class Two(Mixin, Base):
+        __tablename__ = "two"
+
+    tables = [One.__table__, Two.__table__]
+    every = {table.c[name].type.associated_data() for table in tables for name in "xy"}
+    assert len(every) == 4
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("token", 5),
+        ("token", b"secret"),
+        ("token", "secret \ud800"),
+        ("token", "secret" * 3_000_000),
+        ("profile", {"secret"}),
+        ("profile", {"secret": float("nan")}),
+    ],
+)
+def test_what_cannot_be_encrypted_is_refused_and_never_shown(
+    sqlite_url: str, tmp_path: Any, column: str, value: Any
+) -> None:
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'app.db'}")
+    table = table_of(cipher_of(new_key()), engine)
+    with engine.begin() as connection, pytest.raises(NotEncrypted) as caught:
+        connection.execute(sa.insert(table), {column: value})
+    assert f"accounts.{column} is not encrypted" in str(caught.value)
+    assert "secret" not in repr(caught.value)
+    assert caught.value.__context__ is None
+    engine.dispose()
+
+
+def test_a_value_that_is_written_into_a_statement_is_encrypted_there() -> None:
+    table = sa.Table("a", sa.MetaData(), sa.Column("token", EncryptedString(cipher_of(new_key()))))
+    statement = sa.insert(table).values(token=SECRET)
+    text = str(statement.compile(compile_kwargs={"literal_binds": True}))
+    assert "'m9m:1:" in text
+    assert SECRET not in text
+
+
+# Flask-SQLAlchemy
+
+
+def test_it_works_under_flask_sqlalchemy(engine: sa.Engine, key: str) -> None:
+    db = SQLAlchemy()
+
+    class Account(db.Model):  # type: ignore[name-defined,misc]
+        __tablename__ = "accounts"
+        id = db.Column(db.Integer, primary_key=True)
+        token = db.Column(EncryptedString, nullable=False)
+        profile = db.Column(MutableDict.as_mutable(EncryptedJSON()))
+
+    app = Flask("app")
+    url = engine.url.render_as_string(hide_password=False)
+    app.config["SQLALCHEMY_DATABASE_URI"] = url
+    db.init_app(app)
+    M9M(app, settings=make_settings({"credentials": {"encryption_key": key}}))
+    with app.app_context():
+        db.create_all()
+        db.session.add(Account(token=SECRET, profile={"a": 1}))
+        db.session.commit()
+        found = db.session.get(Account, 1)
+        found.profile["a"] = 2
+        db.session.commit()
+        db.session.expire_all()
+        found = db.session.get(Account, 1)
+        assert (found.token, found.profile) == (SECRET, {"a": 2})
+        other = aliased(Account)
+        assert db.session.scalar(sa.select(other.token).subquery().select()) == SECRET
+        with db.engine.connect() as connection:
+            assert str(kept(connection)[0]).startswith("m9m:1:")
+        db.session.remove()
+        db.engine.dispose()
+
+
+def test_without_an_app_or_a_key_nothing_is_kept(engine: sa.Engine) -> None:
+    table = table_of(None, engine)  # type: ignore[arg-type]
+    with engine.begin() as connection, pytest.raises(NotEncrypted, match="application context"):
+        connection.execute(sa.insert(table), {"token": SECRET})
+    app = Flask("app")
+    M9M(app, settings=make_settings({}))
+    with (
+        app.app_context(),
+        engine.begin() as connection,
+        pytest.raises(NotEncrypted, match="M9M_ENCRYPTION_KEY") as caught,
+    ):
+        connection.execute(sa.insert(table), {"token": SECRET})
+    assert SECRET not in str(caught.value)
+
+
+def test_statements_that_are_kept_are_kept_for_each_column(engine: sa.Engine) -> None:
+    table = table_of(cipher_of(new_key()), engine)
+    with engine.begin() as connection:
+        connection.execute(sa.insert(table), {"token": "a", "other": "b"})
+        for column in (table.c.token, table.c.other, table.c.token):
+            expected = {"token": "a", "other": "b"}[column.name]
+            assert connection.scalar(sa.select(column)) == expected
+            literal = sa.select(sa.literal(expected, column.type))
+            assert connection.scalar(literal) == expected
+    first, second = (table.c[name].type._static_cache_key for name in ("token", "other"))
+    assert first != second
+
+
+def test_importing_the_package_loads_no_sqlalchemy() -> None:
+    code = "import sys, flask_m9m; sys.exit('sqlalchemy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Alembic
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_alembic_finds_the_columns_and_writes_them(engine: sa.Engine, plain: bool) -> None:
+    metadata = sa.MetaData()
+    columns_of = [sa.Column("id", sa.Integer, primary_key=True)]
+    columns_of += [sa.Column("token", EncryptedString(cipher_of(new_key())), nullable=False)]
+    columns_of += [sa.Column("profile", EncryptedJSON(bound_to=("old", "profile")))]
+    sa.Table("accounts", metadata, *columns_of)
+    options = {"render_item": columns.render_item} if plain else {}
+    with engine.begin() as connection:
+        migrations = MigrationContext.configure(connection, opts={"compare_type": True, **options})
+        script = produce_migrations(migrations, metadata)
+        code = render_python_code(
+            script.upgrade_ops, render_item=options.get("render_item"), migration_context=migrations
+        )
+        if plain:
+            assert "sa.Column('token', sa.Text(), nullable=False)" in code
+        else:
+            assert "sa.Column('token', flask_m9m.columns.EncryptedString(), nullable=False)" in code
+            assert "flask_m9m.columns.EncryptedJSON(bound_to=('old', 'profile'))" in code
+        metadata.create_all(connection)
+        again = produce_migrations(migrations, metadata)
+        assert again.upgrade_ops is not None
+        assert again.upgrade_ops.is_empty()
+
+
+# Rotation
+
+
+@pytest.mark.parametrize("composite", [True, False])
+def test_rotation_seals_every_value_anew(
+    engine: sa.Engine, composite: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(columns, "_BATCH", 7)
+    old, new = new_key(), new_key()
+
+    def made(cipher: Cipher) -> sa.Table:
+        keys = [
+            sa.Column(name, sa.String(9), primary_key=True) for name in ("a", "b")[: 1 + composite]
+        ]
+        token = sa.Column("token", EncryptedString(cipher))
+        return sa.Table("accounts", sa.MetaData(), *keys, token)
+
+    table = made(cipher_of(old, cipher="fernet"))
+    table.create(engine)
+    rows = [{"a": str(n // 3 if composite else n), "b": str(n)} for n in range(20)]
+    rows = rows if composite else [{"a": row["a"]} for row in rows]
+    with engine.begin() as connection:
+        tokens = [None if n == 5 else f"token {n}" for n in range(20)]
+        values = [{**row, "token": token} for row, token in zip(rows, tokens, strict=True)]
+        connection.execute(sa.insert(table), values)
+        connection.execute(sa.text("UPDATE accounts SET token = 'broken' WHERE a = '0'"))
+    broken = 3 if composite else 1
+    cipher = cipher_of(new, old)
+    rotated = columns.rotate(engine, made(cipher).metadata)
+    in_use = {cipher.keys.primary.id: 19 - broken, "": broken}
+    assert rotated == [columns.RotatedColumn("accounts.token", 19 - broken, broken, in_use)]
+    table = made(cipher_of(new))
+    with engine.begin() as connection:
+        good = sa.select(table.c.token).where(table.c.a != "0")
+        assert set(connection.scalars(good)) == set(tokens[broken:])
+    assert columns.rotate(engine, table.metadata)[0].resealed == 0
+
+
+def test_rotation_undoes_no_change_that_comes_in_between(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = new_key(), new_key()
+    table = table_of(cipher_of(old), engine)
+    with engine.begin() as connection:
+        connection.execute(sa.insert(table), [{"token": str(n)} for n in range(3)])
+    swapped = sa.Table(
+        "accounts",
+        sa.MetaData(),
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("token", EncryptedString(cipher_of(new, old))),
+    )
+    change_of, changed = columns._ColumnRotation._change_of, threading.Event()
+
+    def change_first(self: Any, row: Any) -> Any:
+        found = change_of(self, row)
+        if not changed.is_set():
+            changed.set()
+            with Session(engine) as session:
+                session.execute(sa.update(swapped).where(swapped.c.id == 1).values(token="new"))
+                session.commit()
+        return found
+
+    monkeypatch.setattr(columns._ColumnRotation, "_change_of", change_first)
+    (result,) = columns.rotate(engine, swapped.metadata)
+    assert (result.resealed, len(result.keys_in_use)) == (2, 1)
+    with engine.begin() as connection:
+        found = connection.scalars(sa.select(swapped.c.token).order_by(swapped.c.id)).all()
+        assert found == ["new", "1", "2"]
+
+
+def test_a_table_without_a_primary_key_is_named_before_anything_is_rotated() -> None:
+    kind = EncryptedString(cipher_of(new_key()))
+    table = sa.Table("a", sa.MetaData(), sa.Column("token", kind))
+    with pytest.raises(ValueError, match=r"a\.token cannot be rotated"):
+        columns.rotate(sa.create_engine("sqlite://"), table.metadata)
+
+
+@pytest.fixture
+def key() -> str:
+    return new_key()
