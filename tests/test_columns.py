@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,6 +200,15 @@ def test_what_cannot_be_encrypted_is_refused_and_never_shown(
     engine.dispose()
 
 
+def test_errors_of_the_database_show_envelopes(engine: sa.Engine) -> None:
+    table = table_of(cipher_of(new_key()), engine)
+    row = {"id": 1, "token": SECRET, "profile": {"a": SECRET}}
+    with engine.connect() as connection, pytest.raises(sa.exc.IntegrityError) as caught:
+        connection.execute(sa.insert(table), [row, row])
+    assert "m9m:1:" in str(caught.value)
+    assert "sk-12345" not in str(caught.value)
+
+
 def test_a_value_that_is_written_into_a_statement_is_encrypted_there() -> None:
     table = sa.Table("a", sa.MetaData(), sa.Column("token", EncryptedString(cipher_of(new_key()))))
     statement = sa.insert(table).values(token=SECRET)
@@ -237,6 +248,26 @@ def test_it_works_under_flask_sqlalchemy(engine: sa.Engine, key: str) -> None:
         assert db.session.scalar(sa.select(other.token).subquery().select()) == SECRET
         with db.engine.connect() as connection:
             assert str(kept(connection)[0]).startswith("m9m:1:")
+        db.session.remove()
+        db.engine.dispose()
+
+
+def test_the_documented_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M9M_ENCRYPTION_KEY", new_key())
+    monkeypatch.chdir(tmp_path)
+    text = Path(__file__).parents[1].joinpath("docs", "columns.md").read_text()
+    example, rotation = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {"__name__": "documented"}
+    example = example.replace("sqlite:///app.db", f"sqlite:///{tmp_path / 'app.db'}")
+    example = example.replace("Flask(__name__)", f"Flask(__name__, root_path={str(tmp_path)!r})")
+    exec(example, names)
+    db, account = names["db"], names["Account"]
+    with names["app"].app_context():
+        db.create_all()
+        db.session.add(account(token=SECRET, profile={"a": 1}))
+        db.session.commit()
+        exec(rotation, names)
+        assert db.session.scalars(sa.select(account.token)).all() == [SECRET]
         db.session.remove()
         db.engine.dispose()
 
