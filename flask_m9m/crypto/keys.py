@@ -54,6 +54,7 @@ class EncryptionKey:
         self._lock = forking.lock(self)
         self._text = material if isinstance(material, str) else ""
         self._octets = b"" if isinstance(material, str) else material
+        self._derived: dict[tuple[bytes, int], bytes] = {}
 
     def __repr__(self) -> str:
         return f"EncryptionKey({self._id})"
@@ -73,14 +74,21 @@ class EncryptionKey:
     def derive(self, info: bytes, length: int, salt: bytes | None = None) -> bytes:
         """Return key material for one purpose, by HKDF-SHA256 (RFC 5869).
 
+        Without a salt it is always the same, and is derived once.
+
         Args:
             info: the purpose.
             length: bytes to return, at most 8,160.
             salt: random bytes, or none.
         """
+        if salt is None and (info, length) in self._derived:
+            return self._derived[info, length]
         if self._text:
             self._stretch()
-        return HKDF(SHA256(), length, salt=salt, info=info).derive(self._octets)
+        material = HKDF(SHA256(), length, salt=salt, info=info).derive(self._octets)
+        if salt is None:
+            self._derived[info, length] = material
+        return material
 
     def _stretch(self) -> None:
         with self._lock:

@@ -169,3 +169,17 @@ def test_neither_repr_nor_traceback_shows_a_key() -> None:
 def test_a_key_is_neither_copied_nor_pickled() -> None:
     with pytest.raises(TypeError):
         copy.deepcopy(key(OCTETS))
+
+
+def test_what_is_derived_once_differs_by_purpose_length_and_salt() -> None:
+    key, salt = EncryptionKey("ab" * 32), b"s" * 32
+    for _ in range(2):
+        found = {
+            key.derive(b"a", 32),
+            key.derive(b"b", 32),
+            key.derive(b"a", 32, salt),
+            key.derive(b"a", 31),
+            EncryptionKey("cd" * 32).derive(b"a", 32),
+        }
+        assert len(found) == 5
+        assert key.derive(b"a", 32) == EncryptionKey("ab" * 32).derive(b"a", 32)
