@@ -4,8 +4,8 @@ The same records lie in SQLite, each subject's in a file of its own with a log a
 `m9m.credentials` with either cipher; tokens of `MultiFernet`, of the package cryptography; and
 columns of SQLAlchemy-Utils' `StringEncryptedType` with two of its engines. Only `m9m.credentials`
 brings a rotation: for the others it is the same walk, 1,000 rows in a transaction, by id, that
-replaces whatever stands there. Each round gives all subjects a new key, one after the other.
-Figures are medians of the rounds, beside them the best one.
+replaces whatever stands there; their rows lie by id, as ours do. Each round gives all subjects a
+new key, one after the other. Figures are medians of the rounds, beside them the best one.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class Theirs:
         self._column = column
         self._engine = sa.create_engine(f"sqlite:///{path}")
         columns = sa.Column("id", sa.String(36), primary_key=True), sa.Column("sealed", sa.Text)
-        self._table = sa.Table("records", sa.MetaData(), *columns)
+        self._table = sa.Table("records", sa.MetaData(), *columns, sqlite_with_rowid=False)
         self._table.metadata.create_all(self._engine)
         with self._engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")

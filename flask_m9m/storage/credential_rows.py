@@ -31,6 +31,8 @@ _ROW = (
     credentials.c.updated_at,
 )
 
+# Statements that requests or rotations wait for are built once.
+_BY_ID = select(*_ROW).where(credentials.c.id == bindparam("id"))
 _SEALED_BY = (
     select(credentials.c.id, credentials.c.type, credentials.c.owner, credentials.c.envelope)
     .where(credentials.c.sealed_with == bindparam("seal"), credentials.c.id > bindparam("after"))
@@ -61,8 +63,8 @@ class CredentialRows:
 
     def get(self, credential_id: str) -> SealedCredential | None:
         """Return a credential by its id."""
-        found = self._select(credentials.c.id == credential_id)
-        return found[0] if found else None
+        row = self._connection.execute(_BY_ID, {"id": credential_id}).one_or_none()
+        return None if row is None else SealedCredential(*row)
 
     def all(self, owner: str | None = None, type: str | None = None) -> list[SealedCredential]:
         """Return credentials, the oldest first: one owner's or all, of one type or all."""
