@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask, request
+from flask import Flask
 from flask.testing import FlaskClient
 
-from flask_m9m import M9M, Identity
+from flask_m9m import M9M
 from flask_m9m.api.credentials import ChangedCredential, NewCredential
 from flask_m9m.errors import NotFound
 from flask_m9m.storage import tables
@@ -48,12 +48,6 @@ def in_memory(sqlite_url: str) -> Storage:
     return {"database": {"url": sqlite_url}, "credentials": {"storage": "memory"}}
 
 
-def device() -> Identity | None:
-    """Know a caller by what it says, even if that is nothing."""
-    name = request.headers.get("X-Device")
-    return None if name is None else Identity(name, "device")
-
-
 @pytest.fixture
 def keep(clock: Clock) -> Iterator[Kept]:
     """Return a function that makes an app with the API as another process would."""
@@ -68,7 +62,6 @@ def keep(clock: Clock) -> Iterator[Kept]:
             "credentials": {**storage.get("credentials", {}), **own},
         }
         m9m = M9M(app, settings=make_settings(settings), clock=clock)
-        m9m.authenticator("device")(device)
         app.extensions["m9m"].database.upgrade()
         apps.append(app)
         return app, m9m
