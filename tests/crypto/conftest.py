@@ -13,10 +13,10 @@ class Derived(EncryptionKey):
 
     def __init__(self, derived: bytes) -> None:
         super().__init__("00" * 32)
-        self._derived = derived
+        self._fixed = derived
 
     def derive(self, info: bytes, length: int, salt: bytes | None = None) -> bytes:
-        return self._derived if length > 4 else super().derive(info, length, salt)
+        return self._fixed if length > 4 else super().derive(info, length, salt)
 
 
 def cryptography_vectors(name: str) -> str:
