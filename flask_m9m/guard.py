@@ -266,11 +266,10 @@ class Guard:
             self._without_one(exchange, environ, policy, several=presented > 1)
             return None
         try:
-            proved = authenticator.authenticate(credential, exchange.client)
+            identity, loaded = authenticator.authenticate(credential, exchange.client)
             if authenticator.ambient:
                 cors = exchange.policy.cors if exchange.policy is not None else policy.cors
                 csrf.check(environ, exchange.client, cors)
-            identity, loaded = proved
             if loaded is None:
                 asked = self._declared.identity_loader is not None
                 loaded = self._load(identity) if asked else identity

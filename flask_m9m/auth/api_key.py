@@ -85,7 +85,7 @@ class ApiKeyAuthenticator(Authenticator):
             raise InvalidApiKey
         self._used[known.key_id] = now
         self._feed.write_due()
-        return Proved(identity)
+        return identity, None
 
     def limits(self, identity: Identity) -> Sequence[tuple[RateLimit, str]]:
         """Return the key's own limits, in force even where no others are.

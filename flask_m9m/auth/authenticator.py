@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..address import Client
 from ..errors import M9MError
@@ -14,16 +14,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 
-class Proved(NamedTuple):
-    """Who presented a credential.
-
-    Attributes:
-        identity: as the credential says.
-        loaded: as the app enriches that; `None` where it has not been asked yet.
-    """
-
-    identity: Identity
-    loaded: Identity | None = None
+Proved = tuple[Identity, Identity | None]
+"""Who presented a credential, as that says, and as the app enriches it; `None` where the app has
+not been asked yet."""
 
 
 class Authenticator:

@@ -43,7 +43,7 @@ class BasicAuthenticator(Authenticator):
             ServiceUnavailable: too many are being verified.
         """
         signed_in = self._sign_in(*decode(credential), client)
-        return Proved(signed_in.identity, signed_in.loaded)
+        return signed_in.identity, signed_in.loaded
 
     def challenge(self, realm: str, error: M9MError) -> str:
         """Return the challenge (RFC 7617 §2.1)."""

@@ -38,7 +38,7 @@ class BearerAuthenticator(Authenticator):
             InvalidToken: for whatever is wrong with it.
             DatabaseUnavailable: it cannot be told whether it was revoked.
         """
-        return Proved(self._verify(credential))
+        return self._verify(credential), None
 
     def challenge(self, realm: str, error: M9MError) -> str:
         """Return the challenge, with an `error` only where a token came (RFC 6750 §3)."""

@@ -160,7 +160,7 @@ class CookieAuthenticator(Authenticator):
         if not isinstance(sid, str):
             raise InvalidToken("it is of no session")
         self._cookies.check_csrf(credential.environ, sid)
-        return Proved(replace(identity, scheme=self.scheme))
+        return replace(identity, scheme=self.scheme), None
 
 
 class _Sent(NamedTuple):

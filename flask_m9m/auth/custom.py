@@ -64,4 +64,4 @@ class CustomAuthenticator(Authenticator):
             )
         if not isinstance(credential.subject, str) or not credential.subject:
             raise TypeError(f"the authenticator {self.scheme!r} returned an Identity of nobody")
-        return Proved(replace(credential, scheme=self.scheme))
+        return replace(credential, scheme=self.scheme), None

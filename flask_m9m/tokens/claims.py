@@ -58,6 +58,8 @@ class ClaimRules:
         self._check_type(header, claims)
         self._check_parties(claims)
         expires = _date(claims, "exp")
+        if "ver" in claims and type(claims["ver"]) is not int:
+            raise InvalidToken("its ver is no whole number")
         begins = max(_date(claims, "nbf"), _date(claims, "iat"))
         identity = Identity(
             subject=_subject(claims),
