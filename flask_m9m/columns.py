@@ -45,7 +45,7 @@ from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import Null
 
 from .context import current_state
-from .crypto import Cipher, key_id_of
+from .crypto.cipher import Cipher, key_id_of
 from .errors import DecryptionFailed, SettingsError
 
 if TYPE_CHECKING:

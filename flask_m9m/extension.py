@@ -13,8 +13,6 @@ from flask import Blueprint, Flask, Response
 
 from .auth import ApiKeys, TokenPair, Tokens, Users
 from .context import EXTENSION, csp_nonce, current_state
-from .credentials import Credential, Credentials
-from .crypto import Cipher
 from .decorators import Marking, require_auth, require_signed_url
 from .errors import SettingsError
 from .hooks import Hooks
@@ -29,9 +27,12 @@ from .wsgi import SealedApp
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from .credentials import Credentials
+    from .crypto.cipher import Cipher
+
 Loader = TypeVar("Loader", bound=Callable[[Identity], Any])
 Verify = TypeVar("Verify", bound=Callable[[str, str], Identity | bool | None])
-Check = TypeVar("Check", bound=Callable[[Credential], Any])
+Check = TypeVar("Check", bound=Callable[[Any], Any])
 Authenticate = TypeVar("Authenticate", bound=Callable[[], Identity | None])
 LoadIdentity = TypeVar("LoadIdentity", bound=Callable[[Identity], Identity | None])
 SettingsSource = Settings | Mapping[str, Any] | str | PathLike[str]

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Blueprint, Flask
@@ -14,7 +15,6 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
 
 from .auth import Declared
-from .credentials import CredentialTypes
 from .decorators import layers_of, marks_of
 from .identity import Identity
 from .marks import ANY_OTHER_METHOD, USUAL_METHODS, Mark, Opening
@@ -24,24 +24,31 @@ if TYPE_CHECKING:
     from flask import Request
     from werkzeug.routing import MapAdapter, Rule
 
+    from .credentials import CredentialTypes
 
-@dataclass(slots=True)
+
+@dataclass
 class Declarations:
     """What was declared on an `M9M`, for every app that it serves.
 
     Attributes:
         auth: who calls, as the app knows it.
         user_loader: returns the app's own object for an identity.
-        credential_types: the types of stored credentials that it knows.
         revision: grows with each protection.
     """
 
     auth: Declared = field(default_factory=Declared)
     user_loader: Callable[[Identity], Any] | None = None
-    credential_types: CredentialTypes = field(default_factory=CredentialTypes)
     revision: int = 0
     _blueprints: list[tuple[Blueprint, Sequence[Mark]]] = field(default_factory=list)
     _patterns: list[tuple[str, Sequence[Mark]]] = field(default_factory=list)
+
+    @cached_property
+    def credential_types(self) -> CredentialTypes:
+        """The types of stored credentials that it knows."""
+        from .credentials import CredentialTypes
+
+        return CredentialTypes()
 
     def protect(self, target: Blueprint | str, marks: Sequence[Mark]) -> None:
         """Put marks on a blueprint or on all endpoints that fit a pattern.

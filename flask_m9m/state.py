@@ -12,8 +12,6 @@ from flask import has_request_context
 from . import forking
 from .auth import Identities
 from .context import get_identity
-from .credentials import SYSTEM, Caller, Credentials, DatabaseShelf, MemoryShelf
-from .crypto import Cipher
 from .dev_secret import dev_secret
 from .errors import SettingsError
 from .exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, ON_REQUEST, Exchange
@@ -26,6 +24,9 @@ from .storage import ChangeFeed, Database
 if TYPE_CHECKING:
     from flask import Flask, Request
     from sqlalchemy import Engine
+
+    from .credentials import Caller, Credentials
+    from .crypto.cipher import Cipher
 
 logger = logging.getLogger("flask_m9m")
 
@@ -57,8 +58,8 @@ class AppState:
         self._lock = forking.lock(self)
         self._guard: Guard | None = None
         self._database: Database
-        self._cipher: Cipher
-        self._credentials: Credentials
+        self._credentials: Credentials | None = None
+        self._feed: ChangeFeed
         self._identities: Identities
         self._routes: Routes
 
@@ -83,17 +84,30 @@ class AppState:
 
     @property
     def credentials(self) -> Credentials:
-        """What keeps credentials."""
-        if self._guard is None:
-            self._assemble()
-        return self._credentials
+        """What keeps credentials, made when it is first needed."""
+        guard = self._guard or self._assemble()
+        with self._lock:
+            if self._credentials is None:
+                self._credentials = self._make_credentials(guard.settings.credentials)
+            return self._credentials
 
     @property
     def cipher(self) -> Cipher:
         """What encrypts under the settings' keys."""
-        if self._guard is None:
-            self._assemble()
-        return self._cipher
+        return self.credentials.cipher
+
+    def _make_credentials(self, settings: CredentialSettings) -> Credentials:
+        from .credentials import Credentials, DatabaseShelf, MemoryShelf
+        from .crypto.cipher import Cipher
+
+        return Credentials(
+            MemoryShelf() if settings.storage == "memory" else DatabaseShelf(self._feed),
+            Cipher(settings),
+            settings.environment,
+            _who_calls,
+            self.declarations.credential_types,
+            self._clock or time.time,
+        )
 
     @property
     def routes(self) -> Routes:
@@ -130,7 +144,7 @@ class AppState:
                 clock, steady = self._clock or time.time, self._clock or time.monotonic
                 revocation = settings.security.revocation
                 self._database = Database(settings.database, self.app.instance_path, self._own())
-                feed = ChangeFeed(
+                feed = self._feed = ChangeFeed(
                     self._database,
                     propagation=revocation.propagation,
                     max_staleness=revocation.max_staleness,
@@ -140,7 +154,6 @@ class AppState:
                 self._identities = Identities(
                     settings.security, self.declarations.auth, feed, store, clock
                 )
-                self._keep_credentials(settings.credentials, feed, clock)
                 guard = Guard(
                     settings,
                     self._identities,
@@ -151,20 +164,6 @@ class AppState:
                 self._routes = Routes(self.app, guard.policies, self.declarations)
                 self._guard = guard
             return self._guard
-
-    def _keep_credentials(
-        self, settings: CredentialSettings, feed: ChangeFeed, clock: Callable[[], float]
-    ) -> None:
-        self._cipher = Cipher(settings)
-        in_memory = settings.storage == "memory"
-        self._credentials = Credentials(
-            MemoryShelf() if in_memory else DatabaseShelf(feed),
-            self._cipher,
-            settings.environment,
-            _who_calls,
-            self.declarations.credential_types,
-            clock,
-        )
 
     def _own(self) -> Engine | Callable[[], Engine] | None:
         """Return the app's own engine; a function gets the app's context, whatever the thread."""
@@ -197,4 +196,6 @@ class AppState:
 
 def _who_calls() -> Caller:
     """Return who sends the current request, or nobody; without one, the app itself."""
+    from .credentials import SYSTEM
+
     return get_identity() if has_request_context() else SYSTEM

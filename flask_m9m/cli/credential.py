@@ -11,7 +11,7 @@ import click
 
 from ..credentials import CredentialInfo, Credentials
 from ..credentials.rotation import Progress, Rotated
-from ..crypto import Cipher
+from ..crypto.cipher import Cipher
 from ..errors import DecryptionFailed
 from ..state import AppState
 from .credential_files import export_credentials, import_credentials

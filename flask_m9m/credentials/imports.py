@@ -18,7 +18,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NoReturn
 
-from ..crypto import Cipher
+from ..crypto.cipher import Cipher
 from ..errors import UnreadableImport
 from ..storage import SealedCredential
 from ..text import checked_name

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..crypto import Cipher
+from ..crypto.cipher import Cipher
 from ..errors import DecryptionFailed, Problem, SettingsError
 from .shelf import Rows, Shelf
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..crypto import Cipher
+from ..crypto.cipher import Cipher
 from ..errors import DecryptionFailed
 from ..storage import Envelope
 from .keys import KeyCheck

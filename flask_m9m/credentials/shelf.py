@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from .. import forking
-from ..crypto import Record
+from ..crypto.cipher import Record
 from ..storage import ChangeFeed, Envelope, SealedCredential
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any, Final
 
-from ..crypto import Cipher
+from ..crypto.cipher import Cipher
 from ..errors import AccessDenied, Conflict, DecryptionFailed, NotFound
 from ..identity import Identity
 from ..storage import SealedCredential, moment
@@ -74,7 +74,7 @@ class Credentials:
     ) -> None:
         self.types = types or CredentialTypes()
         self._shelf = shelf
-        self._cipher = cipher
+        self.cipher = cipher
         self._environment = frozenset(environment)
         self._who_calls = who_calls
         self._clock = clock
@@ -243,7 +243,7 @@ class Credentials:
             DatabaseUnavailable: what was sealed anew stays so; call it again.
         """
         keys = self._keys
-        sealing = cipher or self._cipher
+        sealing = cipher or self.cipher
         return Rotation(self._shelf, sealing, keys, progress, dry_run=dry_run).run()
 
     # Other programs' records
@@ -322,9 +322,7 @@ class Credentials:
         self, records: Source, open_data: Open, dry_run: bool, owner: str | None, caller: Caller
     ) -> Imported:
         owner, now = self._owner_for(caller, owner), moment(self._clock())
-        work = Import(
-            self._shelf, self._cipher, self._keys, self.types, owner, now, dry_run=dry_run
-        )
+        work = Import(self._shelf, self.cipher, self._keys, self.types, owner, now, dry_run=dry_run)
         result = work.run(records_of(records), open_data)
         for one in () if dry_run else result.imported:
             self._note("imported", one, caller)
@@ -380,11 +378,11 @@ class Credentials:
     # What is in it
 
     def _sealed(self, record: SealedCredential, data: Mapping[str, Any]) -> str:
-        return self._cipher.encrypt_record(serialized(data), bound_to(record))
+        return self.cipher.encrypt_record(serialized(data), bound_to(record))
 
     def _opened(self, record: SealedCredential) -> Mapping[str, Any]:
         try:
-            return deserialized(self._cipher.decrypt_record(record.envelope, bound_to(record)))
+            return deserialized(self.cipher.decrypt_record(record.envelope, bound_to(record)))
         except DecryptionFailed as error:
             error.add_note(f"credential {record.id}")
             raise

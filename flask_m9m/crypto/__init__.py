@@ -1,19 +1,9 @@
-"""Cryptography that is no token's: encryption keys, the cipher, password hashing.
+"""Cryptography that is no token's: password hashing here, the rest in modules of its own.
 
-`n8n` stands apart: it is for imports and exports, and imported by nothing else.
+`keys` and `cipher` are imported where something is encrypted, and `n8n` for imports and exports
+alone: an app that keeps no credentials loads none of them.
 """
 
-from .cipher import Cipher, Record, key_id_of
-from .keys import EncryptionKey, KeyRing
 from .passwords import LONGEST, PasswordHasher, in_turn
 
-__all__ = [
-    "LONGEST",
-    "Cipher",
-    "EncryptionKey",
-    "KeyRing",
-    "PasswordHasher",
-    "Record",
-    "in_turn",
-    "key_id_of",
-]
+__all__ = ["LONGEST", "PasswordHasher", "in_turn"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flask_m9m.crypto import Cipher, Record, key_id_of
+from flask_m9m.crypto.cipher import Cipher, Record, key_id_of
 from flask_m9m.errors import DecryptionFailed, SettingsError
 from flask_m9m.settings import CredentialSettings
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from flask_m9m.crypto import EncryptionKey, KeyRing, keys
+from flask_m9m.crypto import keys
+from flask_m9m.crypto.keys import EncryptionKey, KeyRing
 from flask_m9m.errors import SettingsError
 
 from .independent import everything_in, hkdf, id_of, spellings
