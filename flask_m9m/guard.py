@@ -112,6 +112,10 @@ class Guard:
             legacy_limit_fields=limiting.legacy_headers,
             clock=clock,
         )
+
+    def announce(self) -> None:
+        """Say what is otherwise than the settings ask, before the first request."""
+        limiting = self.settings.performance.rate_limit
         if limiting.enabled and limiting.storage != "memory":
             logger.warning(
                 "performance.rate_limit.storage: %s is not available, rate limits are kept in "

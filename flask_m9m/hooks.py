@@ -38,6 +38,7 @@ class Hooks:
         """Before the first request: go ahead of whatever registered since."""
         with self._lock:
             self._go_first()
+        self._state.guard.announce()
 
     def _go_first(self) -> None:
         for hooks, own in (
