@@ -1,0 +1,216 @@
+"""Attacks on stored credentials, by callers and by whoever can write to the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from flask_m9m import Identity
+from flask_m9m.credentials import MemoryShelf, rotation
+from flask_m9m.credentials.variables import resolved
+from flask_m9m.crypto.keys import EncryptionKey
+from flask_m9m.errors import DecryptionFailed, NotFound, SettingsError, UnresolvedVariable
+from flask_m9m.storage import Envelope, tables
+
+from .conftest import Kept, new_key
+
+Storage = dict[str, Any]
+DATA = {"apiKey": "sk-12345"}
+
+
+def execute(app: Flask, statement: sa.Executable) -> Any:
+    """Do what somebody with access to the database could."""
+    with app.extensions["m9m"].database._connected().begin() as connection:
+        return connection.execute(statement)
+
+
+def envelope_of(app: Flask, credential_id: str) -> str:
+    where = tables.credentials.c.id == credential_id
+    query = sa.select(tables.credentials.c.envelope).where(where)
+    with app.extensions["m9m"].database._connected().connect() as connection:
+        return str(connection.execute(query).scalar_one())
+
+
+@pytest.mark.parametrize("cipher", ["aes-256-gcm", "fernet"])
+def test_a_records_envelope_and_an_apps_field_do_not_stand_for_each_other(
+    database_url: str, keep: Kept, key: str, cipher: str
+) -> None:
+    app, m9m = keep({"database": {"url": database_url}}, key, cipher=cipher)
+    with app.app_context():
+        made = m9m.credentials.create("a", "apiKey", DATA)
+        kept = envelope_of(app, made.id)
+        for bound_to in (b"", made.id.encode(), f"{made.id}apiKey".encode()):
+            with pytest.raises(DecryptionFailed):
+                m9m.cipher.decrypt(kept, bound_to)
+        planted = m9m.cipher.encrypt(b'{"apiKey":"planted"}', made.id.encode())
+        execute(app, sa.update(tables.credentials).values(envelope=planted))
+        with pytest.raises(DecryptionFailed):
+            m9m.credentials.get(made.id)
+
+
+def test_a_canary_that_is_planted_for_an_unknown_key_stops_nothing(
+    database_url: str, keep: Kept, key: str
+) -> None:
+    app, m9m = keep({"database": {"url": database_url}}, key)
+    with app.app_context():
+        made = m9m.credentials.create("a", "apiKey", DATA)
+        execute(app, sa.insert(tables.canaries).values(key_id="00000000", envelope="m9m:1:no"))
+    app, m9m = keep({"database": {"url": database_url}}, new_key(), [key])
+    with app.app_context():
+        assert m9m.credentials.rotate().resealed == 1
+        assert m9m.credentials.get(made.id).data == DATA
+
+
+def test_a_record_of_an_invented_key_is_named_and_no_row_is_touched(
+    database_url: str, keep: Kept, key: str
+) -> None:
+    app, m9m = keep({"database": {"url": database_url}}, key)
+    with app.app_context():
+        first = m9m.credentials.create("a", "apiKey", DATA)
+        second = m9m.credentials.create("b", "apiKey", DATA)
+    planted = {"envelope": "m9m:1:00000000:AAAA", "sealed_with": "m9m:1:00000000"}
+    where = tables.credentials.c.id == second.id
+    execute(app, sa.update(tables.credentials).where(where).values(planted))
+    app, m9m = keep({"database": {"url": database_url}}, new_key(), [key])
+    with app.app_context():
+        before = envelope_of(app, first.id)
+        with pytest.raises(SettingsError, match="1 credentials need the key 00000000"):
+            m9m.credentials.rotate()
+        assert envelope_of(app, first.id) == before
+        m9m.credentials.delete(second.id)  # which needs no key, and is the way out
+        assert m9m.credentials.rotate().resealed == 1
+
+
+def test_what_is_deleted_during_a_rotation_stays_deleted(
+    storage: Storage, keep: Kept, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, m9m = keep(storage, key)
+    with app.app_context():
+        made = [m9m.credentials.create(str(n), "apiKey", DATA).id for n in range(3)]
+        replace = rotation.Rotation._replace
+
+        def delete_first(self: rotation.Rotation, rows: Sequence[Envelope]) -> None:
+            if made[0] in [row.id for row in rows]:
+                m9m.credentials.delete(made[0])
+            replace(self, rows)
+
+        monkeypatch.setattr(rotation.Rotation, "_replace", delete_first)
+        settings = app.extensions["m9m"].loaded.settings.credentials
+        other = type(m9m.cipher)(settings.model_copy(update={"cipher": "fernet"}))
+        assert m9m.credentials.rotate(cipher=other).resealed == 2
+        with pytest.raises(NotFound):
+            m9m.credentials.get(made[0])
+        assert [m9m.credentials.get(one).data for one in made[1:]] == [DATA, DATA]
+
+
+def test_rotations_that_run_at_once_reseal_each_record_once(
+    database_url: str, keep: Kept, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotation, "_BATCH", 5)
+    storage, new = {"database": {"url": database_url}}, new_key()
+    app, m9m = keep(storage, key)
+    with app.app_context():
+        made = [m9m.credentials.create(str(n), "apiKey", DATA).id for n in range(60)]
+    others = [keep(storage, new, [key]) for _ in range(3)]
+
+    def rotate(number: int) -> int:
+        app, m9m = others[number]
+        with app.app_context():
+            return m9m.credentials.rotate().resealed
+
+    with ThreadPoolExecutor(3) as pool:
+        assert sum(pool.map(rotate, range(3))) == 60
+    app, m9m = keep(storage, new)
+    with app.app_context():
+        assert all(m9m.credentials.get(one).data == DATA for one in made)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("${A}", "${B}"),  # what a variable holds is not looked at again
+        ("$${A}", "$${B}"),
+        ("${${A}}", "${${B}}"),
+        ("${A", "${A"),
+        ("$A", "$A"),
+        ("{A}", "{A}"),
+    ],
+)
+def test_variables_are_replaced_once(text: str, expected: str) -> None:
+    assert resolved({"x": [text]}, {"A", "B"}, {"A": "${B}", "B": "b"}) == {"x": [expected]}
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "", " A", "A ", "A\n", "\N{FULLWIDTH LATIN CAPITAL LETTER A}", "A:-x"]
+)
+def test_a_name_that_only_looks_like_one_that_may_be_read_is_none(name: str) -> None:
+    with pytest.raises(UnresolvedVariable):
+        resolved(f"${{{name}}}", {"A"}, {"A": "x", name: "x"})
+
+
+@pytest.mark.parametrize("name", ["M9M_ENCRYPTION_KEY", "m9m_x", "N8N_ENCRYPTION_KEY", "n8N_x"])
+def test_our_own_variables_are_not_read_even_where_they_are_listed(name: str) -> None:
+    with pytest.raises(UnresolvedVariable):
+        resolved(f"${{{name}}}", {name}, {name: "x"})
+
+
+@pytest.mark.parametrize("depth", [300, 990, 5_000, 20_000, 90_000])
+def test_whatever_nesting_is_kept_is_read_and_exported_too(
+    keep: Kept, key: str, depth: int
+) -> None:
+    nested: list[Any] = []
+    for _ in range(depth):
+        nested = [nested]
+    app, m9m = keep({"credentials": {"storage": "memory"}}, key)
+    with app.app_context():
+        try:
+            made = m9m.credentials.create("a", "apiKey", {**DATA, "nested": nested})
+        except ValueError:
+            assert m9m.credentials.list() == []
+            return
+        assert m9m.credentials.get(made.id).data["apiKey"] == "sk-12345"
+        assert len(m9m.credentials.export_n8n("k")) == 1
+
+
+def test_owners_that_look_alike_are_not_one(storage: Storage, keep: Kept, key: str) -> None:
+    subjects = ["ann", "Ann", "ann ", "\N{LATIN SMALL LETTER A WITH RING ABOVE}nn", "a\u030ann"]
+    subjects += ["\N{CYRILLIC SMALL LETTER A}nn", "the app", "None", "%", "_nn"]
+    app, m9m = keep(storage, key)
+    with app.app_context():
+        apps = m9m.credentials.create("app", "apiKey", DATA)
+        callers = [Identity(one, "bearer", scopes=frozenset(["admin"])) for one in subjects]
+        made = [m9m.credentials.create("x", "apiKey", DATA, caller=one) for one in callers]
+        for caller, own in zip(callers, made, strict=True):
+            assert m9m.credentials.list(caller=caller) == [own]
+            for other in (apps, *made):
+                if other != own:
+                    with pytest.raises(NotFound):
+                        m9m.credentials.get(other.id, caller=caller)
+
+
+def test_nothing_piles_up_in_a_key_however_much_it_seals(keep: Kept, key: str) -> None:
+    app, m9m = keep({"credentials": {"storage": "memory"}}, key)
+    with app.app_context():
+        for number in range(100):
+            sealed = m9m.cipher.encrypt(b"x", str(number).encode())
+            m9m.cipher.decrypt(sealed, str(number).encode())
+        primary: EncryptionKey = m9m.cipher.keys.primary
+        assert len(primary._derived) <= 3
+
+
+def test_a_change_that_fails_in_the_middle_leaves_memory_as_it_was() -> None:
+    shelf = MemoryShelf()
+
+    def fail() -> None:
+        with shelf.write() as rows:
+            rows.add_canary("00000000", "x")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert shelf.read(lambda rows: rows.canaries()) == {}
