@@ -57,7 +57,8 @@ class ImportedRecord:
         name: its name; where that cannot be read, its place, `record 3` say.
         id: the id that it has here; of an unreadable one the id that it came with, if any.
         type: its credential type.
-        reason: why it was skipped or is unreadable; never a part of its data.
+        reason: why it was skipped or is unreadable; of its data at most the id of a key that n8n
+            writes before it.
     """
 
     name: str

@@ -113,10 +113,10 @@ class Rotation:
                 self._done += writing.reseal(self._cipher.seal, sealed)
 
     def _sealed_anew(self, row: Envelope) -> str | None:
-        record = bound_to(row)
         try:
+            record = bound_to(row)
             plaintext = self._cipher.decrypt_record(row.envelope, record)
-        except DecryptionFailed:
+        except (DecryptionFailed, ValueError, AttributeError):  # or a row that is none of ours
             self._unreadable[row.id] = None
             return None
         return self._cipher.encrypt_record(plaintext, record)

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 def bound_to(record: SealedCredential | Envelope) -> Record:
     """Return what a record's envelope is bound to."""
-    return Record(record.id, record.type, record.owner)
+    return Record(record.id, record.type, record.owner, bool(record.resolve))
 
 
 class Rows(Protocol):
@@ -25,7 +25,9 @@ class Rows(Protocol):
 
     def add_all(self, made: Sequence[SealedCredential]) -> None: ...
     def get(self, credential_id: str) -> SealedCredential | None: ...
-    def all(self, owner: str | None = None, type: str | None = None) -> list[SealedCredential]: ...
+    def all(
+        self, owner: str | None = None, type: str | None = None, *, envelopes: bool = True
+    ) -> list[SealedCredential]: ...
     def replace(self, old: SealedCredential, new: SealedCredential) -> bool: ...
     def delete(self, credential_id: str) -> bool: ...
     def seals(self) -> list[str]: ...
@@ -123,7 +125,9 @@ class MemoryRows:
         """Return a credential by its id."""
         return self._credentials.get(credential_id)
 
-    def all(self, owner: str | None = None, type: str | None = None) -> list[SealedCredential]:
+    def all(
+        self, owner: str | None = None, type: str | None = None, *, envelopes: bool = True
+    ) -> list[SealedCredential]:
         """Return credentials, the oldest first."""
         found = [
             one
@@ -158,7 +162,7 @@ class MemoryRows:
     def sealed_by(self, seal: str, after: str, most: int) -> list[Envelope]:
         """Return envelopes of one seal by id, from a place on."""
         found = [
-            Envelope(one.id, one.type, one.owner, one.envelope)
+            Envelope(one.id, one.type, one.owner, one.resolve, one.envelope)
             for one in self._credentials.values()
             if one.sealed_with == seal and one.id > after
         ]

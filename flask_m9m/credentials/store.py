@@ -156,7 +156,7 @@ class Credentials:
             type: only those of one type.
             caller: who asks.
         """
-        return [info_of(one) for one in self._visible(caller, type)]
+        return [info_of(one) for one in self._visible(caller, type, envelopes=False)]
 
     def info(self, credential_id: str, *, caller: Caller = CURRENT) -> CredentialInfo:
         """Return what is known of a credential without decrypting it.
@@ -332,8 +332,10 @@ class Credentials:
 
     def _who(self, caller: Caller) -> Caller:
         who = self._who_calls() if caller is CURRENT else caller
-        if isinstance(who, Identity) and name_of(who.subject) is None:
-            return None  # no owner has such a name, and the empty one stands for the app
+        if isinstance(who, Identity):
+            name = name_of(who.subject)
+            # No owner has such a name, and the empty one stands for the app.
+            return None if name is None else replace(who, subject=name)
         return who
 
     def _owner_for(self, caller: Caller, owner: str | None) -> str:
@@ -354,12 +356,14 @@ class Credentials:
         if not _sees_all(self._who(caller)):
             raise AccessDenied
 
-    def _visible(self, caller: Caller, type: str | None = None) -> Sequence[SealedCredential]:
+    def _visible(
+        self, caller: Caller, type: str | None = None, *, envelopes: bool = True
+    ) -> Sequence[SealedCredential]:
         who = self._who(caller)
         if who is None:
             return []
         owner = None if _sees_all(who) else who.subject  # type: ignore[union-attr]
-        return self._shelf.read(lambda rows: rows.all(owner, type))
+        return self._shelf.read(lambda rows: rows.all(owner, type, envelopes=envelopes))
 
     def _existing(self, rows: Rows, credential_id: str, caller: Caller) -> SealedCredential:
         who = self._who(caller)
@@ -372,8 +376,8 @@ class Credentials:
 
     def _note(self, what: str, record: SealedCredential | ImportedRecord, caller: Caller) -> None:
         who = self._who(caller)
-        name = who.subject if isinstance(who, Identity) else "the app"
-        logger.info("credential %s (%s) %s by %a", record.id, record.type, what, name)
+        name = ascii(who.subject) if isinstance(who, Identity) else "the app"
+        logger.info("credential %s (%s) %s by %s", record.id, record.type, what, name)
 
     # What is in it
 
@@ -386,6 +390,8 @@ class Credentials:
         except DecryptionFailed as error:
             error.add_note(f"credential {record.id}")
             raise
+        except (ValueError, AttributeError):  # the row is none of ours: no type, or no text
+            raise DecryptionFailed from None
 
 
 def _sees_all(who: Caller) -> bool:

@@ -82,7 +82,9 @@ class CredentialTypes:
         Raises:
             ValueError: there is no such type, or a field that it needs is missing or empty.
         """
-        if name not in self._required:
+        if not isinstance(data, Mapping):
+            raise ValueError("a credential's data is an object with texts as names")
+        if not isinstance(name, str) or name not in self._required:
             raise ValueError(f"no credential type {str(name)[:64]!a} (known: {', '.join(self)})")
         missing = [field for field in self._required[name] if data.get(field) in (None, "")]
         if missing:

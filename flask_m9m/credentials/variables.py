@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import UnresolvedVariable
 
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
+_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}", re.ASCII)
 _OURS = ("M9M_", "N8N_")
 
 
@@ -33,8 +34,10 @@ def resolved(data: Any, allowed: Collection[str], environ: Mapping[str, str]) ->
 
 
 def _value(name: str, allowed: Collection[str], environ: Mapping[str, str]) -> str:
+    # What is no name may be a part of a secret.
+    shown = f"${{{name}}}" if _NAME.fullmatch(name) else "a variable"
     if name not in allowed or name.upper().startswith(_OURS):
-        raise UnresolvedVariable(f"${{{name[:64]}}} is not in credentials.environment")
+        raise UnresolvedVariable(f"{shown} is not in credentials.environment")
     if name not in environ:
-        raise UnresolvedVariable(f"${{{name[:64]}}} is not set")
+        raise UnresolvedVariable(f"{shown} is not set")
     return environ[name]

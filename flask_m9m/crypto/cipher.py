@@ -37,24 +37,27 @@ class Record:
         id: the record's id.
         type: its credential type.
         owner: whose it is; empty if nobody's.
+        resolve: whether environment variables are put into its values.
     """
 
     id: str
     type: str
     owner: str = ""
+    resolve: bool = False
 
     def __post_init__(self) -> None:
         if not self.id or not self.type:
             raise ValueError("a record has an id and a type")
 
     @property
-    def parts(self) -> tuple[bytes, bytes, bytes]:
-        """Its associated data, in UTF-8.
+    def parts(self) -> tuple[bytes, ...]:
+        """Its associated data, in UTF-8: id, type, owner, and `resolve` only where that is set.
 
         Raises:
             ValueError: half of a surrogate pair is in it.
         """
-        return self.id.encode(), self.type.encode(), self.owner.encode()
+        parts = self.id.encode(), self.type.encode(), self.owner.encode()
+        return (*parts, b"resolve") if self.resolve else parts
 
 
 class Cipher:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal,
     select,
     update,
 )
@@ -34,7 +35,13 @@ _ROW = (
 # Statements that requests or rotations wait for are built once.
 _BY_ID = select(*_ROW).where(credentials.c.id == bindparam("id"))
 _SEALED_BY = (
-    select(credentials.c.id, credentials.c.type, credentials.c.owner, credentials.c.envelope)
+    select(
+        credentials.c.id,
+        credentials.c.type,
+        credentials.c.owner,
+        credentials.c.resolve,
+        credentials.c.envelope,
+    )
     .where(credentials.c.sealed_with == bindparam("seal"), credentials.c.id > bindparam("after"))
     .order_by(credentials.c.id)
     .limit(bindparam("most"))
@@ -44,6 +51,9 @@ _RESEAL = (
     .where(credentials.c.id == bindparam("key"), credentials.c.envelope == bindparam("before"))
     .values(envelope=bindparam("following"), sealed_with=bindparam("seal"))
 )
+
+_SEALED = credentials.c.envelope
+_LONGEST_SEAL = len("m9m:f1:01234567:")
 
 
 class CredentialRows:
@@ -66,14 +76,22 @@ class CredentialRows:
         row = self._connection.execute(_BY_ID, {"id": credential_id}).one_or_none()
         return None if row is None else SealedCredential(*row)
 
-    def all(self, owner: str | None = None, type: str | None = None) -> list[SealedCredential]:
-        """Return credentials, the oldest first: one owner's or all, of one type or all."""
+    def all(
+        self, owner: str | None = None, type: str | None = None, *, envelopes: bool = True
+    ) -> list[SealedCredential]:
+        """Return credentials, the oldest first: one owner's or all, of one type or all.
+
+        Args:
+            owner: whose.
+            type: of which type.
+            envelopes: whether to read the encrypted data, which may be long; else it is empty.
+        """
         conditions = []
         if owner is not None:
             conditions.append(credentials.c.owner == owner)
         if type is not None:
             conditions.append(credentials.c.type == type)
-        return self._select(*conditions)
+        return self._select(*conditions, envelopes=envelopes)
 
     def replace(self, old: SealedCredential, new: SealedCredential) -> bool:
         """Put a credential in the place of an older state of itself.
@@ -97,9 +115,18 @@ class CredentialRows:
     # Rotation
 
     def sealed_with(self) -> dict[str, int]:
-        """Return with what credentials are sealed, and how many with each."""
-        query = select(credentials.c.sealed_with, func.count()).group_by(credentials.c.sealed_with)
-        return {row[0]: row[1] for row in self._connection.execute(query)}
+        """Return with what credentials are sealed, and how many with each.
+
+        It reads what the envelopes themselves begin with: a key that one needs must not be taken
+        for one that nothing needs.
+        """
+        begins = func.substr(credentials.c.envelope, 1, _LONGEST_SEAL)
+        found: dict[str, int] = {}
+        query = select(begins, func.count()).group_by(begins)
+        for begin, count in self._connection.execute(query):
+            seal = ":".join(begin.split(":", 3)[:3])
+            found[seal] = found.get(seal, 0) + count
+        return found
 
     def seals(self) -> list[str]:
         """Return with what credentials are sealed; each is one look into the index."""
@@ -158,9 +185,12 @@ class CredentialRows:
         """Forget the canaries of keys."""
         self._connection.execute(delete(canaries).where(canaries.c.key_id.in_(key_ids)))
 
-    def _select(self, *conditions: ColumnElement[bool]) -> list[SealedCredential]:
+    def _select(
+        self, *conditions: ColumnElement[bool], envelopes: bool = True
+    ) -> list[SealedCredential]:
         order = (credentials.c.created_at, credentials.c.id)
-        query = select(*_ROW).where(*conditions).order_by(*order)
+        columns = _ROW if envelopes else [literal("") if one is _SEALED else one for one in _ROW]
+        query = select(*columns).where(*conditions).order_by(*order)
         return [SealedCredential(*row) for row in self._connection.execute(query)]
 
 

@@ -134,10 +134,12 @@ class Envelope(NamedTuple):
         id: its id.
         type: its credential type.
         owner: whose it is; empty: nobody's.
+        resolve: whether `${NAME}` in its values stands for an environment variable.
         envelope: the encrypted data.
     """
 
     id: str
     type: str
     owner: str
+    resolve: bool
     envelope: str

@@ -178,7 +178,7 @@ def test_whatever_nesting_is_kept_is_read_and_exported_too(
 
 
 def test_owners_that_look_alike_are_not_one(storage: Storage, keep: Kept, key: str) -> None:
-    subjects = ["ann", "Ann", "ann ", "\N{LATIN SMALL LETTER A WITH RING ABOVE}nn", "a\u030ann"]
+    subjects = ["ann", "Ann", "ann ", "\N{LATIN SMALL LETTER A WITH RING ABOVE}nn"]
     subjects += ["\N{CYRILLIC SMALL LETTER A}nn", "the app", "None", "%", "_nn"]
     app, m9m = keep(storage, key)
     with app.app_context():

@@ -173,6 +173,8 @@ def test_inside_a_request_its_caller_asks(
         ("x", "apiKey", {"apiKey": "\ud800"}),
         ("x", "apiKey", {"apiKey": "x" * 1_048_576}),
         ("x", "basicAuth", {"username": "u"}),
+        ("x", "apiKey", [DATA]),
+        ("x", ["apiKey"], DATA),
     ],
 )
 def test_what_is_no_credential_is_refused(
@@ -343,3 +345,73 @@ def test_without_a_key_the_error_says_what_to_do(storage: Storage) -> None:
     with app.app_context(), pytest.raises(SettingsError, match="M9M_ENCRYPTION_KEY"):
         m9m.credentials.create("x", "apiKey", DATA)
     app.extensions["m9m"].database.close()
+
+
+def test_a_row_that_is_made_to_resolve_does_not_open(
+    database_url: str, keep: Kept, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACME_TOKEN", "the value")
+    app, m9m = keep({"database": {"url": database_url}}, key, environment=["ACME_TOKEN"])
+    with app.app_context():
+        made = m9m.credentials.create("x", "apiKey", {"apiKey": "${ACME_TOKEN}"})
+        change(app, made.id, resolve=True)
+        with pytest.raises(DecryptionFailed):
+            m9m.credentials.get(made.id)
+
+
+def test_a_row_that_is_none_of_ours_does_not_open_and_stops_no_rotation(
+    database_url: str, keep: Kept, key: str
+) -> None:
+    storage = {"database": {"url": database_url}}
+    app, m9m = keep(storage, key)
+    with app.app_context():
+        bad, good = (m9m.credentials.create("x", "apiKey", DATA) for _ in range(2))
+        change(app, bad.id, type="")
+        with pytest.raises(DecryptionFailed):
+            m9m.credentials.get(bad.id)
+    app, m9m = keep(storage, new_key(), [key])
+    with app.app_context():
+        result = m9m.credentials.rotate()
+        assert (result.resealed, list(result.unreadable)) == (1, [bad.id])
+        assert m9m.credentials.get(good.id).data == DATA
+
+
+def test_a_key_that_an_envelope_needs_is_told_whatever_stands_beside_it(
+    database_url: str, keep: Kept, key: str
+) -> None:
+    storage, following = {"database": {"url": database_url}}, new_key()
+    app, m9m = keep(storage, key)
+    with app.app_context():
+        made, old = m9m.credentials.create("x", "apiKey", DATA), m9m.cipher.keys.primary.id
+    app, m9m = keep(storage, following, [key])
+    with app.app_context():
+        change(app, made.id, sealed_with=m9m.cipher.seal)
+        assert m9m.credentials.rotate().keys_in_use == {old: 1}
+
+
+def test_a_name_is_its_owners_however_it_is_typed(storage: Storage, keep: Kept, key: str) -> None:
+    app, m9m = keep(storage, key)
+    typed = Identity("Zoe\u0308" + "e\u0301" * 150, "device")
+    with app.app_context():
+        made = m9m.credentials.create("x", "apiKey", DATA, typed.subject, caller=typed)
+        assert made.owner == "Zo\u00eb" + "\u00e9" * 150
+        assert m9m.credentials.list(caller=typed) == [made]
+
+
+def test_a_list_reads_no_envelopes(database_url: str, keep: Kept, key: str) -> None:
+    app, m9m = keep({"database": {"url": database_url}}, key)
+    with app.app_context():
+        m9m.credentials.create("x", "apiKey", DATA)
+    found = app.extensions["m9m"].database.read(
+        lambda transaction: transaction.credentials.all(envelopes=False)
+    )
+    assert [one.envelope for one in found] == [""]
+
+
+def test_what_is_no_variables_name_is_not_repeated(keep: Kept, key: str) -> None:
+    app, m9m = keep({"credentials": {"storage": "memory"}}, key)
+    with app.app_context():
+        made = m9m.credentials.create("x", "apiKey", {"apiKey": "p${w0rd-secret}x"}, resolve=True)
+        with pytest.raises(UnresolvedVariable) as caught:
+            m9m.credentials.get(made.id)
+    assert "w0rd" not in str(caught.value)
