@@ -15,6 +15,7 @@ import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 
 from .. import forking
@@ -45,9 +46,10 @@ class Lockout:
         self._store = store
         self._clock = clock
         per = math.ceil(settings.per)
-        self._by_address = RateLimit(settings.attempts, per, settings.attempts, "attempts-address")
-        self._by_account = RateLimit(settings.attempts, per, settings.attempts, "attempts-account")
-        self._forged = RateLimit(settings.attempts, per, settings.attempts, "attempts-forged")
+        limit = partial(RateLimit, settings.attempts, per, settings.attempts)
+        self._by_address = limit("attempts-address")
+        self._by_account = limit("attempts-account")
+        self._forged = limit("attempts-forged")
         self._signed_in = SignedIn(clock)
 
     @contextmanager

@@ -162,7 +162,7 @@ class Users:
     def _find(self, name: str | None) -> User | None:
         if name is None:
             return None
-        return self._feed.ask_if_there(lambda transaction: transaction.user(name))
+        return self._feed.ask_if_there(lambda transaction: transaction.user(name), lambda: None)
 
     def _rehash(self, user: User, password: str) -> None:
         """Bring a hash to today's parameters; where that cannot be done now, another login does."""

@@ -47,18 +47,17 @@ class KeyCheck:
 
     def keep_canary(self, rows: Rows) -> None:
         """Keep the primary key's canary with the first record that it seals."""
-        rows.add_canary(self._cipher.keys.primary.id, self._cipher.encrypt(_CANARY))
+        primary = self._cipher.keys.primary.id
+        if primary not in rows.canaries():
+            rows.add_canary(primary, self._cipher.encrypt(_CANARY))
 
     def _missing(self, rows: Rows) -> dict[str, int]:
         """Return the ids of keys that records need and that are not there, and how many do."""
-        known = self._cipher.keys.ids
-        missing = [seal for seal in rows.seals() if seal.rpartition(":")[2] not in known]
-        counts = rows.sealed_with() if missing else {}
-        found: dict[str, int] = {}
-        for seal in missing:
-            key_id = seal.rpartition(":")[2]
-            found[key_id] = found.get(key_id, 0) + counts.get(seal, 0)
-        return found
+        missing = dict.fromkeys(map(_key_id, rows.seals()))
+        for key_id in self._cipher.keys.ids:
+            missing.pop(key_id, None)
+        counts = needed_keys(rows) if missing else {}
+        return {key_id: counts.get(key_id, 0) for key_id in missing}
 
     def _wrong(self, canaries: Mapping[str, str]) -> list[Problem]:
         return [
@@ -72,6 +71,18 @@ class KeyCheck:
             return self._cipher.decrypt(canary) == _CANARY
         except DecryptionFailed:
             return False
+
+
+def needed_keys(rows: Rows) -> dict[str, int]:
+    """Return the ids of the keys that records need, and how many need each."""
+    found: dict[str, int] = {}
+    for seal, count in rows.sealed_with().items():
+        found[_key_id(seal)] = found.get(_key_id(seal), 0) + count
+    return found
+
+
+def _key_id(seal: str) -> str:
+    return seal.rpartition(":")[2]
 
 
 def _to_be_listed(missing: Mapping[str, int]) -> list[Problem]:

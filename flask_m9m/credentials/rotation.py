@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..crypto.cipher import Cipher
 from ..errors import DecryptionFailed
 from ..storage import Envelope
-from .keys import KeyCheck
+from .keys import KeyCheck, needed_keys
 from .shelf import Shelf, bound_to
 
 Progress = Callable[[int, int], None]
@@ -79,7 +79,7 @@ class Rotation:
         for _ in range(_MOST_WALKS):  # what changed meanwhile is found by the next walk
             if not self._walk() or self._dry_run:
                 break
-        return Rotated(self._done, list(self._unreadable), _keys_in_use(self._shelf))
+        return Rotated(self._done, list(self._unreadable), self._shelf.read(needed_keys))
 
     def _walk(self) -> int:
         """Go once through all that is sealed otherwise; return how many were sealed anew."""
@@ -120,11 +120,3 @@ class Rotation:
             self._unreadable[row.id] = None
             return None
         return self._cipher.encrypt_record(plaintext, record)
-
-
-def _keys_in_use(shelf: Shelf) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for seal, count in shelf.read(lambda rows: rows.sealed_with()).items():
-        key_id = seal.rpartition(":")[2]
-        found[key_id] = found.get(key_id, 0) + count
-    return found

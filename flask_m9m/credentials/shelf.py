@@ -36,7 +36,6 @@ class Rows(Protocol):
     def reseal(self, seal: str, envelopes: Sequence[tuple[Envelope, str]]) -> int: ...
     def canaries(self) -> Mapping[str, str]: ...
     def add_canary(self, key_id: str, envelope: str) -> None: ...
-    def forget_canaries(self, key_ids: Sequence[str]) -> None: ...
 
 
 class Shelf(Protocol):
@@ -67,9 +66,9 @@ class DatabaseShelf:
 
     def read(self, query: Callable[[Rows], T]) -> T:
         """Return what a query finds."""
-        if not self._feed.database.present():
-            return query(MemoryRows())
-        return self._feed.ask(lambda transaction: query(transaction.credentials))
+        return self._feed.ask_if_there(
+            lambda transaction: query(transaction.credentials), lambda: query(MemoryRows())
+        )
 
     @contextmanager
     def write(self) -> Iterator[Rows]:
@@ -183,10 +182,5 @@ class MemoryRows:
         return dict(self._canaries)
 
     def add_canary(self, key_id: str, envelope: str) -> None:
-        """Keep a key's canary, unless it has one."""
-        self._canaries.setdefault(key_id, envelope)
-
-    def forget_canaries(self, key_ids: Sequence[str]) -> None:
-        """Forget the canaries of keys."""
-        for key_id in key_ids:
-            self._canaries.pop(key_id, None)
+        """Keep the canary of a key that has none."""
+        self._canaries[key_id] = envelope

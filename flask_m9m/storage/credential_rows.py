@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     CursorResult,
     bindparam,
@@ -62,10 +61,6 @@ class CredentialRows:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def add(self, credential: SealedCredential) -> None:
-        """Keep a new credential."""
-        self.add_all([credential])
-
     def add_all(self, made: Sequence[SealedCredential]) -> None:
         """Keep new credentials."""
         if made:
@@ -86,12 +81,13 @@ class CredentialRows:
             type: of which type.
             envelopes: whether to read the encrypted data, which may be long; else it is empty.
         """
-        conditions = []
+        columns = _ROW if envelopes else [literal("") if one is _SEALED else one for one in _ROW]
+        query = select(*columns).order_by(credentials.c.created_at, credentials.c.id)
         if owner is not None:
-            conditions.append(credentials.c.owner == owner)
+            query = query.where(credentials.c.owner == owner)
         if type is not None:
-            conditions.append(credentials.c.type == type)
-        return self._select(*conditions, envelopes=envelopes)
+            query = query.where(credentials.c.type == type)
+        return [SealedCredential(*row) for row in self._connection.execute(query)]
 
     def replace(self, old: SealedCredential, new: SealedCredential) -> bool:
         """Put a credential in the place of an older state of itself.
@@ -176,22 +172,8 @@ class CredentialRows:
         return {row[0]: row[1] for row in rows}
 
     def add_canary(self, key_id: str, envelope: str) -> None:
-        """Keep a key's canary, unless it has one."""
-        known = select(canaries.c.key_id).where(canaries.c.key_id == key_id)
-        if self._connection.execute(known).one_or_none() is None:
-            self._connection.execute(insert(canaries).values(key_id=key_id, envelope=envelope))
-
-    def forget_canaries(self, key_ids: Sequence[str]) -> None:
-        """Forget the canaries of keys."""
-        self._connection.execute(delete(canaries).where(canaries.c.key_id.in_(key_ids)))
-
-    def _select(
-        self, *conditions: ColumnElement[bool], envelopes: bool = True
-    ) -> list[SealedCredential]:
-        order = (credentials.c.created_at, credentials.c.id)
-        columns = _ROW if envelopes else [literal("") if one is _SEALED else one for one in _ROW]
-        query = select(*columns).where(*conditions).order_by(*order)
-        return [SealedCredential(*row) for row in self._connection.execute(query)]
+        """Keep the canary of a key that has none."""
+        self._connection.execute(insert(canaries).values(key_id=key_id, envelope=envelope))
 
 
 def _values(credential: SealedCredential) -> dict[str, Any]:

@@ -206,10 +206,10 @@ class ChangeFeed:
         """
         return self._in_time(lambda: self.database.read(query))
 
-    def ask_if_there(self, query: Callable[[Transaction], T]) -> T | None:
-        """Return what a query finds, `None` where there is no database; otherwise as `ask`."""
+    def ask_if_there(self, query: Callable[[Transaction], T], otherwise: Callable[[], T]) -> T:
+        """Return what a query finds, or something else where there is no database; as `ask`."""
         database = self.database
-        return self._in_time(lambda: database.read(query) if database.present() else None)
+        return self._in_time(lambda: database.read(query) if database.present() else otherwise())
 
     def _in_time(self, ask: Callable[[], T]) -> T:
         if self.database.local:
