@@ -3,6 +3,16 @@
 from .gcra import Hit
 from .limit import RateLimit, limit_name, parse_limits
 from .memory import MemoryStore
-from .store import LimitStore
+from .store import LimitStore, Spender, StoreFailure, Want
 
-__all__ = ["Hit", "LimitStore", "MemoryStore", "RateLimit", "limit_name", "parse_limits"]
+__all__ = [
+    "Hit",
+    "LimitStore",
+    "MemoryStore",
+    "RateLimit",
+    "Spender",
+    "StoreFailure",
+    "Want",
+    "limit_name",
+    "parse_limits",
+]

@@ -36,37 +36,69 @@ class Hit:
         return f"{self.limit.quoted_name};r={self.remaining};t={self.next_token}"
 
 
-def give_back(limit: RateLimit, tat: int, now: int, cost: int = 1) -> int:
-    """Return the theoretical arrival time as if `cost` tokens had not been taken."""
-    return max(now, tat - cost * limit.interval)
+def admitted(limit: RateLimit, tat: int, now: int) -> Hit:
+    """Return what a request that was let through is told.
+
+    Args:
+        limit: whose bucket it is.
+        tat: the theoretical arrival time that its tokens have led to.
+        now: the time.
+    """
+    remaining, towards_next = divmod(now + limit.tolerance - tat, limit.interval)
+    # -(-x // y) is x / y, rounded up.
+    return Hit(
+        limit,
+        True,
+        remaining,
+        -((towards_next - limit.interval) // MICROSECONDS),
+        -((now - tat) // MICROSECONDS),
+    )
+
+
+def refused(limit: RateLimit, tat: int, now: int, cost: int) -> Hit:
+    """Return what a request is told that asked for more tokens than there are."""
+    surplus = now + limit.tolerance - tat
+    return Hit(
+        limit,
+        False,
+        surplus // limit.interval,
+        -((surplus - cost * limit.interval) // MICROSECONDS),
+        -((now - tat) // MICROSECONDS),
+    )
+
+
+def known(limit: RateLimit, tat: int, now: int) -> int:
+    """Return a stored theoretical arrival time as it counts now, no earlier than now.
+
+    One further ahead than the limit's tolerance cannot come from this algorithm (a damaged
+    store, a clock that stepped back) and counts as a full bucket, so that nobody is shut out
+    for longer than a full bucket takes to drain.
+    """
+    return tat if now < tat <= now + limit.tolerance else now
 
 
 def take(limit: RateLimit, tat: int, now: int, cost: int = 1) -> tuple[int, Hit]:
     """Take `cost` tokens from the bucket with this theoretical arrival time.
 
-    A TAT further ahead than the limit's tolerance cannot come from this algorithm (a damaged
-    store, a clock that stepped back) and counts as a full bucket, so that nobody is shut out
-    for longer than a full bucket takes to drain.
-
     Returns:
         The new theoretical arrival time, the old one where the request is refused, and what
         came of it.
     """
-    if not now < tat <= now + limit.tolerance:
-        tat = now
+    tat = known(limit, tat, now)
     new_tat = tat + cost * limit.interval
-    surplus = now + limit.tolerance - new_tat
-    if surplus < 0:
-        # -(-x // y) is x / y, rounded up.
-        remaining = (now + limit.tolerance - tat) // limit.interval
-        return tat, Hit(
-            limit, False, remaining, -(surplus // MICROSECONDS), -((now - tat) // MICROSECONDS)
-        )
-    remaining, towards_next = divmod(surplus, limit.interval)
-    return new_tat, Hit(
-        limit,
-        True,
-        remaining,
-        -((towards_next - limit.interval) // MICROSECONDS),
-        -((now - new_tat) // MICROSECONDS),
-    )
+    if new_tat > now + limit.tolerance:
+        return tat, refused(limit, tat, now, cost)
+    return new_tat, admitted(limit, new_tat, now)
+
+
+def look(limit: RateLimit, tat: int, now: int) -> Hit:
+    """Return what a request of one token would be told, and take nothing."""
+    tat = known(limit, tat, now)
+    if tat + limit.interval > now + limit.tolerance:
+        return refused(limit, tat, now, 1)
+    return admitted(limit, tat, now)
+
+
+def give_back(limit: RateLimit, tat: int, now: int, cost: int = 1) -> int:
+    """Return the theoretical arrival time as if `cost` tokens had not been taken."""
+    return max(now, known(limit, tat, now) - cost * limit.interval)

@@ -9,6 +9,8 @@ from zlib import crc32
 
 MICROSECONDS = 1_000_000
 
+_LONGEST = 100 * 365 * 86_400 * MICROSECONDS
+
 _PERIODS = {
     "second": 1,
     "minute": 60,
@@ -22,6 +24,7 @@ _NOTATION = re.compile(
     r"(?P<unit>second|minute|hour|day|month|year)s?\s*",
     re.ASCII | re.IGNORECASE,
 )
+_KEY = re.compile(r"(\d{1,15})/(\d{1,15}) (\d{1,15}) (.+)", re.ASCII | re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9_.:/<>-]{1,64}", re.ASCII)
 
 
@@ -41,7 +44,7 @@ class RateLimit:
         interval: microseconds in which one token is refilled, rounded up so that rounding
             never admits a request too many.
         tolerance: microseconds in which an empty bucket is full again.
-        key: tells it from the other limits of its scope.
+        key: tells it from all limits that do not share its clients' buckets; `read_key` reads it.
         quoted_name: its name as a String (RFC 9651 §3.3.3).
         policy_item: its item in the `RateLimit-Policy` field.
         policy_field: that field, where no other limit is in it.
@@ -72,13 +75,18 @@ class RateLimit:
                 f"{self.name!a} cannot name a rate limit: use 1 to 64 letters, digits and ._:/-"
             )
         interval = -(-self.period * MICROSECONDS // self.count)
+        if interval * self.burst > _LONGEST:
+            raise ValueError(
+                "a rate limit cannot remember longer than 100 years: lower its burst or its period"
+            )
         quoted_name = f'"{self.name}"'
         policy_item = f"{quoted_name};q={self.count};w={self.period}"
+        scope = self.scope or self.name
         for name, value in (
             ("interval", interval),
             ("tolerance", interval * self.burst),
-            ("scope", self.scope or self.name),
-            ("key", f"{self.count}/{self.period}|{self.burst}"),
+            ("scope", scope),
+            ("key", f"{self.count}/{self.period} {self.burst} {scope}"),
             ("quoted_name", quoted_name),
             ("policy_item", policy_item),
             ("policy_field", ("RateLimit-Policy", policy_item)),
@@ -90,6 +98,19 @@ class RateLimit:
     def most_in_a_period(self) -> int:
         """The most requests that any one period can admit."""
         return self.burst + self.count - 1
+
+
+def read_key(key: str) -> RateLimit:
+    """Return a limit that shares its clients' buckets with the one that has this key.
+
+    Raises:
+        ValueError: it is no limit's key.
+    """
+    match = _KEY.fullmatch(key)
+    if match is None:
+        raise ValueError("no rate limit has this key")
+    count, period, burst = (int(number) for number in match.groups()[:3])
+    return RateLimit(count, period, burst, limit_name(match[4]), match[4])
 
 
 def limit_name(text: str) -> str:

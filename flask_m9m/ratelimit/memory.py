@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from .. import forking
-from .gcra import Hit, give_back, take
+from .gcra import Hit, give_back, look, take
 from .limit import MICROSECONDS, RateLimit
+from .store import LimitStore, Spender
 
 _SLOTS = 8
 
@@ -15,7 +16,7 @@ _Bucket = dict[tuple[str, str], tuple[int, RateLimit]]
 _Table = list[_Bucket | None]
 
 
-class MemoryStore:
+class MemoryStore(LimitStore):
     """Theoretical arrival times in dictionaries of fixed size.
 
     Each scope has a table of its own, so that no limit's clients can crowd out another's. It has
@@ -64,10 +65,40 @@ class MemoryStore:
         now = int(self._clock() * MICROSECONDS)
         key = (limit.key, client)
         with self._lock:
-            table = self._tables.get(limit.scope)
-            bucket = None if table is None else table[hash(client) % self._bucket_count]
-            if bucket is not None and key in bucket:
+            bucket = self._bucket_of(limit, client)
+            if key in bucket:
                 bucket[key] = (give_back(limit, bucket[key][0], now, cost), limit)
+
+    def peek(self, limit: RateLimit, client: str) -> Hit:
+        """Return what the client's next request would be told, and take nothing."""
+        now = int(self._clock() * MICROSECONDS)
+        with self._lock:
+            tat, _ = self._bucket_of(limit, client).get((limit.key, client), (now, limit))
+        return look(limit, tat, now)
+
+    def reset(self, limit: RateLimit, client: str) -> None:
+        """Fill the client's bucket."""
+        with self._lock:
+            self._bucket_of(limit, client).pop((limit.key, client), None)
+
+    def client_id(self, limit: RateLimit, client: str) -> str:
+        """Return the client: its memory is nobody else's to read."""
+        return client
+
+    def spenders(self) -> Iterator[Spender]:
+        """Return, in no order, whose buckets are not full."""
+        now = int(self._clock() * MICROSECONDS)
+        with self._lock:
+            buckets = [bucket for table in self._tables.values() for bucket in table if bucket]
+            slots = [slot for bucket in buckets for slot in bucket.items()]
+        for (_, client), (tat, limit) in slots:
+            if now < tat <= now + limit.tolerance:
+                yield Spender(limit, client, look(limit, tat, now))
+
+    def _bucket_of(self, limit: RateLimit, client: str) -> _Bucket:
+        """Return the bucket that a client is in, an empty one where there is none."""
+        table = self._tables.get(limit.scope)
+        return (table and table[hash(client) % self._bucket_count]) or {}
 
 
 def _make_room(bucket: _Bucket, now: int) -> int:

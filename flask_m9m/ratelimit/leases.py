@@ -1,0 +1,184 @@
+"""Leases: tokens that a process has taken ahead, to spend without asking the server again.
+
+A lease is a run of consecutive theoretical arrival times which the server has reserved by moving
+a client's time on. One of them, `slot`, may be spent as long as the server's clock is at or before
+it; afterwards the bucket has refilled by just that token and the slot is gone. So every slot that
+is spent lies between its moment and the limit's tolerance after it, and no window of `w` seconds
+holds more than `burst + rate * w`, however many processes hold leases.
+
+The server's clock is reckoned from when the question was sent, and so never too early. All times
+are microseconds.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from .. import forking
+from .gcra import Hit, admitted, known, refused
+from .limit import MICROSECONDS, RateLimit
+
+_MOST_CLIENTS = 65_536
+_TRUSTED_FOR = MICROSECONDS
+
+
+class Reservation(NamedTuple):
+    """What the server answered.
+
+    Attributes:
+        taken: tokens, none where there were too few.
+        tat: the client's theoretical arrival time before they were taken, so the first of them.
+        now: the server's time.
+    """
+
+    taken: int
+    tat: int
+    now: int
+
+
+def reserve(limit: RateLimit, tat: int, now: int, cost: int, most: int) -> Reservation:
+    """Take the tokens that a request needs, and some ahead: the rule that servers carry out.
+
+    Args:
+        limit: the limit.
+        tat: the client's theoretical arrival time as stored.
+        now: the server's time.
+        cost: tokens that the request needs.
+        most: tokens that may be taken at once, but no more than a quarter of what is there.
+    """
+    tat = known(limit, tat, now)
+    available = (now + limit.tolerance - tat) // limit.interval
+    if available < cost:
+        return Reservation(0, tat, now)
+    return Reservation(max(cost, min(most, available // 4)), tat, now)
+
+
+@dataclass(slots=True)
+class _Run:
+    slot: int
+    end: int
+
+
+@dataclass(slots=True)
+class _Client:
+    """What is known of one client.
+
+    Attributes:
+        tat: its theoretical arrival time when the server last answered.
+        ahead: how far the server's clock is ahead of ours, at most.
+        heard: when the server last answered.
+        runs: slots to spend.
+    """
+
+    tat: int
+    ahead: int
+    heard: int
+    runs: list[_Run] = field(default_factory=list)
+
+
+class Leases:
+    """The leases of one process, in bounded memory; what is forgotten is spent by nobody.
+
+    Args:
+        capacity: clients remembered, about 300 bytes each.
+    """
+
+    def __init__(self, capacity: int = 65_536) -> None:
+        self._capacity = capacity
+        self._clients: OrderedDict[tuple[str, str], _Client] = OrderedDict()
+        self._lock = forking.lock(self)
+        forking.watch(self)
+
+    def after_fork(self) -> None:
+        """Forget all of them: they are the parent's to spend."""
+        self._clients.clear()
+
+    def spend(self, limit: RateLimit, client: str, cost: int, here: int) -> Hit | None:
+        """Answer a request without asking the server.
+
+        A refusal of the last second is repeated as long as it must hold: a client's time only
+        moves on.
+
+        Args:
+            limit: the limit.
+            client: the client.
+            cost: tokens that it needs.
+            here: the local time.
+
+        Returns:
+            What came of it; `None` where the server has to be asked.
+        """
+        with self._lock:
+            entry = self._clients.get((limit.key, client))
+            if entry is None:
+                return None
+            now = here + entry.ahead
+            slot = _take_slots(entry, limit.interval, cost, now)
+            if slot is not None:
+                return admitted(limit, slot, now)
+            if (
+                0 <= here - entry.heard <= _TRUSTED_FOR
+                and entry.tat + cost * limit.interval > now + limit.tolerance
+            ):
+                return refused(limit, entry.tat, now, cost)
+            return None
+
+    def add(self, limit: RateLimit, client: str, cost: int, answer: Reservation, sent: int) -> Hit:
+        """Note what the server answered, and spend what the asking request needs of it.
+
+        Args:
+            limit: the limit.
+            client: the client.
+            cost: tokens that the request needs.
+            answer: the server's.
+            sent: the local time when it was asked.
+        """
+        taken, tat, now = answer
+        end = tat + taken * limit.interval
+        with self._lock:
+            entry = self._clients.get((limit.key, client))
+            if entry is None:
+                entry = self._clients[limit.key, client] = _Client(end, now - sent, sent)
+                if len(self._clients) > self._capacity:
+                    self._clients.popitem(last=False)
+            else:
+                self._clients.move_to_end((limit.key, client))
+                entry.tat, entry.ahead, entry.heard = end, now - sent, sent
+            if not taken:
+                return refused(limit, tat, now, cost)
+            slot = tat + cost * limit.interval
+            if slot < end:
+                entry.runs.append(_Run(slot, end))
+        return admitted(limit, slot, now)
+
+    def forget(self, limit: RateLimit, client: str) -> None:
+        """Forget what is known of a client, with what was taken ahead for it."""
+        with self._lock:
+            self._clients.pop((limit.key, client), None)
+
+
+def _take_slots(entry: _Client, interval: int, cost: int, now: int) -> int | None:
+    """Take the slots that have to be spent first, and return the one after them.
+
+    Slots whose moment is over are dropped. `None` where there are too few, and none is taken.
+    """
+    runs = entry.runs
+    if not runs:
+        return None
+    for run in runs:
+        if run.slot < now:
+            run.slot += -((run.slot - now) // interval) * interval
+    runs[:] = [run for run in runs if run.slot < run.end]
+    if sum((run.end - run.slot) // interval for run in runs) < cost:
+        return None
+    while True:
+        run = runs[0]
+        spent = min(cost, (run.end - run.slot) // interval)
+        run.slot += spent * interval
+        cost -= spent
+        if run.slot == run.end:
+            del runs[0]
+        if not cost:
+            return run.slot
