@@ -113,15 +113,15 @@ class Guard:
             clock=clock,
         )
 
-    def announce(self) -> None:
-        """Say what is otherwise than the settings ask, before the first request."""
-        limiting = self.settings.performance.rate_limit
-        if limiting.enabled and limiting.storage != "memory":
-            logger.warning(
-                "performance.rate_limit.storage: %s is not available, rate limits are kept in "
-                "the memory of each process",
-                limiting.storage,
-            )
+    def prepare(self) -> None:
+        """Before the first request: look at what it will need.
+
+        Raises:
+            SettingsError: it is not safe to use.
+        """
+        general = self._address_limit or self._identity_limit
+        if general is not None:
+            self.store.prepare([general])
 
     def begin(self, environ: WSGIEnvironment) -> Exchange:
         """Begin the exchange of a request, whatever went on with this environ before."""

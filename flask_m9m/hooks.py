@@ -38,7 +38,7 @@ class Hooks:
         """Before the first request: go ahead of whatever registered since."""
         with self._lock:
             self._go_first()
-        self._state.guard.announce()
+        self._state.guard.prepare()
 
     def _go_first(self) -> None:
         for hooks, own in (

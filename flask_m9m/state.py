@@ -16,7 +16,7 @@ from .dev_secret import dev_secret
 from .errors import SettingsError
 from .exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, ON_REQUEST, Exchange
 from .guard import Guard
-from .ratelimit import MemoryStore
+from .ratelimit import limit_stores
 from .routes import Declarations, Routes
 from .settings import CredentialSettings, Loaded, Settings, check_secret_key
 from .storage import ChangeFeed, Database
@@ -150,14 +150,19 @@ class AppState:
                     max_staleness=revocation.max_staleness,
                     clock=steady,
                 )
-                store = MemoryStore(clock=steady)
+                stores = limit_stores(
+                    settings.performance.rate_limit,
+                    (self.app.import_name, self.app.instance_path),
+                    private=self.app.testing or self._clock is not None,
+                    clock=steady,
+                )
                 self._identities = Identities(
-                    settings.security, self.declarations.auth, feed, store, clock
+                    settings.security, self.declarations.auth, feed, stores.attempts, clock
                 )
                 guard = Guard(
                     settings,
                     self._identities,
-                    store,
+                    stores.limits,
                     response_class=self.app.response_class,
                     clock=clock,
                 )

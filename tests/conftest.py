@@ -32,6 +32,16 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def shared_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Where the rate limits of this test's apps lie, unless they are in other processes."""
+    path = tmp_path_factory.mktemp("shm")
+    monkeypatch.setattr("flask_m9m.ratelimit.directory.SHARED_MEMORY", path)
+    return path
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()

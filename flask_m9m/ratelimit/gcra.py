@@ -84,7 +84,8 @@ def take(limit: RateLimit, tat: int, now: int, cost: int = 1) -> tuple[int, Hit]
         The new theoretical arrival time, the old one where the request is refused, and what
         came of it.
     """
-    tat = known(limit, tat, now)
+    if not now < tat <= now + limit.tolerance:
+        tat = now  # as `known` has it
     new_tat = tat + cost * limit.interval
     if new_tat > now + limit.tolerance:
         return tat, refused(limit, tat, now, cost)

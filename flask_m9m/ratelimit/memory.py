@@ -30,6 +30,8 @@ class MemoryStore(LimitStore):
         clock: seconds of a clock that never steps back.
     """
 
+    shared = False
+
     def __init__(
         self, capacity: int = 131_072, clock: Callable[[], float] = time.monotonic
     ) -> None:

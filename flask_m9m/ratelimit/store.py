@@ -50,7 +50,19 @@ class LimitStore(ABC):
     """Keeps one number per limit and client and takes tokens atomically.
 
     Every method raises `StoreFailure` where the store cannot be used.
+
+    Attributes:
+        shared: whether other processes, the command line among them, see the same numbers.
     """
+
+    shared = True
+
+    def prepare(self, limits: Iterable[RateLimit]) -> None:  # noqa: B027  # most have nothing to do
+        """Make sure, as far as it can be told, that these limits can be kept.
+
+        Raises:
+            SettingsError: what the store would use is not safe to use.
+        """
 
     @abstractmethod
     def hit(self, limit: RateLimit, client: str, cost: int = 1) -> Hit:

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import http_sfv
 import pytest
 from flask import Flask, request
 
-from flask_m9m import rate_limit, require_auth
-from flask_m9m.testing import Clock, client_as
+from flask_m9m import M9M, rate_limit, require_auth
+from flask_m9m.testing import Clock, client_as, make_settings
 from tests.conftest import MakeApp
 
 COSTS: dict[str, Any] = {
@@ -268,15 +269,18 @@ def test_legacy_fields_can_be_left_out(make_app: MakeApp) -> None:
     assert "X-RateLimit-Limit" not in headers
 
 
-def test_until_the_shared_store_exists_memory_is_used_and_that_is_said_once(
-    make_app: MakeApp, caplog: pytest.LogCaptureFixture
-) -> None:
-    app = make_app(general(60, 5))
-    add_items(app)
-    for _ in range(3):
-        app.test_client().get("/x")
-    said = [one for one in caplog.messages if "performance.rate_limit.storage" in one]
-    assert len(said) == 1
+def test_apps_of_one_name_count_together_and_others_and_tests_apart(shared_memory: Path) -> None:
+    def statuses(name: str, *, testing: bool = False) -> list[int]:
+        app = Flask(name, instance_path=str(shared_memory))
+        app.testing = testing
+        M9M(app, settings=make_settings(general(1, 2)))
+        add_items(app)
+        return [app.test_client().get("/x").status_code for _ in range(2)]
+
+    assert statuses("one") == [200, 200]
+    assert statuses("one") == [429, 429]
+    assert statuses("other") == [200, 200]
+    assert statuses("one", testing=True) == [200, 200]
 
 
 def unmarked(view: Any) -> Any:

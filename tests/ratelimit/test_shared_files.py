@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from flask_m9m import M9M
+from flask_m9m.errors import SettingsError
+from flask_m9m.ratelimit import RateLimit, StoreFailure, directory
+from flask_m9m.ratelimit.directory import HEADER, Directory, UnsafeFile
+from flask_m9m.ratelimit.shared import SharedStore
+from flask_m9m.ratelimit.shared_file import open_file
+from flask_m9m.testing import make_settings
+from tests.ratelimit.actor import APP, HOURLY, store_in
+from tests.ratelimit.test_shared import SECOND, FakeClock, actor
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no POSIX locks on this system")
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a limit's file lies, or will."""
+    tmp_path.joinpath("limits").mkdir(0o700)
+    return Directory(str(tmp_path / "limits"), APP).file_of(HOURLY)
+
+
+def hit(path: Path) -> int:
+    return store_in(path.parent).hit(HOURLY, "client").remaining
+
+
+def test_a_file_is_made_for_its_user_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o277)
+    try:
+        store_in(tmp_path / "limits").hit(HOURLY, "client")
+    finally:
+        os.umask(before)
+    (file,) = (tmp_path / "limits").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert file.stat().st_nlink == 1
+
+
+def test_all_who_come_at_once_meet_in_one_file(tmp_path: Path) -> None:
+    processes = [actor("count", tmp_path / "limits", 4, 10) for _ in range(6)]
+    answers = [process.communicate(timeout=60) for process in processes]
+    assert not any(errors for _, errors in answers)
+    assert sum(int(admitted) for admitted, _ in answers) == HOURLY.burst
+    assert len(list((tmp_path / "limits").iterdir())) == 1
+
+
+def test_what_is_counted_outlives_the_processes(path: Path) -> None:
+    for left in ("99", "98"):
+        process = actor("count", path.parent, 1, 1)
+        assert process.communicate(timeout=30) == ("1\n", "")
+        assert store_in(path.parent).peek(HOURLY, "client").remaining == int(left)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [("elsewhere", "/instance"), ("app", "/elsewhere"), ("app/instance", "")],
+)
+def test_apps_are_told_apart_by_import_name_and_instance_path(
+    tmp_path: Path, other: tuple[str, str]
+) -> None:
+    store_in(tmp_path / "limits").hit(HOURLY, "client", 60)
+    others = SharedStore(Directory(str(tmp_path / "limits"), other))
+    assert others.peek(HOURLY, "client").remaining == HOURLY.burst
+
+
+def test_what_was_counted_before_the_machine_started_is_not_read(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hit(path)
+    boot_id = tmp_path / "boot_id"
+    boot_id.write_text("another")
+    monkeypatch.setattr(directory, "_BOOT_ID", boot_id)
+    assert hit(path) == HOURLY.burst - 1
+    boot_id.unlink()
+    assert hit(path) == HOURLY.burst - 1  # a system that has none
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        RateLimit(101, 3_600, 100, "hourly"),
+        RateLimit(100, 3_601, 100, "hourly"),
+        RateLimit(100, 3_600, 101, "hourly"),
+        RateLimit(100, 3_600, 100, "other"),
+        RateLimit(100, 3_600, 100, "hourly", "é" * 5_000),
+    ],
+)
+def test_each_different_limit_has_a_file(path: Path, limit: RateLimit) -> None:
+    store = store_in(path.parent)
+    store.hit(HOURLY, "client", 60)
+    assert store.hit(limit, "client").remaining == limit.burst - 1
+    assert len(list(path.parent.iterdir())) == 2
+    assert {one.limit.burst for one in store.spenders()} == {HOURLY.burst, limit.burst}
+
+
+def test_no_app_fills_the_disk_with_limits_that_it_makes_up(tmp_path: Path) -> None:
+    store = store_in(tmp_path / "limits")
+    for burst in range(1, 257):
+        store.hit(RateLimit(1, 60, burst), "client")
+    with pytest.raises(StoreFailure, match="more than 256 different limits"):
+        store.hit(RateLimit(1, 60, 257), "client")
+    assert store.hit(RateLimit(1, 60, 7), "other").admitted
+    assert len(list((tmp_path / "limits").iterdir())) == 256
+
+
+# What is not ours
+
+
+def plant_link(path: Path) -> None:
+    target = path.with_name("target")
+    target.write_bytes(bytes(HEADER))
+    target.chmod(0o600)
+    path.symlink_to(target)
+
+
+def plant_second_name(path: Path) -> None:
+    hit(path)
+    path.with_name("second").hardlink_to(path)
+
+
+def plant_readable(path: Path) -> None:
+    hit(path)
+    path.chmod(0o640)
+
+
+def plant_foreign(path: Path) -> None:
+    hit(path)
+    os.chown(path, 12_345, -1)
+
+
+PLANTED = [
+    pytest.param(plant_link, id="link"),
+    pytest.param(plant_second_name, id="second name"),
+    pytest.param(plant_readable, id="readable"),
+    pytest.param(os.mkfifo, id="pipe"),
+    pytest.param(Path.mkdir, id="directory"),
+    pytest.param(plant_foreign, id="foreign", marks=as_root),
+]
+
+
+@pytest.mark.parametrize("plant", PLANTED)
+def test_what_is_planted_under_the_name_of_a_file_stops_the_start_and_closes_later(
+    path: Path, plant: Callable[[Path], None]
+) -> None:
+    plant(path)
+    store = store_in(path.parent)
+    with pytest.raises(SettingsError, match=r"performance\.rate_limit\.path.*mode 0600"):
+        store.prepare([HOURLY])
+    with pytest.raises(UnsafeFile) as failure:
+        store.hit(HOURLY, "client")
+    assert failure.value.unsafe
+    with pytest.raises(UnsafeFile):
+        list(store.spenders())
+
+
+def link_directory(path: Path) -> None:
+    path.with_name("target").mkdir(0o700)
+    path.symlink_to(path.with_name("target"))
+
+
+def open_to_others(path: Path) -> None:
+    path.mkdir()
+    path.chmod(0o770)
+
+
+def give_away(path: Path) -> None:
+    path.mkdir(0o700)
+    os.chown(path, 12_345, -1)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        pytest.param(link_directory, id="link"),
+        pytest.param(open_to_others, id="open"),
+        pytest.param(Path.touch, id="file"),
+        pytest.param(give_away, id="foreign", marks=as_root),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_directory_that_is_not_ours_alone_stops_the_start(
+    shared_memory: Path, plant: Callable[[Path], None], named: bool
+) -> None:
+    path = shared_memory / f"flask-m9m-{os.geteuid()}"
+    plant(path)
+    app = Flask("app")
+    limiting = {"enabled": True, "path": str(path) if named else None}
+    M9M(app, settings=make_settings({"performance": {"rate_limit": limiting}}))
+    for _ in range(2):
+        with pytest.raises(SettingsError, match=r"performance\.rate_limit\.path"):
+            app.test_client().get("/")
+
+
+def test_others_may_look_into_a_directory_that_was_named_but_not_into_our_own(
+    shared_memory: Path,
+) -> None:
+    path = shared_memory / f"flask-m9m-{os.geteuid()}"
+    path.mkdir()
+    path.chmod(0o755)
+    assert SharedStore(Directory(str(path), APP)).hit(HOURLY, "client").admitted
+    with pytest.raises(UnsafeFile, match="mode 0755"):
+        SharedStore(Directory(None, APP)).hit(HOURLY, "client")
+
+
+# The life of a file
+
+
+def test_a_file_that_is_gone_is_noticed_within_a_second(path: Path) -> None:
+    clock = FakeClock()
+    store = SharedStore(Directory(str(path.parent), APP), clock)
+    store.hit(HOURLY, "client")
+    path.unlink()
+    assert store.hit(HOURLY, "client").remaining == HOURLY.burst - 2
+    clock.now += SECOND + 1
+    assert store.hit(HOURLY, "client").remaining == HOURLY.burst - 1
+    assert path.exists()
+
+
+def test_a_file_that_was_replaced_is_the_one_that_counts(path: Path, tmp_path: Path) -> None:
+    clock = FakeClock()
+    store = SharedStore(Directory(str(path.parent), APP), clock)
+    store.hit(HOURLY, "client")
+    path.rename(tmp_path / "aside")
+    other = SharedStore(Directory(str(path.parent), APP), clock)
+    other.hit(HOURLY, "client", 50)
+    clock.now += SECOND + 1
+    assert store.hit(HOURLY, "client").remaining == HOURLY.burst - 51
+    (tmp_path / "aside").rename(path)  # the process has it open still
+    clock.now += SECOND + 1
+    assert store.hit(HOURLY, "client").remaining == HOURLY.burst - 2
+
+
+def test_a_file_that_is_cut_short_kills_nobody_and_is_made_anew(path: Path) -> None:
+    process = actor("cut", path.parent)
+    assert process.communicate(timeout=30) == (f"failed\n{HOURLY.burst - 1}\n", "")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("at", [0, 8, 20, 32, 40, HEADER - 1])
+def test_a_file_with_a_damaged_header_is_made_anew(path: Path, at: int) -> None:
+    hit(path)
+    with path.open("r+b") as file:  # of no use to those who hold its locks: nobody does
+        file.seek(at)
+        byte = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte[0] ^ 1]))
+    assert hit(path) == HOURLY.burst - 1
+    assert hit(path) == HOURLY.burst - 2
+    assert len(list(path.parent.iterdir())) == 1
+
+
+def test_damaged_slots_shut_nobody_out(path: Path) -> None:
+    hit(path)
+    with path.open("r+b") as file:
+        file.seek(HEADER)
+        file.write(b"\xff" * (path.stat().st_size - HEADER))
+    assert hit(path) == HOURLY.burst - 1
+
+
+def test_without_space_it_is_a_failure_and_nothing_is_left(path: Path) -> None:
+    process = actor("full", path.parent)
+    said, errors = process.communicate(timeout=30)
+    assert "File too large" in said
+    assert not errors
+    assert not list(path.parent.iterdir())
+
+
+def test_where_no_directory_can_be_made_it_is_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(StoreFailure, match="No such file or directory"):
+        store_in(tmp_path / "missing" / "limits").hit(HOURLY, "client")
+    store_in(tmp_path / "missing" / "limits").prepare([HOURLY])  # it may be there later
+
+
+def test_a_builder_that_was_killed_leaves_nothing_that_hinders(path: Path) -> None:
+    hit(path)
+    draft = path.with_name(f".{path.name}.0123456789abcdef")
+    draft.hardlink_to(path)  # killed after the link and before the draft was removed
+    store_in(path.parent).prepare([HOURLY])
+    assert hit(path) == HOURLY.burst - 2
+    assert not draft.exists()
+
+
+def test_drafts_are_removed_once_they_are_old(path: Path) -> None:
+    old, fresh = (path.with_name(f".{path.name}.{number:016x}") for number in range(2))
+    old.touch()
+    fresh.touch()
+    os.utime(old, (time.time() - 120, time.time() - 120))
+    hit(path)
+    assert not old.exists()
+    assert fresh.exists()
+
+
+def test_a_descriptor_that_somebody_closed_is_no_longer_used(path: Path) -> None:
+    """Daemons close what they have open; the number may be another file's since."""
+    clock = FakeClock()
+    store = SharedStore(Directory(str(path.parent), APP), clock)
+    store.hit(HOURLY, "client")
+    descriptor = open_file(Directory(str(path.parent), APP), HOURLY).descriptor
+    other = path.with_name("other")
+    other.write_bytes(bytes(HEADER + 16_384 * 128))
+    stranger = os.open(other, os.O_RDWR)
+    os.dup2(stranger, descriptor)
+    os.close(stranger)
+    clock.now += SECOND + 1
+    assert store.hit(HOURLY, "client").remaining == HOURLY.burst - 2
+    assert not any(other.read_bytes())
+    os.close(descriptor)
+
+
+def test_a_closed_descriptor_is_a_failure_and_then_opened_anew(path: Path) -> None:
+    store = store_in(path.parent)
+    store.hit(HOURLY, "client")
+    os.close(open_file(Directory(str(path.parent), APP), HOURLY).descriptor)
+    with pytest.raises(StoreFailure, match="Bad file descriptor"):
+        store.hit(HOURLY, "client")
+    assert store.hit(HOURLY, "client").remaining == HOURLY.burst - 2
