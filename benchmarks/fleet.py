@@ -19,10 +19,11 @@ import random
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.fleet_charts import Panel, draw
 from flask_m9m.ratelimit.gcra import take
@@ -56,44 +57,21 @@ class Shape:
     spread: Callable[[random.Random, int, int], int]
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a fleet did.
 
     Attributes:
-        requests: how many came.
-        ideal: how many an ideal limiter admits.
-        trips: questions to the server.
-        decided: for each client when its requests were admitted, by the server's clock.
-        passed: when the worker knew.
-        over: requests beyond the limit in the worst window, by `decided`.
-        over_passed: the same, by `passed`.
+        over: requests beyond the limit in the worst window, by the server's clock when they were
+            admitted.
+        over_heard: the same, by when the worker knew.
+        under: the share of what an ideal limiter admits that was refused.
+        trips: questions to the server for each request.
     """
 
-    requests: int
-    ideal: int = 0
-    trips: int = 0
-    decided: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    passed: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    over: float = 0
-    over_passed: float = 0
-
-    @property
-    def admitted(self) -> int:
-        return sum(map(len, self.decided.values()))
-
-    @property
-    def under(self) -> float:
-        return max(0.0, 1 - self.admitted / self.ideal)
-
-    @property
-    def trips_per_request(self) -> float:
-        return self.trips / self.requests
-
-    def judge(self, limit: RateLimit) -> None:
-        """Count what was over the limit, and let go of the times."""
-        self.over = max(excess(limit, times) for times in self.decided.values())
-        self.over_passed = max(excess(limit, times) for times in self.passed.values())
+    over: float
+    over_heard: float
+    under: float
+    trips: float
 
 
 class Fleet:
@@ -106,6 +84,12 @@ class Fleet:
         chance: where delays and clocks come from.
         drift: parts per million by which the workers' clocks are slow or fast, at most.
         leases: makes a worker's leases.
+
+    Attributes:
+        requests: how many came.
+        trips: questions to the server.
+        admitted: when each client's requests were admitted, by the server's clock.
+        heard: when the worker knew.
     """
 
     def __init__(
@@ -127,16 +111,19 @@ class Fleet:
         self._tats: dict[str, int] = {}
         self._messages: list[tuple[int, int, Callable[[int], None]]] = []
         self._sent = 0
-        self.outcome = Outcome(0)
+        self.requests = 0
+        self.trips = 0
+        self.admitted: dict[str, list[int]] = defaultdict(list)
+        self.heard: dict[str, list[int]] = defaultdict(list)
 
     def arrive(self, now: int, worker: int, client: str) -> None:
         """Have a request come to a worker, once all messages until then have arrived."""
         self.deliver(now)
-        self.outcome.requests += 1
+        self.requests += 1
         here = now + self._offsets[worker] + now * self._drifts[worker] // 1_000_000
         hit = self._leases[worker].spend(self._limit, client, 1, here)
         if hit is None:
-            self.outcome.trips += 1
+            self.trips += 1
             self._send(now, partial(self._reserve, worker, client, here))
         elif hit.admitted:
             self._admit(client, now, now)
@@ -163,9 +150,9 @@ class Fleet:
         if hit.admitted:
             self._admit(client, answer.now, now)
 
-    def _admit(self, client: str, decided: int, passed: int) -> None:
-        self.outcome.decided[client].append(decided)
-        self.outcome.passed[client].append(passed)
+    def _admit(self, client: str, admitted: int, heard: int) -> None:
+        self.admitted[client].append(admitted)
+        self.heard[client].append(heard)
 
 
 def excess(limit: RateLimit, times: Iterable[int]) -> float:
@@ -208,9 +195,13 @@ def simulate(
     for number, (now, client) in enumerate(arrivals):
         fleet.arrive(now, shape.spread(chance, workers, number), client)
     fleet.deliver()
-    fleet.outcome.ideal = ideal(shape.limit, arrivals)
-    fleet.outcome.judge(shape.limit)
-    return fleet.outcome
+    most = ideal(shape.limit, arrivals)
+    return Outcome(
+        over=max(excess(shape.limit, times) for times in fleet.admitted.values()),
+        over_heard=max(excess(shape.limit, times) for times in fleet.heard.values()),
+        under=max(0.0, 1 - sum(map(len, fleet.admitted.values())) / most),
+        trips=fleet.trips / fleet.requests,
+    )
 
 
 def at_random(chance: random.Random, begin: float, end: float, rate: float) -> Iterator[int]:
@@ -232,12 +223,22 @@ def steady(share: float) -> Traffic:
 
 
 def bursts(chance: random.Random, seconds: int) -> list[Arrival]:
-    """About a full bucket within a second, then nine seconds of nothing."""
+    """About a full bucket within a second, then nine of nothing."""
     return [
         (now, "one")
         for begin in range(0, seconds, 10)
         for now in at_random(chance, begin, begin + 1, LIMIT.burst)
     ]
+
+
+def ambush(chance: random.Random, seconds: int) -> list[Arrival]:
+    """A second that leaves leases with many workers, a while of nothing, then five buckets."""
+    times: list[int] = []
+    for begin in range(0, seconds, 10):
+        then = begin + 1 + chance.uniform(0, 6)
+        times += at_random(chance, begin, begin + 1, LIMIT.burst / 4)
+        times += at_random(chance, then, then + 1, LIMIT.burst * 5)
+    return [(now, "one") for now in times]
 
 
 def crowd(chance: random.Random, seconds: int) -> list[Arrival]:
@@ -263,7 +264,8 @@ def one_worker(_: random.Random, _workers: int, _number: int) -> int:
 SHAPES = {
     "flood": Shape("a client at 3 times its limit, in turn", LIMIT, steady(3), in_turn),
     "below": Shape("a client at 95% of its limit", LIMIT, steady(0.95), any_worker),
-    "bursts": Shape("full bursts, 9 s of nothing between", LIMIT, bursts, any_worker),
+    "bursts": Shape("bursts of a full bucket, every 10 s", LIMIT, bursts, any_worker),
+    "ambush": Shape("leases left behind, then five buckets", LIMIT, ambush, any_worker),
     "pinned": Shape("95% of its limit, pinned to a worker", LIMIT, steady(0.95), one_worker),
     "crowd": Shape("500 clients, by Zipf", SMALL, crowd, any_worker),
 }
@@ -283,7 +285,7 @@ def table(name: str, results: Results, workers: Sequence[int], leases: Sequence[
     ]
     for count in workers:
         cells = [results[name, count, lease] for lease in leases]
-        texts = [f"{cell.under:.1%} · {cell.trips_per_request:.2f}" for cell in cells]
+        texts = [f"{cell.under:.1%} · {cell.trips:.2f}" for cell in cells]
         lines.append(f"| {count:,} | {' | '.join(texts)} |")
     return "\n".join(lines)
 
@@ -294,14 +296,14 @@ def chart(results: Results, workers: Sequence[int], leases: Sequence[int]) -> st
     for name in DRAWN:
         for measured, figure, top, form in (
             ("share refused needlessly", "under", 0.8, "{:.0%}"),
-            ("round trips per request", "trips_per_request", 1.0, "{:.2f}"),
+            ("round trips per request", "trips", 1.0, "{:.2f}"),
         ):
             lines = {
                 f"{count:,}": [getattr(results[name, count, lease], figure) for lease in leases]
                 for count in workers
             }
             panels.append(Panel(SHAPES[name].title, measured, leases, lines, top, form))
-    return draw(panels, "lease (logarithmic)", "workers")
+    return draw(panels, "tokens in a lease, at most", "workers")
 
 
 def main() -> int:
@@ -339,9 +341,9 @@ def main() -> int:
         options.chart.write_text(chart(results, workers, leases))
 
     over = max(outcome.over for outcome in results.values())
-    passed = max(outcome.over_passed for outcome in results.values())
+    heard = max(outcome.over_heard for outcome in results.values())
     print(f"most requests over the limit in any window: {over:g}")
-    print(f"the same, counted when the worker has the answer: {passed:.2f}")
+    print(f"the same, counted when the worker has the answer: {heard:.2f}")
     return 1 if over else 0
 
 

@@ -11,7 +11,7 @@ _COLUMNS = 2
 _WIDTH, _HEIGHT = 430, 290
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 52, 48
 _LEGEND = 44
-_COLOURS = ("#0072b2", "#009e73", "#d79a00", "#d55e00", "#c2629a", "#7a7a7a")
+_COLOURS = ("#2f8fd0", "#009e73", "#d79a00", "#d55e00", "#c2629a", "#848d97")
 _STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #24292f }
 .title { font-size: 13px; font-weight: 600 }
