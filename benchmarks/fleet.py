@@ -306,39 +306,46 @@ def chart(results: Results, workers: Sequence[int], leases: Sequence[int]) -> st
     return draw(panels, "tokens in a lease, at most", "workers")
 
 
-def main() -> int:
+def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="fewer fleets for a shorter time")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--drift", type=int, default=0, help="of the clocks, parts per million")
-    parser.add_argument("--shape", choices=SHAPES, action="append", help="all of them if left out")
-    parser.add_argument("--chart", type=Path, metavar="FILE", help="an SVG to write")
+    add = parser.add_argument
+    add("--quick", action="store_true", help="fewer fleets for a shorter time")
+    add("--shape", choices=SHAPES, nargs="+", default=list(SHAPES))
+    add("--workers", type=int, nargs="+", help="sizes of fleets")
+    add("--lease", type=int, nargs="+", help="sizes of leases")
+    add("--seed", type=int, default=1)
+    add("--drift", type=int, default=0, help="of the workers' clocks, parts per million")
+    add("--chart", type=Path, metavar="FILE", help="an SVG to write")
     options = parser.parse_args()
-    names = options.shape or list(SHAPES)
-    if options.chart and not set(DRAWN) <= set(names):
+    if options.chart and not set(DRAWN) <= set(options.shape):
         parser.error(f"--chart needs the shapes {' and '.join(DRAWN)}")
-    leases = LEASES[::2] if options.quick else LEASES
-    workers = WORKERS[::2] if options.quick else WORKERS
-    seconds = 21 if options.quick else 120
+    every = 2 if options.quick else 1
+    options.seconds = 21 if options.quick else 120
+    options.workers = options.workers or WORKERS[::every]
+    options.lease = options.lease or LEASES[::every]
+    return options
 
+
+def main() -> int:
+    options = read_options()
     results: Results = {}
     print("requests refused needlessly · round trips per request\n")
-    for name in names:
-        for count in workers:
-            for lease in leases:
+    for name in options.shape:
+        for count in options.workers:
+            for lease in options.lease:
                 results[name, count, lease] = simulate(
                     SHAPES[name],
                     count,
                     lease,
-                    seconds=seconds,
+                    seconds=options.seconds,
                     seed=options.seed,
                     drift=options.drift,
                 )
-        print(table(name, results, workers, leases) + "\n", flush=True)
+        print(table(name, results, options.workers, options.lease) + "\n", flush=True)
     if options.chart:
-        options.chart.write_text(chart(results, workers, leases))
+        options.chart.write_text(chart(results, options.workers, options.lease))
 
     over = max(outcome.over for outcome in results.values())
     heard = max(outcome.over_heard for outcome in results.values())
