@@ -13,6 +13,7 @@ are microseconds.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -85,7 +86,7 @@ class Leases:
         capacity: clients remembered, about 300 bytes each.
     """
 
-    def __init__(self, capacity: int = 65_536) -> None:
+    def __init__(self, capacity: int = _MOST_CLIENTS) -> None:
         self._capacity = capacity
         self._clients: OrderedDict[tuple[str, str], _Client] = OrderedDict()
         self._lock = forking.lock(self)
@@ -110,12 +111,27 @@ class Leases:
         Returns:
             What came of it; `None` where the server has to be asked.
         """
+        return self._answer(limit, client, cost, here, _take_slots)
+
+    def look(self, limit: RateLimit, client: str, cost: int, here: int) -> Hit | None:
+        """Return what `spend` would, and take nothing."""
+        return self._answer(limit, client, cost, here, _slot_after)
+
+    def _answer(
+        self,
+        limit: RateLimit,
+        client: str,
+        cost: int,
+        here: int,
+        first_free: Callable[[_Client, int, int], int | None],
+    ) -> Hit | None:
         with self._lock:
             entry = self._clients.get((limit.key, client))
             if entry is None:
                 return None
             now = here + entry.ahead
-            slot = _take_slots(entry, limit.interval, cost, now)
+            _drop_gone(entry, limit.interval, now)
+            slot = first_free(entry, limit.interval, cost)
             if slot is not None:
                 return admitted(limit, slot, now)
             if (
@@ -159,26 +175,38 @@ class Leases:
             self._clients.pop((limit.key, client), None)
 
 
-def _take_slots(entry: _Client, interval: int, cost: int, now: int) -> int | None:
-    """Take the slots that have to be spent first, and return the one after them.
-
-    Slots whose moment is over are dropped. `None` where there are too few, and none is taken.
-    """
+def _drop_gone(entry: _Client, interval: int, now: int) -> None:
+    """Drop the slots whose moment is over."""
     runs = entry.runs
     if not runs:
-        return None
+        return
     for run in runs:
         if run.slot < now:
             run.slot += -((run.slot - now) // interval) * interval
     runs[:] = [run for run in runs if run.slot < run.end]
-    if sum((run.end - run.slot) // interval for run in runs) < cost:
+
+
+def _slot_after(entry: _Client, interval: int, cost: int) -> int | None:
+    """Return the slot after those that have to be spent first; `None` where there are too few."""
+    for run in entry.runs:
+        held = (run.end - run.slot) // interval
+        if held >= cost:
+            return run.slot + cost * interval
+        cost -= held
+    return None
+
+
+def _take_slots(entry: _Client, interval: int, cost: int) -> int | None:
+    """Take the slots that have to be spent first, and return what `_slot_after` does."""
+    after = _slot_after(entry, interval, cost)
+    if after is None:
         return None
-    while True:
+    runs = entry.runs
+    while cost:
         run = runs[0]
         spent = min(cost, (run.end - run.slot) // interval)
         run.slot += spent * interval
         cost -= spent
         if run.slot == run.end:
             del runs[0]
-        if not cost:
-            return run.slot
+    return after

@@ -1,0 +1,324 @@
+"""RedisStore: rate limits of a fleet, in Redis or Valkey.
+
+One script does all the arithmetic, by the server's clock, in one round trip. With a lease a
+process takes tokens ahead and spends them without asking (see `leases`).
+
+A client has one string for each limit:
+
+    m9m:rl:{<8 hexadecimal digits: the app><32: the limit and the client>}
+    <theoretical arrival time, microseconds since 1970> <the limit's key, at most 128 characters>
+
+Both numbers of the key are truncated HMAC-SHA256, so that neither a client nor its address can be
+told from it. It goes a second after the theoretical arrival time has passed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from .boot import boot_clock
+from .gcra import Hit, admitted, known, look, refused
+from .leases import Leases, Reservation
+from .limit import MICROSECONDS, RateLimit, read_key
+from .redis_pool import CALL_SECONDS, Pool, failure, packed
+from .redis_servers import Command, open_servers
+from .store import LimitStore, Spender, StoreFailure, Want
+
+_LISTING_SECONDS = 5.0
+_SCANNED_AT_ONCE = b"500"
+_LABEL = 128
+_MOST_LIMITS = 1_024
+_VALUE = re.compile(rb"(\d{1,17}) (.*)", re.DOTALL)
+
+_SCRIPT = b"""\
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local interval, tolerance = tonumber(ARGV[1]), tonumber(ARGV[2])
+local cost, most = tonumber(ARGV[3]), tonumber(ARGV[4])
+local stored = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+) ')
+local tat = tonumber(stored or '0')
+if tat <= now or tat > now + tolerance then
+  tat = now
+end
+local taken = 0
+if cost > 0 then
+  local available = math.floor((now + tolerance - tat) / interval)
+  if available >= cost then
+    taken = math.max(cost, math.min(most, math.floor(available / 4)))
+  end
+elseif tat > now then
+  taken = cost
+end
+if taken ~= 0 then
+  local new = math.max(now, tat + taken * interval)
+  local value = string.format('%.0f ', new) .. ARGV[5]
+  local kept = string.format('%.0f', math.ceil((new - now) / 1000) + 1000)
+  redis.call('SET', KEYS[1], value, 'PX', kept)
+end
+return {taken, tat, now}
+"""
+_SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest().encode()
+
+
+class _Call(NamedTuple):
+    """What the script is called with.
+
+    Attributes:
+        key: the client's.
+        arguments: the limit's numbers, how many tokens to take (below zero to put back, none
+            to look), how many at most, and the limit's key.
+    """
+
+    key: bytes
+    arguments: tuple[bytes, ...]
+
+
+class RedisStore(LimitStore):
+    """Theoretical arrival times in Redis.
+
+    Args:
+        url: where it is (see `redis_url`).
+        key: what the clients' names are hashed with, at least 16 random bytes, the same for all
+            processes of an app.
+        app: the app's name; those of one name and key share their clients' buckets.
+        lease: tokens that may be taken in one round trip, at least 1: that is none ahead.
+        clock: microseconds of a clock that never steps back.
+
+    Raises:
+        ValueError: the URL is of no known form.
+        ModuleNotFoundError: redis-py is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: bytes,
+        app: str,
+        lease: int = 1,
+        clock: Callable[[], int] = boot_clock,
+    ) -> None:
+        if lease < 1:
+            raise ValueError("a lease is at least 1")
+        self._servers = open_servers(url)
+        self._key = hmac.digest(key, b"flask-m9m rate limits\0" + _bytes(app), "sha256")
+        self._prefix = b"m9m:rl:{" + self._hash(b"app")[:8]
+        self._lease = lease
+        self._clock = clock
+        self._leases = Leases()
+        self._numbers: dict[str, tuple[bytes, bytes, bytes]] = {}
+
+    def hit(self, limit: RateLimit, client: str, cost: int = 1) -> Hit:
+        """Take `cost` tokens, 1 to `limit.burst`, from this client's bucket."""
+        here = self._clock()
+        hit = self._leases.spend(limit, client, cost, here)
+        if hit is None:
+            [answer] = self._run([self._call(limit, client, cost)])
+            hit = self._leases.add(limit, client, cost, answer, here)
+        return hit
+
+    def hit_all(self, wants: Sequence[Want]) -> list[Hit]:
+        """Take what a request needs of several buckets: of all of them, or of none.
+
+        Those that nothing is known of here are asked for in one round trip.
+
+        Returns:
+            What came of each up to the first that has too little; the last one says whether all
+            were there.
+        """
+        here = self._clock()
+        known_here = [self._leases.look(*want, here) for want in wants]
+        for place, hit in enumerate(known_here):
+            if hit is not None and not hit.admitted:
+                return [*_untaken(wants, known_here[:place]), hit]
+        asked = [place for place, hit in enumerate(known_here) if hit is None]
+        deadline = _deadline()
+        calls = [self._call(*wants[place]) for place in asked]
+        answers = dict(zip(asked, self._run(calls, deadline), strict=True))
+        if all(answer.taken for answer in answers.values()):
+            return self._take_all(wants, answers, here)
+        self._run(self._take_none(wants, answers, here), deadline)
+        for place, (taken, tat, now) in answers.items():
+            limit, _, cost = wants[place]
+            if not taken:
+                return [*_untaken(wants, known_here[:place]), refused(limit, tat, now, cost)]
+            known_here[place] = admitted(limit, tat + cost * limit.interval, now)
+        raise AssertionError("one has too little")
+
+    def refund(self, limit: RateLimit, client: str, cost: int = 1) -> None:
+        """Put tokens back that were taken, and forget those that were taken ahead."""
+        self._leases.forget(limit, client)
+        self._run([self._call(limit, client, -cost)])
+
+    def peek(self, limit: RateLimit, client: str) -> Hit:
+        """Return what the client's next request would be told, and take nothing."""
+        [answer] = self._run([self._call(limit, client, 0)])
+        return look(limit, answer.tat, answer.now)
+
+    def reset(self, limit: RateLimit, client: str) -> None:
+        """Fill the client's bucket; other processes may refuse it for a second more."""
+        self._leases.forget(limit, client)
+        key = self._client_key(limit, client)
+        [answer] = self._servers.ask([Command(key, packed(b"DEL", key))], _deadline())
+        _integers([answer], 1)
+
+    def client_id(self, limit: RateLimit, client: str) -> str:
+        """Return the part of a client's key that tells it from others."""
+        return self._client_key(limit, client)[len(self._prefix) : -1].decode()
+
+    def spenders(self) -> Iterator[Spender]:
+        """Return, in no order, whose buckets are not full, as all the servers together know.
+
+        It is for the command line: each question may take seconds.
+        """
+        seen: set[bytes] = set()
+        for pool in self._servers.masters(_deadline(_LISTING_SECONDS)):
+            cursor: Any = b"0"
+            while True:
+                scan = (b"SCAN", cursor, b"MATCH", self._prefix + b"*", b"COUNT", _SCANNED_AT_ONCE)
+                cursor, keys = _scanned(*_asked(pool, packed(*scan)))
+                keys = [key for key in keys if key not in seen]
+                seen.update(keys)
+                if keys:
+                    yield from self._read(pool, keys)
+                if cursor == b"0":
+                    break
+
+    def _read(self, pool: Pool, keys: list[bytes]) -> Iterator[Spender]:
+        clock, *values = _asked(pool, packed(b"TIME"), *[packed(b"GET", key) for key in keys])
+        try:
+            now = int(clock[0]) * MICROSECONDS + int(clock[1])
+        except (TypeError, ValueError, IndexError):
+            raise _garbled() from None
+        for key, value in zip(keys, values, strict=True):
+            match = _VALUE.fullmatch(value) if isinstance(value, bytes) else None
+            try:
+                limit = read_key(match[2].decode()) if match else None
+            except ValueError:
+                continue
+            if limit is not None and match is not None and known(limit, int(match[1]), now) > now:
+                client_id = key[len(self._prefix) : -1].decode("ascii", "backslashreplace")
+                yield Spender(limit, client_id, look(limit, int(match[1]), now))
+
+    def _take_all(
+        self, wants: Sequence[Want], answers: Mapping[int, Reservation], sent: int
+    ) -> list[Hit]:
+        """Spend what the servers gave, and what is held here."""
+        by_place = {p: self._leases.add(*wants[p], answer, sent) for p, answer in answers.items()}
+        for place, want in enumerate(wants):
+            if place in by_place:
+                continue
+            hit = by_place[place] = self.hit(*want)
+            if not hit.admitted:  # another thread has spent what was held here
+                taken = [other for other in by_place if other != place]
+                for other in taken:
+                    self.refund(*wants[other])
+                first = [by_place.get(before) for before in range(place)]
+                return [*_untaken(wants, first), hit]
+        return [by_place[place] for place in range(len(wants))]
+
+    def _take_none(
+        self, wants: Sequence[Want], answers: Mapping[int, Reservation], sent: int
+    ) -> list[_Call]:
+        """Keep what the servers gave, to spend later; without leases, say how to put it back."""
+        back = []
+        for place, answer in answers.items():
+            limit, client, cost = wants[place]
+            if self._lease > 1 or not answer.taken:
+                self._leases.add(limit, client, cost if not answer.taken else 0, answer, sent)
+            else:
+                back.append(self._call(limit, client, -cost))
+        return back
+
+    def _call(self, limit: RateLimit, client: str, cost: int) -> _Call:
+        numbers = self._numbers.get(limit.key)
+        if numbers is None:
+            if len(self._numbers) >= _MOST_LIMITS:
+                self._numbers.clear()
+            numbers = self._numbers[limit.key] = (
+                b"%d" % limit.interval,
+                b"%d" % limit.tolerance,
+                _bytes(limit.key[:_LABEL]),
+            )
+        interval, tolerance, label = numbers
+        arguments = (interval, tolerance, b"%d" % cost, b"%d" % self._lease, label)
+        return _Call(self._client_key(limit, client), arguments)
+
+    def _run(self, calls: Sequence[_Call], deadline: float | None = None) -> list[Reservation]:
+        """Have the script run, all calls in one round trip to each server."""
+        if not calls:
+            return []
+        deadline = deadline or _deadline()
+        answers = self._servers.ask([_command(b"EVALSHA", _SHA, call) for call in calls], deadline)
+        unknown = [n for n, one in enumerate(answers) if type(one).__name__ == "NoScriptError"]
+        if unknown:
+            again = [_command(b"EVAL", _SCRIPT, calls[n]) for n in unknown]
+            for n, answer in zip(unknown, self._servers.ask(again, deadline), strict=True):
+                answers[n] = answer
+        return [Reservation(*_integers(answer, 3)) for answer in answers]
+
+    def _hash(self, *parts: bytes) -> bytes:
+        """Hash texts, each with its length before it, to hexadecimal digits."""
+        message = b"".join([len(part).to_bytes(4) + part for part in parts])
+        return hmac.digest(self._key, message, "sha256").hex().encode()
+
+    def _client_key(self, limit: RateLimit, client: str) -> bytes:
+        digits = self._hash(b"client", _bytes(limit.key), _bytes(client))[:32]
+        return self._prefix + digits + b"}"
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _deadline(seconds: float = CALL_SECONDS) -> float:
+    return time.monotonic() + seconds
+
+
+def _command(verb: bytes, script: bytes, call: _Call) -> Command:
+    return Command(call.key, packed(verb, script, b"1", call.key, *call.arguments))
+
+
+def _garbled() -> StoreFailure:
+    return StoreFailure("Redis cannot be used: its answer is of no known form")
+
+
+def _integers(answer: Any, count: int) -> list[int]:
+    """Return an answer's integers.
+
+    Raises:
+        StoreFailure: it is an error, or something else.
+    """
+    if isinstance(answer, Exception):
+        raise failure(answer)
+    if isinstance(answer, list) and len(answer) == count and all(type(n) is int for n in answer):
+        return answer
+    raise _garbled()
+
+
+def _asked(pool: Pool, *commands: bytes) -> list[Any]:
+    return pool.exchange(commands, _deadline(_LISTING_SECONDS))
+
+
+def _scanned(answer: Any) -> tuple[bytes, list[bytes]]:
+    if isinstance(answer, Exception):
+        raise failure(answer)
+    try:
+        cursor, keys = answer
+        return bytes(cursor), [bytes(key) for key in keys]
+    except (TypeError, ValueError):
+        raise _garbled() from None
+
+
+def _untaken(wants: Sequence[Want], hits: Sequence[Hit | None]) -> list[Hit]:
+    """Return hits as if what they took were still there."""
+    untaken = []
+    for want, hit in zip(wants, hits, strict=False):
+        if hit is not None:
+            hit.remaining += want.cost
+            untaken.append(hit)
+    return untaken
