@@ -24,7 +24,7 @@ Address = tuple[str, int]
 Kind = Literal["", "sentinel", "cluster"]
 
 _SCHEME = re.compile(r"(?:(redis|valkey)(s?)(?:\+(sentinel|cluster))?|(unix))")
-_HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[\w.-]+))(?::(?P<port>\d{1,5}))?")
+_HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]{1,5}))?")
 _PORTS = {"": 6379, "sentinel": 26379, "cluster": 6379}
 
 
