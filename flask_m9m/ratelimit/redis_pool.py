@@ -27,6 +27,7 @@ _MOST_IDLE = 64
 _FRESH_SECONDS = 1.0
 _ERROR_CODE = re.compile(r"-?([A-Z]{2,20})\b")
 _LATE = "Redis cannot be used: it does not answer in time"
+_HARMLESS = {None, "NOSCRIPT", "MOVED", "ASK"}
 _REASONS = {
     "AuthenticationError": "it refuses user and password",
     "AuthenticationWrongNumberOfArgsError": "it refuses user and password",
@@ -41,6 +42,16 @@ _REASONS = {
     "OutOfMemoryError": "its memory is full",
     "ReadOnlyError": "it is a replica, or read-only",
     "TimeoutError": "it does not answer in time",
+}
+
+
+_CODES = {
+    "AskError": "ASK",
+    "ClusterDownError": "CLUSTERDOWN",
+    "MasterDownError": "MASTERDOWN",
+    "MovedError": "MOVED",
+    "NoScriptError": "NOSCRIPT",
+    "ReadOnlyError": "READONLY",
 }
 
 
@@ -65,8 +76,6 @@ def packed(*words: bytes) -> bytes:
 
 def failure(error: Exception) -> StoreFailure:
     """Say what went wrong, without anything that an address or a server's answer holds."""
-    if isinstance(error, StoreFailure):
-        return error
     reason = _REASONS.get(type(error).__name__)
     if reason is None:
         cause: object = error
@@ -84,6 +93,17 @@ def failure(error: Exception) -> StoreFailure:
         else:
             reason = f"{type(error).__name__}"
     return StoreFailure(f"Redis cannot be used: {reason}")
+
+
+def error_code(answer: Any) -> str | None:
+    """Return the first word of an error; `None` where an answer is none.
+
+    Which errors redis-py has classes of their own for depends on its version.
+    """
+    if not isinstance(answer, Exception):
+        return None
+    code = _ERROR_CODE.match(str(answer))
+    return _CODES.get(type(answer).__name__) or (code[1] if code else "")
 
 
 def load_redis() -> None:
@@ -154,9 +174,7 @@ class Pool:
 
     def __init__(self, connect: Callable[[], Connection]) -> None:
         self._connect = connect
-        errors = import_module("redis.exceptions")
-        self._error_reply: type[Exception] = errors.ResponseError
-        self._harmless = (errors.NoScriptError, errors.AskError)
+        self._error: type[Exception] = import_module("redis.exceptions").ResponseError
         self.after_fork()
         forking.watch(self)
 
@@ -188,9 +206,9 @@ class Pool:
         except BaseException as error:
             connection.disconnect()
             self.drop()
-            if isinstance(error, Exception):
-                raise failure(error) from error
-            raise
+            if isinstance(error, StoreFailure) or not isinstance(error, Exception):
+                raise
+            raise failure(error) from None
         self._give_back(connection, answers)
         return answers
 
@@ -207,16 +225,16 @@ class Pool:
         _allow(connection, deadline)
         try:
             return connection.read_response()
-        except self._error_reply as error:
+        except self._error as error:
             return error
 
     def _give_back(self, connection: Connection, answers: list[Any]) -> None:
-        for answer in answers:
-            if isinstance(answer, self._error_reply) and not isinstance(answer, self._harmless):
-                connection.disconnect()
-                if type(answer).__name__ == "ReadOnlyError":
-                    self.drop()
-                return
+        codes = {error_code(answer) for answer in answers}
+        if not codes <= _HARMLESS:
+            connection.disconnect()
+            if "READONLY" in codes:
+                self.drop()
+            return
         if len(self._idle) >= _MOST_IDLE:
             connection.disconnect()
             return
@@ -244,6 +262,7 @@ class Pool:
     def _wait(self, deadline: float) -> Connection:
         """Return a connection that becomes free or is made; the lock is held."""
         attempt = None
+        patience = max(CALL_SECONDS, deadline - time.monotonic())
         while True:
             try:
                 return self._idle.pop()[1]
@@ -252,9 +271,9 @@ class Pool:
                     raise StoreFailure(attempt.failure) from None
             attempt = self._attempt or self._begin()
             now = time.monotonic()
-            if now >= deadline or now - attempt.since > CALL_SECONDS:
+            if now >= deadline or now - attempt.since > patience:
                 raise StoreFailure(_LATE)
-            self._changed.wait(min(deadline - now, CALL_SECONDS))
+            self._changed.wait(deadline - now)
 
     def _begin(self) -> _Attempt:
         attempt = self._attempt = _Attempt()

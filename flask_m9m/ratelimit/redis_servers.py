@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABC, abstractmethod
 from binascii import crc_hqx
@@ -16,6 +17,7 @@ from .redis_pool import (
     Pool,
     connect_to,
     connection_options,
+    error_code,
     failure,
     load_redis,
     packed,
@@ -26,6 +28,7 @@ from .store import StoreFailure
 _SLOTS = 16_384
 _SENTINEL_SECONDS = 0.5
 _ASKING = packed(b"ASKING")
+_REDIRECTION = re.compile(r"\d+ (\S*):(\d{1,5})\Z", re.ASCII)
 
 
 class Command(NamedTuple):
@@ -158,12 +161,15 @@ class _Cluster(Servers):
 
     def _follow(self, command: Command, asked: Address, answer: Any, deadline: float) -> Any:
         """Ask where an answer says to ask, once."""
-        kind = type(answer).__name__
-        if kind not in ("MovedError", "AskError"):
-            self._stale |= kind in ("ClusterDownError", "MasterDownError", "ReadOnlyError")
+        code = error_code(answer)
+        if code not in ("MOVED", "ASK"):
+            self._stale |= code in ("CLUSTERDOWN", "MASTERDOWN", "READONLY")
             return answer
-        address = (answer.host or asked[0], answer.port)
-        if kind == "AskError":
+        target = _REDIRECTION.search(str(answer))
+        if target is None:
+            return answer
+        address = (target[1] or asked[0], int(target[2]))
+        if code == "ASK":
             return self._pool(address).exchange([_ASKING, command.packed], deadline)[1]
         with self._lock:
             if self._map:

@@ -25,7 +25,7 @@ from .boot import boot_clock
 from .gcra import Hit, admitted, known, look, refused
 from .leases import Leases, Reservation
 from .limit import MICROSECONDS, RateLimit, read_key
-from .redis_pool import CALL_SECONDS, Pool, failure, packed
+from .redis_pool import CALL_SECONDS, Pool, error_code, failure, packed
 from .redis_servers import Command, open_servers
 from .store import LimitStore, Spender, StoreFailure, Want
 
@@ -130,6 +130,8 @@ class RedisStore(LimitStore):
             What came of each up to the first that has too little; the last one says whether all
             were there.
         """
+        if len(wants) == 1:
+            return [self.hit(*wants[0])]
         here = self._clock()
         known_here = [self._leases.look(*want, here) for want in wants]
         for place, hit in enumerate(known_here):
@@ -254,7 +256,7 @@ class RedisStore(LimitStore):
             return []
         deadline = deadline or _deadline()
         answers = self._servers.ask([_command(b"EVALSHA", _SHA, call) for call in calls], deadline)
-        unknown = [n for n, one in enumerate(answers) if type(one).__name__ == "NoScriptError"]
+        unknown = [n for n, one in enumerate(answers) if error_code(one) == "NOSCRIPT"]
         if unknown:
             again = [_command(b"EVAL", _SCRIPT, calls[n]) for n in unknown]
             for n, answer in zip(unknown, self._servers.ask(again, deadline), strict=True):
