@@ -124,7 +124,8 @@ class Fleet:
         hit = self._leases[worker].spend(self._limit, client, 1, here)
         if hit is None:
             self.trips += 1
-            self._send(now, partial(self._reserve, worker, client, here))
+            most = self._leases[worker].ahead(self._limit, client, self._lease, here)
+            self._send(now, partial(self._reserve, worker, client, here, most))
         elif hit.admitted:
             self._admit(client, now, now)
 
@@ -140,8 +141,8 @@ class Fleet:
         self._sent += 1
         heapq.heappush(self._messages, (now + delay, self._sent, received))
 
-    def _reserve(self, worker: int, client: str, sent: int, now: int) -> None:
-        answer = reserve(self._limit, self._tats.get(client, 0), now, 1, self._lease)
+    def _reserve(self, worker: int, client: str, sent: int, most: int, now: int) -> None:
+        answer = reserve(self._limit, self._tats.get(client, 0), now, 1, most)
         self._tats[client] = answer.tat + answer.taken * self._limit.interval
         self._send(now, partial(self._hear, worker, client, sent, answer))
 

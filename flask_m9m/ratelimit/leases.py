@@ -69,13 +69,17 @@ class _Client:
     Attributes:
         tat: its theoretical arrival time when the server last answered.
         ahead: how far the server's clock is ahead of ours, at most.
-        heard: when the server last answered.
+        asked: when the server was last asked, by our clock.
+        taken: tokens that it gave then.
+        used: those of them that requests needed.
         runs: slots to spend.
     """
 
     tat: int
     ahead: int
-    heard: int
+    asked: int
+    taken: int = 0
+    used: int = 0
     runs: list[_Run] = field(default_factory=list)
 
 
@@ -129,17 +133,34 @@ class Leases:
             entry = self._clients.get((limit.key, client))
             if entry is None:
                 return None
-            now = here + entry.ahead
+            # Our clock may be slow, by a thousandth: no slot is spent late for that.
+            now = here + entry.ahead + max(0, here - entry.asked) // 1_000
             _drop_gone(entry, limit.interval, now)
             slot = first_free(entry, limit.interval, cost)
             if slot is not None:
                 return admitted(limit, slot, now)
             if (
-                0 <= here - entry.heard <= _TRUSTED_FOR
+                0 <= here - entry.asked <= _TRUSTED_FOR
                 and entry.tat + cost * limit.interval > now + limit.tolerance
             ):
                 return refused(limit, entry.tat, now, cost)
             return None
+
+    def ahead(self, limit: RateLimit, client: str, most: int, here: int) -> int:
+        """Return how many tokens to ask for: twice as many as last time, if those were needed.
+
+        A process that rarely sees a client takes none ahead, and the others find them.
+
+        Args:
+            limit: the limit.
+            client: the client.
+            most: tokens that may be taken at once.
+            here: the local time.
+        """
+        entry = self._clients.get((limit.key, client))
+        if entry is None or not 0 <= here - entry.asked <= limit.tolerance:
+            return 1
+        return min(most, 2 * entry.used if entry.used >= entry.taken else max(1, entry.used))
 
     def add(self, limit: RateLimit, client: str, cost: int, answer: Reservation, sent: int) -> Hit:
         """Note what the server answered, and spend what the asking request needs of it.
@@ -161,9 +182,10 @@ class Leases:
                     self._clients.popitem(last=False)
             else:
                 self._clients.move_to_end((limit.key, client))
-                entry.tat, entry.ahead, entry.heard = end, now - sent, sent
+                entry.tat, entry.ahead, entry.asked = end, now - sent, sent
             if not taken:
                 return refused(limit, tat, now, cost)
+            entry.taken, entry.used = taken, cost
             slot = tat + cost * limit.interval
             if slot < end:
                 entry.runs.append(_Run(slot, end))
@@ -201,6 +223,7 @@ def _take_slots(entry: _Client, interval: int, cost: int) -> int | None:
     after = _slot_after(entry, interval, cost)
     if after is None:
         return None
+    entry.used += cost
     runs = entry.runs
     while cost:
         run = runs[0]

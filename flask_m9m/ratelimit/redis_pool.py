@@ -19,8 +19,8 @@ from .. import forking
 from .redis_url import Address, RedisURL
 from .store import StoreFailure
 
-CALL_SECONDS = 0.2
-"""How long a request waits for Redis, connecting included."""
+CALL_SECONDS = 0.12
+"""How long a request waits for Redis, connecting included: no more than twice (see `failover`)."""
 
 _CONNECT_SECONDS = 1.0
 _MOST_IDLE = 64

@@ -247,7 +247,10 @@ class RedisStore(LimitStore):
                 _bytes(limit.key[:_LABEL]),
             )
         interval, tolerance, label = numbers
-        arguments = (interval, tolerance, b"%d" % cost, b"%d" % self._lease, label)
+        most = 1
+        if cost > 0 and self._lease > 1:
+            most = self._leases.ahead(limit, client, self._lease, self._clock())
+        arguments = (interval, tolerance, b"%d" % cost, b"%d" % most, label)
         return _Call(self._client_key(limit, client), arguments)
 
     def _run(self, calls: Sequence[_Call], deadline: float | None = None) -> list[Reservation]:

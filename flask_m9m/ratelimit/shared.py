@@ -10,14 +10,13 @@ swept and nobody is shut out longer than a full bucket takes to drain.
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from os import pread, pwrite
 from typing import NamedTuple
 
 from ..errors import SettingsError
+from .boot import boot_clock
 from .directory import BUCKET, SLOTS, Directory, UnsafeFile
 from .gcra import Hit, give_back, known, look, refused, take
 from .limit import MICROSECONDS, RateLimit
@@ -28,18 +27,6 @@ _BUCKET = struct.Struct(f"<{2 * SLOTS}Q")
 _SLOT = struct.Struct("<2Q")
 _LOOK_AGAIN = MICROSECONDS
 _MOST_FILES = 256
-
-
-def boot_clock() -> int:
-    """Return microseconds since boot: a clock that all processes of a machine share."""
-    return _now() // 1_000
-
-
-_now: Callable[[], int] = (
-    partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
-    if hasattr(time, "CLOCK_BOOTTIME")
-    else time.monotonic_ns
-)
 
 
 class SharedStore(LimitStore):

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from flask_m9m.ratelimit import RateLimit, StoreFailure
+from flask_m9m.ratelimit.boot import boot_clock
 from flask_m9m.ratelimit.directory import BUCKETS, HEADER, SLOTS, Directory
-from flask_m9m.ratelimit.shared import SharedStore, boot_clock
+from flask_m9m.ratelimit.shared import SharedStore
 from flask_m9m.ratelimit.shared_file import PATIENCE, Place, SharedFile, open_file
 from tests.ratelimit.actor import APP, HOURLY, store_in
 
@@ -102,7 +103,7 @@ def test_all_threads_of_all_processes_together_get_just_what_there_is(tmp_path: 
 
 
 def test_the_clock_is_the_same_in_every_process() -> None:
-    code = "from flask_m9m.ratelimit.shared import boot_clock; print(boot_clock())"
+    code = "from flask_m9m.ratelimit.boot import boot_clock; print(boot_clock())"
     before = boot_clock()
     there = int(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT))
     assert before < there < boot_clock()
