@@ -13,13 +13,14 @@ are microseconds.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .. import forking
 from .gcra import Hit, admitted, known, refused
 from .limit import MICROSECONDS, RateLimit
+from .store import Want
 
 _MOST_CLIENTS = 65_536
 _TRUSTED_FOR = MICROSECONDS
@@ -115,36 +116,44 @@ class Leases:
         Returns:
             What came of it; `None` where the server has to be asked.
         """
-        return self._answer(limit, client, cost, here, _take_slots)
-
-    def look(self, limit: RateLimit, client: str, cost: int, here: int) -> Hit | None:
-        """Return what `spend` would, and take nothing."""
-        return self._answer(limit, client, cost, here, _slot_after)
-
-    def _answer(
-        self,
-        limit: RateLimit,
-        client: str,
-        cost: int,
-        here: int,
-        first_free: Callable[[_Client, int, int], int | None],
-    ) -> Hit | None:
         with self._lock:
-            entry = self._clients.get((limit.key, client))
-            if entry is None:
-                return None
-            # Our clock may be slow, by a thousandth: no slot is spent late for that.
-            now = here + entry.ahead + max(0, here - entry.asked) // 1_000
-            _drop_gone(entry, limit.interval, now)
-            slot = first_free(entry, limit.interval, cost)
-            if slot is not None:
-                return admitted(limit, slot, now)
-            if (
-                0 <= here - entry.asked <= _TRUSTED_FOR
-                and entry.tat + cost * limit.interval > now + limit.tolerance
-            ):
-                return refused(limit, entry.tat, now, cost)
+            hit = self._known(limit, client, cost, here)
+            if hit is not None and hit.admitted:
+                _take_slots(self._clients[limit.key, client], limit.interval, cost)
+            return hit
+
+    def spend_all(self, wants: Sequence[Want], here: int) -> tuple[bool, list[Hit | None]]:
+        """Spend what a request needs of several buckets, where all of it is here.
+
+        Returns:
+            Whether that was so, and what spending came to or would have come to for each.
+        """
+        with self._lock:
+            hits = [self._known(limit, client, cost, here) for limit, client, cost in wants]
+            if not all(hit is not None and hit.admitted for hit in hits):
+                return False, hits
+            if len({(limit.key, client) for limit, client, _ in wants}) < len(wants):
+                return False, hits  # each may have reckoned with the same slots
+            for limit, client, cost in wants:
+                _take_slots(self._clients[limit.key, client], limit.interval, cost)
+        return True, hits
+
+    def _known(self, limit: RateLimit, client: str, cost: int, here: int) -> Hit | None:
+        """Return what spending comes to, and take nothing; the lock is held."""
+        entry = self._clients.get((limit.key, client))
+        if entry is None:
             return None
+        # Our clock may be slow, by a thousandth: no slot is spent late for that.
+        now = here + entry.ahead + max(0, here - entry.asked) // 1_000
+        slot = _slot_after(entry, limit.interval, cost, now)
+        if slot is not None:
+            return admitted(limit, slot, now)
+        if (
+            0 <= here - entry.asked <= _TRUSTED_FOR
+            and entry.tat + cost * limit.interval > now + limit.tolerance
+        ):
+            return refused(limit, entry.tat, now, cost)
+        return None
 
     def ahead(self, limit: RateLimit, client: str, most: int, here: int) -> int:
         """Return how many tokens to ask for: twice as many as last time, if those were needed.
@@ -197,20 +206,19 @@ class Leases:
             self._clients.pop((limit.key, client), None)
 
 
-def _drop_gone(entry: _Client, interval: int, now: int) -> None:
-    """Drop the slots whose moment is over."""
+def _slot_after(entry: _Client, interval: int, cost: int, now: int) -> int | None:
+    """Drop the slots whose moment is over, and return the one after those to be spent first.
+
+    `None` where there are too few.
+    """
     runs = entry.runs
     if not runs:
-        return
+        return None
     for run in runs:
         if run.slot < now:
             run.slot += -((run.slot - now) // interval) * interval
     runs[:] = [run for run in runs if run.slot < run.end]
-
-
-def _slot_after(entry: _Client, interval: int, cost: int) -> int | None:
-    """Return the slot after those that have to be spent first; `None` where there are too few."""
-    for run in entry.runs:
+    for run in runs:
         held = (run.end - run.slot) // interval
         if held >= cost:
             return run.slot + cost * interval
@@ -218,11 +226,8 @@ def _slot_after(entry: _Client, interval: int, cost: int) -> int | None:
     return None
 
 
-def _take_slots(entry: _Client, interval: int, cost: int) -> int | None:
-    """Take the slots that have to be spent first, and return what `_slot_after` does."""
-    after = _slot_after(entry, interval, cost)
-    if after is None:
-        return None
+def _take_slots(entry: _Client, interval: int, cost: int) -> None:
+    """Take the slots that have to be spent first; there are enough."""
     entry.used += cost
     runs = entry.runs
     while cost:
@@ -232,4 +237,3 @@ def _take_slots(entry: _Client, interval: int, cost: int) -> int | None:
         cost -= spent
         if run.slot == run.end:
             del runs[0]
-    return after

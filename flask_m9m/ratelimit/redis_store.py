@@ -133,11 +133,15 @@ class RedisStore(LimitStore):
         if len(wants) == 1:
             return [self.hit(*wants[0])]
         here = self._clock()
-        known_here = [self._leases.look(*want, here) for want in wants]
-        for place, hit in enumerate(known_here):
-            if hit is not None and not hit.admitted:
-                return [*_untaken(wants, known_here[:place]), hit]
-        asked = [place for place, hit in enumerate(known_here) if hit is None]
+        spent, hits = self._leases.spend_all(wants, here)
+        asked = []
+        for place, hit in enumerate(hits):
+            if hit is None:
+                asked.append(place)
+            elif not hit.admitted:
+                return [*_untaken(wants, hits[:place]), hit]
+        if spent:
+            return [hit for hit in hits if hit is not None]
         deadline = _deadline()
         calls = [self._call(*wants[place]) for place in asked]
         answers = dict(zip(asked, self._run(calls, deadline), strict=True))
@@ -147,8 +151,8 @@ class RedisStore(LimitStore):
         for place, (taken, tat, now) in answers.items():
             limit, _, cost = wants[place]
             if not taken:
-                return [*_untaken(wants, known_here[:place]), refused(limit, tat, now, cost)]
-            known_here[place] = admitted(limit, tat + cost * limit.interval, now)
+                return [*_untaken(wants, hits[:place]), refused(limit, tat, now, cost)]
+            hits[place] = admitted(limit, tat + cost * limit.interval, now)
         raise AssertionError("one has too little")
 
     def refund(self, limit: RateLimit, client: str, cost: int = 1) -> None:

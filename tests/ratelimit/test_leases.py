@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flask_m9m.ratelimit import RateLimit
+from flask_m9m.ratelimit import RateLimit, Want
 from flask_m9m.ratelimit.gcra import Hit
 from flask_m9m.ratelimit.leases import Leases, Reservation, reserve
 
@@ -120,12 +120,25 @@ def test_a_slot_whose_moment_is_over_is_gone() -> None:
     assert leases.spend(LIMIT, "client", 1, 9 * SECOND + 1) is None
 
 
-def test_a_look_says_what_spending_would_and_takes_nothing() -> None:
+def test_several_buckets_are_spent_from_together_or_not_at_all() -> None:
     leases, server = Leases(), Server(LIMIT, 10)
     hit(leases, server, 0, 10**12)
-    looked = [leases.look(LIMIT, "client", cost, 0) for cost in (1, 1, 9, 10)]
-    assert [one and one.remaining for one in looked] == [98, 98, 90, None]
-    assert leases.spend(LIMIT, "client", 9, 0) == looked[2]
+    other = RateLimit(1, 3600, 1, "other")
+    leases.add(other, "client", 1, Reservation(1, 10**12, 10**12), 0)
+
+    def spend(*costs: int) -> tuple[bool, list[int | None]]:
+        wants = [Want(LIMIT, "client", cost) for cost in costs]
+        spent, hits = leases.spend_all(wants, 0)
+        return spent, [one and one.remaining for one in hits]
+
+    assert spend(10) == (False, [None])
+    assert spend(9, 9) == (False, [90, 90])
+    spent, hits = leases.spend_all([Want(LIMIT, "client"), Want(other, "client")], 0)
+    assert (spent, [one and one.admitted for one in hits]) == (False, [True, False])
+    assert leases.spend_all([Want(LIMIT, "client"), Want(LIMIT, "b")], 0)[1][1] is None
+    assert spend(4) == (True, [95])
+    assert spend(5) == (True, [90])
+    assert spend(1) == (False, [None])
 
 
 def test_a_refusal_is_repeated_for_a_second_and_no_longer_than_it_holds() -> None:
