@@ -140,6 +140,7 @@ class _Cluster(Servers):
             raise
 
     def masters(self, deadline: float) -> list[Pool]:
+        self._stale = True
         slots = self._slots(deadline)
         return [self._pool(address) for address in sorted({one for one in slots if one})]
 

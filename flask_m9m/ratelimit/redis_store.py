@@ -220,11 +220,9 @@ class RedisStore(LimitStore):
                 continue
             hit = by_place[place] = self.hit(*want)
             if not hit.admitted:  # another thread has spent what was held here
-                taken = [other for other in by_place if other != place]
-                for other in taken:
+                for other in by_place.keys() - {place}:
                     self.refund(*wants[other])
-                first = [by_place.get(before) for before in range(place)]
-                return [*_untaken(wants, first), hit]
+                return [*_untaken(wants, [by_place.get(n) for n in range(place)]), hit]
         return [by_place[place] for place in range(len(wants))]
 
     def _take_none(

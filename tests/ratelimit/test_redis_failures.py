@@ -107,7 +107,7 @@ def test_a_server_that_became_a_replica_is_a_failure_and_loses_its_connections(
 ) -> None:
     redis_server.call("REPLICAOF", "127.0.0.1", str(free_port()))
     assert "replica" in failure_of(lambda: store.hit(LIMIT, "client"))
-    assert store._servers._pool._idle == []  # type: ignore[attr-defined]
+    assert store._servers._pool._idle == []
     redis_server.call("REPLICAOF", "NO", "ONE")
     assert store.hit(LIMIT, "client").admitted
 
@@ -254,7 +254,7 @@ def test_a_connection_that_comes_late_serves_the_next_request(
     store = RedisStore(redis_server.url, KEY, "app")
     failure_of(lambda: store.hit(LIMIT, "client"))
     resolved.set()
-    pool = store._servers._pool  # type: ignore[attr-defined]
+    pool = store._servers._pool
     until(lambda: pool._idle)
     monkeypatch.setattr(pool, "_connect", lambda: pytest.fail("it has a connection"))
     assert store.hit(LIMIT, "client").admitted
@@ -285,7 +285,7 @@ def test_a_child_process_speaks_on_its_own_connections(
     child = os.fork()
     if child == 0:
         try:
-            forgotten = store._servers._pool._idle == []  # type: ignore[attr-defined]
+            forgotten = store._servers._pool._idle == []
             fine = all(store.hit(LIMIT, "child").admitted for _ in range(20))
             asks = leased.hit(LIMIT, "client").remaining < 49 - 9
             os.write(write, bytes([forgotten, fine, asks]))
@@ -323,6 +323,74 @@ def test_a_server_that_is_not_there_at_the_start_is_used_once_it_is(tmp_path: Pa
         store = RedisStore(server.url, KEY, "app")
         failure_of(lambda: store.hit(LIMIT, "client"))
         server.start()
+        assert store.hit(LIMIT, "client").admitted
+
+
+def test_a_request_that_waits_gets_a_connection_that_another_gives_back(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = store._servers._pool
+    connection = pool._take(time.monotonic() + 1)
+    ended = threading.Event()
+    monkeypatch.setattr(pool, "_connect", lambda: ended.wait(10) and connection)
+    admitted = []
+    waiting = threading.Thread(target=lambda: admitted.append(hit(store)))
+    waiting.start()
+    until(lambda: pool._waiting)
+    pool._give_back(connection, [])
+    waiting.join()
+    assert admitted == [True]
+    ended.set()
+
+
+def test_more_idle_connections_than_are_of_use_are_closed(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_pool, "_MOST_IDLE", 0)
+    assert [hit(store) for _ in range(3)] == [True] * 3
+    assert store._servers._pool._idle == []
+
+
+def test_a_process_that_may_start_no_thread_is_a_failure(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RedisStore(redis_server.url, KEY, "app")
+    with monkeypatch.context() as patch:
+
+        def refuse(*_: Any) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr(threading.Thread, "start", refuse)
+        assert "no thread" in failure_of(lambda: store.hit(LIMIT, "client"))
+    assert store.hit(LIMIT, "client").admitted
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"+OK\r\n",
+        b"*0\r\n",
+        b"*1\r\n:1\r\n",
+        b"*1\r\n*3\r\n:0\r\n:99999\r\n*2\r\n$1\r\na\r\n:1\r\n",
+        b"*1\r\n*3\r\n:0\r\n:9\r\n*2\r\n:1\r\n:1\r\n",
+        b"*1\r\n*3\r\n:0\r\n:9\r\n*2\r\n$1\r\n\xff\r\n:1\r\n",
+        b"-ERR This instance has cluster support disabled\r\n",
+        b"-MOVED 1 :1\r\n",
+    ],
+)
+def test_a_map_of_slots_that_is_none_is_a_failure(answer: bytes) -> None:
+    with answering(answer) as url:
+        store = RedisStore(url.replace("redis:", "redis+cluster:"), KEY, "app")
+        failure_of(lambda: store.hit(LIMIT, "client"))
+        failure_of(lambda: store.hit(LIMIT, "client"))
+
+
+def test_any_server_that_answers_can_tell_a_clusters_map(redis_cluster: list[RedisServer]) -> None:
+    with answering(None) as dead:
+        gone = f"127.0.0.1:{free_port()},{dead.removeprefix('redis://')}"
+        url = cluster_url(redis_cluster).replace("//", f"//{gone},")
+        store = RedisStore(url, KEY, "seeds")
+        failure_of(lambda: store.hit(LIMIT, "client"))
         assert store.hit(LIMIT, "client").admitted
 
 
@@ -367,7 +435,7 @@ def test_a_slot_that_moves_is_followed(redis_cluster: list[RedisServer]) -> None
     assert store.hit(LIMIT, slot.client).remaining == 48, "ASK"
     slot.end()
     assert store.hit(LIMIT, slot.client).remaining == 47, "MOVED"
-    assert store._servers._map[slot.number] == ("127.0.0.1", slot.new.port)  # type: ignore[attr-defined]
+    assert store._servers._map[slot.number] == ("127.0.0.1", slot.new.port)
     wants = [Want(LIMIT, slot.client), *(Want(LIMIT, f"other {n}") for n in range(9))]
     assert [hit.remaining for hit in store.hit_all(wants)] == [46, *[49] * 9]
 

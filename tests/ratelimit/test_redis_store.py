@@ -186,10 +186,9 @@ def test_of_several_buckets_all_are_taken_from_or_none(
         *rest, last = other.hit_all(wants)
         assert (last.limit, last.admitted, last.remaining) == (OTHER, False, 1)
         assert [hit.remaining for hit in rest] in ([], [4])
-    store = RedisStore(redis_url, KEY, app_name, lease) if lease == 1 else other
     for _ in range(4):
-        assert store.hit(SLOW, "client").admitted
-    assert not store.hit(SLOW, "client").admitted
+        assert other.hit(SLOW, "client").admitted
+    assert not other.hit(SLOW, "client").admitted
 
 
 def test_tokens_that_were_not_needed_come_back_for_other_processes(
@@ -200,6 +199,31 @@ def test_tokens_that_were_not_needed_come_back_for_other_processes(
     hits = store.hit_all([Want(SLOW, "client", 5), Want(OTHER, "client")])
     assert not hits[-1].admitted
     assert other.hit(SLOW, "client", 5).admitted
+
+
+def test_a_token_that_another_thread_spent_meanwhile_is_asked_for(
+    redis_url: str, app_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = (RedisStore(redis_url, KEY, app_name, 10) for _ in range(2))
+    limit = RateLimit(1, 3600, 100)
+    wants = [Want(OTHER, "client", 2), Want(limit, "client")]
+    store.hit(*wants[1])
+    spend_all = store._leases.spend_all
+
+    def spend_all_but_too_late(*arguments: Any) -> Any:
+        known_here = spend_all(*arguments)
+        store._leases.forget(limit, "client")
+        return known_here
+
+    monkeypatch.setattr(store._leases, "spend_all", spend_all_but_too_late)
+    assert [hit.remaining for hit in store.hit_all(wants)] == [1, 89]
+    other.reset(OTHER, "client")
+    store._leases.forget(OTHER, "client")
+    assert store.hit(*wants[1]).remaining == 88
+    other.hit(limit, "client", other.peek(limit, "client").remaining)
+    [untaken, last] = store.hit_all(wants)
+    assert (last.limit, last.admitted, untaken.remaining) == (limit, False, 3)
+    assert other.peek(OTHER, "client").remaining == 3
 
 
 def test_several_buckets_are_asked_for_in_one_round_trip(
