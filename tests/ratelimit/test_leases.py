@@ -205,3 +205,32 @@ def test_spending_never_splits_a_request_between_too_few_tokens(cost: int) -> No
         leases.add(LIMIT, "client", 0, Reservation(3, tat, 10**12), 0)
     told: list[Any] = [leases.spend(LIMIT, "client", cost, 0) for _ in range(6 // cost + 1)]
     assert [one is not None for one in told] == [True] * (6 // cost) + [False]
+
+
+def test_a_process_takes_ahead_what_it_needed_last_and_twice_that_where_it_was_too_little() -> None:
+    leases, limit, now = Leases(), RateLimit(1_000, 1_000, 1_000), 10**12
+
+    def ask(used: int) -> int:
+        """Ask the server when nothing is left, and use so much of what it gave."""
+        most = leases.ahead(limit, "client", 16, now)
+        answer = reserve(limit, 0, now, 1, most)
+        leases.add(limit, "client", 1, answer, now)
+        for _ in range(used - 1):
+            assert leases.spend(limit, "client", 1, now)
+        return answer.taken
+
+    assert [ask(1), ask(2), ask(4), ask(8), ask(3)] == [1, 2, 4, 8, 16]
+    assert ask(1) == 3
+    assert ask(1) == 1
+    assert leases.ahead(limit, "another", 16, now) == 1
+    assert leases.ahead(limit, "client", 16, now + limit.tolerance + 1) == 1
+
+
+def test_no_slot_is_spent_late_because_the_local_clock_is_slow() -> None:
+    leases, limit, now = Leases(), RateLimit(10, 1, 100), 10**12
+    leases.add(limit, "client", 1, reserve(limit, 0, now, 1, 1), now)
+    leases.add(limit, "client", 1, reserve(limit, 0, now, 1, 20), now)
+    last = now + 19 * limit.interval
+    assert leases.spend(limit, "client", 1, last) is None
+    leases.add(limit, "client", 1, reserve(limit, 0, now, 1, 20), now)
+    assert leases.spend(limit, "client", 1, last - 2_000) is not None
