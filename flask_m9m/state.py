@@ -153,6 +153,7 @@ class AppState:
                 stores = limit_stores(
                     settings.performance.rate_limit,
                     (self.app.import_name, self.app.instance_path),
+                    key=_counting_key(settings),
                     private=self.app.testing or self._clock is not None,
                     clock=steady,
                 )
@@ -204,3 +205,9 @@ def _who_calls() -> Caller:
     from .credentials import SYSTEM
 
     return get_identity() if has_request_context() else SYSTEM
+
+
+def _counting_key(settings: Settings) -> bytes:
+    """Return a secret of the app's that its other machines have too; nothing where it has none."""
+    secret = settings.security.jwt.secret or settings.credentials.encryption_key
+    return b"" if secret is None else secret.get_secret_value().encode()

@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from .. import forking
-from .redis_url import Address, RedisURL
+from ..settings.redis_url import Address, RedisURL
 from .store import StoreFailure
 
 CALL_SECONDS = 0.12

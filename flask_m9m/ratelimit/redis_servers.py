@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from .. import forking
+from ..settings.redis_url import Address, RedisURL, read_url
 from .redis_pool import (
     Connection,
     Pool,
@@ -22,7 +23,6 @@ from .redis_pool import (
     load_redis,
     packed,
 )
-from .redis_url import Address, RedisURL, read_url
 from .store import StoreFailure
 
 _SLOTS = 16_384

@@ -82,7 +82,7 @@ class RedisStore(LimitStore):
     """Theoretical arrival times in Redis.
 
     Args:
-        url: where it is (see `redis_url`).
+        url: where it is (see `settings.redis_url`).
         key: what the clients' names are hashed with, at least 16 random bytes, the same for all
             processes of an app.
         app: the app's name; those of one name and key share their clients' buckets.

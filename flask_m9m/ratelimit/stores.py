@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+from ..errors import Problem, SettingsError
 from ..settings import RateLimitSettings
-from .failover import Failover
+from .failover import Breaker, Failover
 from .memory import MemoryStore
 from .store import LimitStore
 
@@ -30,6 +32,7 @@ def limit_stores(
     settings: RateLimitSettings,
     app: tuple[str, str],
     *,
+    key: bytes,
     private: bool,
     clock: Callable[[], float],
 ) -> LimitStores:
@@ -38,28 +41,53 @@ def limit_stores(
     Args:
         settings: the app's.
         app: what tells the app from others: its import name and instance path.
-        private: whether this object of an app is to have counts of its own, as in a test.
+        key: with which clients' names are hashed in Redis, the same on all machines.
+        private: whether this object of an app is to have counts of its own, as in a test; Redis
+            is asked all the same.
         clock: seconds of a clock that never steps back, for what one process counts.
+
+    Raises:
+        SettingsError: Redis is wanted and what it needs is not installed.
     """
     memory = MemoryStore(clock=clock)
-    if settings.storage == "memory" or private:
-        return LimitStores(memory, memory)
-    shared = _shared(settings, app)
-    if shared is None:
+    local: LimitStore = memory
+    if settings.storage != "memory" and not private:
+        local = _machine(settings, app) or memory
+    if settings.storage == "redis":
+        redis, attempts = (_redis(settings, app[0], key, lease) for lease in (settings.lease, 1))
+        fallback = local if local is memory else Failover(local, memory, "local")
+        breaker = Breaker()
+        failover = partial(Failover, fallback=fallback, machines=settings.machines, breaker=breaker)
+        return LimitStores(
+            failover(redis, policy=settings.on_storage_failure), failover(attempts, policy="local")
+        )
+    if local is memory:
         return LimitStores(memory, memory)
     return LimitStores(
-        Failover(shared, memory, settings.on_storage_failure), Failover(shared, memory, "local")
+        Failover(local, memory, settings.on_storage_failure), Failover(local, memory, "local")
     )
 
 
-def _shared(settings: RateLimitSettings, app: tuple[str, str]) -> LimitStore | None:
+def _machine(settings: RateLimitSettings, app: tuple[str, str]) -> LimitStore | None:
     try:
         from .directory import Directory
         from .shared import SharedStore
     except ImportError:  # no fcntl
         logger.warning(
-            "performance.rate_limit.storage: this system has no locks that processes share; "
-            "rate limits are kept in the memory of each process"
+            "performance.rate_limit: this system has no locks that processes share; rate limits "
+            "are kept in the memory of each process"
         )
         return None
     return SharedStore(Directory(settings.path, app))
+
+
+def _redis(settings: RateLimitSettings, app: str, key: bytes, lease: int) -> LimitStore:
+    from .redis_store import RedisStore
+
+    assert settings.redis_url is not None  # noqa: S101  # the settings have been checked
+    try:
+        return RedisStore(settings.redis_url.get_secret_value(), key, app, lease)
+    except ModuleNotFoundError:
+        accepted = "pip install 'flask-m9m[redis]', or another storage"
+        found = "redis, and redis-py is not installed"
+        raise SettingsError([Problem("performance.rate_limit.storage", found, accepted)]) from None

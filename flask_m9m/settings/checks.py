@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from ..errors import Problem
 from .models import BasicAuthSettings, Settings
+from .redis_url import check_url
 from .secrets import KEY_FORMS, is_asymmetric_key, is_placeholder, key_material
 from .wording import secret_found
 
@@ -153,7 +154,12 @@ def _serving(settings: Settings) -> Iterator[Problem]:
             if getattr(tls, name) is None:
                 accepted = "name a PEM file, or server.tls.enabled: false"
                 yield Problem(f"server.tls.{name}", "none, while TLS is enabled", accepted)
-    if limit.storage == "redis" and limit.redis_url is None:
+    if limit.redis_url is not None:
+        try:
+            check_url(limit.redis_url.get_secret_value())
+        except ValueError as error:
+            yield Problem("performance.rate_limit.redis_url", "no Redis URL", str(error))
+    elif limit.storage == "redis":
         yield Problem(
             "performance.rate_limit.redis_url",
             "none, while performance.rate_limit.storage is redis",

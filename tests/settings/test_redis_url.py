@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_m9m.ratelimit.redis_servers import open_servers
-from flask_m9m.ratelimit.redis_url import check_url, read_url
+from flask_m9m.settings.redis_url import check_url, read_url
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_no_refusal_says_any_of_the_url(scheme: str, before: str, after: str, re
 
 def test_a_url_is_checked_without_redis_py() -> None:
     program = (
-        "import sys; from flask_m9m.ratelimit.redis_url import check_url\n"
+        "import sys; from flask_m9m.settings.redis_url import check_url\n"
         "import flask_m9m.ratelimit.redis_store\n"
         "check_url('rediss+sentinel://a/s'); assert 'redis' not in sys.modules"
     )
