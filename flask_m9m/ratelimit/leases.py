@@ -59,6 +59,9 @@ def reserve(limit: RateLimit, tat: int, now: int, cost: int, most: int) -> Reser
 
 @dataclass(slots=True)
 class _Run:
+    """Slots that the server gave at once: from `start` to before `end`, from `slot` on unspent."""
+
+    start: int
     slot: int
     end: int
 
@@ -74,6 +77,7 @@ class _Client:
         taken: tokens that it gave then.
         used: those of them that requests needed.
         runs: slots to spend.
+        spent: the last of them that is spent.
     """
 
     tat: int
@@ -82,6 +86,7 @@ class _Client:
     taken: int = 0
     used: int = 0
     runs: list[_Run] = field(default_factory=list)
+    spent: _Run | None = None
 
 
 class Leases:
@@ -197,8 +202,30 @@ class Leases:
             entry.taken, entry.used = taken, cost
             slot = tat + cost * limit.interval
             if slot < end:
-                entry.runs.append(_Run(slot, end))
+                entry.runs.append(_Run(tat, slot, end))
         return admitted(limit, slot, now)
+
+    def give_back(self, limit: RateLimit, client: str, cost: int) -> bool:
+        """Put slots of a lease back that were spent, to be spent until their moment is over.
+
+        Returns:
+            Whether they were; otherwise so many were not of a lease, and are the server's.
+        """
+        width = cost * limit.interval
+        with self._lock:
+            entry = self._clients.get((limit.key, client))
+            if entry is None:
+                return False
+            if entry.runs and entry.runs[0].slot - width >= entry.runs[0].start:
+                entry.runs[0].slot -= width
+                return True
+            run = entry.spent
+            if run is None or run.slot - width < run.start:
+                return False
+            run.slot -= width
+            entry.runs.insert(0, run)
+            entry.spent = None
+            return True
 
     def forget(self, limit: RateLimit, client: str) -> None:
         """Forget what is known of a client, with what was taken ahead for it."""
@@ -236,4 +263,4 @@ def _take_slots(entry: _Client, interval: int, cost: int) -> None:
         run.slot += spent * interval
         cost -= spent
         if run.slot == run.end:
-            del runs[0]
+            entry.spent = runs.pop(0)

@@ -156,7 +156,9 @@ class RedisStore(LimitStore):
         raise AssertionError("one has too little")
 
     def refund(self, limit: RateLimit, client: str, cost: int = 1) -> None:
-        """Put tokens back that were taken, and forget those that were taken ahead."""
+        """Put tokens back that were taken; those of a lease are for this process to take again."""
+        if self._leases.give_back(limit, client, cost):
+            return
         self._leases.forget(limit, client)
         self._run([self._call(limit, client, -cost)])
 
@@ -228,14 +230,14 @@ class RedisStore(LimitStore):
     def _take_none(
         self, wants: Sequence[Want], answers: Mapping[int, Reservation], sent: int
     ) -> list[_Call]:
-        """Keep what the servers gave, to spend later; without leases, say how to put it back."""
+        """Keep the leases that servers gave, and say how to put the rest back."""
         back = []
         for place, answer in answers.items():
             limit, client, cost = wants[place]
-            if self._lease > 1 or not answer.taken:
-                self._leases.add(limit, client, cost if not answer.taken else 0, answer, sent)
-            else:
+            if answer.taken == cost:
                 back.append(self._call(limit, client, -cost))
+            else:
+                self._leases.add(limit, client, 0 if answer.taken else cost, answer, sent)
         return back
 
     def _call(self, limit: RateLimit, client: str, cost: int) -> _Call:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_m9m.ratelimit import RateLimit, Want
-from flask_m9m.ratelimit.gcra import Hit
+from flask_m9m.ratelimit.gcra import Hit, give_back
 from flask_m9m.ratelimit.leases import Leases, Reservation, reserve
 
 SECOND = 1_000_000
@@ -54,6 +54,7 @@ steps = st.lists(
         st.sampled_from([0, 500, 50_000, 190_000]),  # on the way there
         st.sampled_from([0, 500, 50_000]),  # on the way back
         st.sampled_from([1, 1, 3, 20]),  # how many at once
+        st.booleans(),  # whether their tokens are given back
     ),
     max_size=60,
 )
@@ -70,13 +71,13 @@ def test_no_window_ever_admits_more_than_burst_plus_rate_times_its_length(
     limit: RateLimit,
     most: int,
     clocks: list[int],
-    steps: list[tuple[float, int, int, int, int, int]],
+    steps: list[tuple[float, int, int, int, int, int, bool]],
 ) -> None:
     server = Server(limit, most)
     workers = [Leases() for _ in clocks]
     spent: list[int] = []
     now = 10**13
-    for gap, number, cost, there, back, times in steps:
+    for gap, number, cost, there, back, times, given_back in steps:
         now += int(gap * limit.interval)
         number %= len(clocks)
         cost = min(cost, limit.burst)
@@ -90,7 +91,11 @@ def test_no_window_ever_admits_more_than_burst_plus_rate_times_its_length(
                 now = at + back
             assert told.remaining >= 0
             assert told.admitted or told.next_token >= 1
-            if told.admitted:
+            if told.admitted and given_back:
+                if not leases.give_back(limit, "client", cost):
+                    leases.forget(limit, "client")
+                    server.tat = give_back(limit, server.tat, now, cost)
+            elif told.admitted:
                 spent += [at] * cost
     for first in range(len(spent)):
         for last in range(first, len(spent)):
@@ -162,6 +167,21 @@ def test_what_is_taken_for_nobody_yet_is_all_there_to_spend() -> None:
     leases.add(LIMIT, "client", 0, server.answer(10**12, 1), 0)
     assert [hit(leases, server, 0, 10**12).remaining for _ in range(10)] == list(range(99, 89, -1))
     assert server.asked == 1
+
+
+def test_what_is_given_back_is_spent_again_before_its_moment_is_over() -> None:
+    leases, server = Leases(), Server(LIMIT, 10)
+    for _ in range(40):
+        assert hit(leases, server, 0, 10**12).remaining == 99
+        assert leases.give_back(LIMIT, "client", 1)
+    assert server.asked == 1
+    assert [hit(leases, server, 0, 10**12).remaining for _ in range(10)] == list(range(99, 89, -1))
+    assert leases.give_back(LIMIT, "client", 10), "a run that is spent"
+    assert not leases.give_back(LIMIT, "client", 1)
+    assert leases.spend(LIMIT, "client", 10, 0)
+    assert leases.give_back(LIMIT, "client", 10)
+    assert leases.spend(LIMIT, "client", 1, 10 * SECOND) is None
+    assert not leases.give_back(LIMIT, "another", 1)
 
 
 def test_what_is_forgotten_is_spent_by_nobody() -> None:

@@ -128,6 +128,27 @@ def test_a_refund_puts_tokens_back_and_no_more_than_there_were(store: RedisStore
     assert not store.hit(SLOW, "client").admitted
 
 
+def test_refunds_of_a_lease_cost_no_more_than_the_token_whose_moment_is_over_at_once(
+    redis_url: str, app_name: str
+) -> None:
+    store = RedisStore(redis_url, KEY, app_name, 10)
+    limit = RateLimit(1, 3600, 20)
+    for _ in range(50):
+        assert store.hit(limit, "client").remaining >= 18
+        store.refund(limit, "client")
+    assert [store.hit(limit, "client").remaining for _ in range(19)] == list(range(18, -1, -1))
+    assert not store.hit(limit, "client").admitted
+
+
+def test_refunds_in_many_processes_leave_the_token_to_any_of_them(
+    redis_url: str, app_name: str
+) -> None:
+    for _ in range(10):
+        store = RedisStore(redis_url, KEY, app_name, 100)
+        assert store.hit(SLOW, "client").remaining == 4
+        store.refund(SLOW, "client")
+
+
 def test_a_refund_to_an_unknown_client_leaves_no_key(store: RedisStore, redis: Any) -> None:
     store.refund(SLOW, "nobody")
     assert keys_of(redis, store) == []
