@@ -9,6 +9,7 @@ from .decorators import (
     require_auth,
     require_signed_url,
     security_headers,
+    unlimited,
 )
 from .errors import M9MError, SettingsError
 from .extension import M9M
@@ -33,6 +34,7 @@ __all__ = [
     "require_auth",
     "require_signed_url",
     "security_headers",
+    "unlimited",
 ]
 
 __version__ = "0.1.0"

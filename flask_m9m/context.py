@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from flask import Request, current_app, has_request_context, request
+from flask import (
+    Request,
+    Response,
+    after_this_request,
+    current_app,
+    has_request_context,
+    request,
+)
 from werkzeug.local import LocalProxy
 
 from .exchange import IDENTITY, NOT_LOADED, Exchange
@@ -43,6 +50,16 @@ def current_exchange(asking: str) -> Exchange:
         RuntimeError: there is no current request, or its app has no `M9M`.
     """
     return current_state(asking).exchange(current_request())
+
+
+def settle_later(exchange: Exchange) -> None:
+    """Once there is an answer, give back what rate limits took that do not count it."""
+    if exchange.provisional:
+
+        @after_this_request
+        def settle(answer: Response) -> Response:
+            exchange.owner.limits.settle(exchange, answer)
+            return answer
 
 
 def get_identity() -> Identity | None:

@@ -18,7 +18,9 @@ from types import FrameType, FunctionType, MethodType
 from typing import Any, TypeVar, cast, overload
 from weakref import WeakKeyDictionary
 
-from .context import current_exchange, current_request
+from flask import Response
+
+from .context import current_exchange, current_request, settle_later
 from .exchange import ON_REQUEST, Exchange
 from .identity import names
 from .marks import (
@@ -32,8 +34,9 @@ from .marks import (
     Opening,
     Requirement,
     SignedURLMark,
+    UnlimitedMark,
 )
-from .ratelimit import parse_limits
+from .ratelimit import RateLimit, parse_limits
 from .settings import settings_of
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -163,7 +166,10 @@ def _enforce(mark: Mark, view: str, instance: object) -> None:
     if policy is not None and policy.weighed(mark, instance):
         return
     if isinstance(mark, AccessMark | LimitMark):
-        exchange.owner.enforce(exchange, current_request().environ, mark, view)
+        try:
+            exchange.owner.enforce(exchange, current_request().environ, mark, view)
+        finally:
+            settle_later(exchange)
 
 
 def _stands_on_def(innermost: object, caller: FrameType) -> bool:
@@ -267,6 +273,9 @@ public = Marking(Opening())
 cacheable = Marking(CacheableMark())
 """Let shared caches keep what an authenticated view answers: it is the same for every caller."""
 
+unlimited = Marking(UnlimitedMark())
+"""Take one view out of the general rate limit, `performance.rate_limit`; its own limits hold."""
+
 
 def rate_limit(
     limits: str | Callable[[], str],
@@ -277,6 +286,8 @@ def rate_limit(
     name: str | None = None,
     methods: Collection[str] | None = None,
     exempt_when: Callable[[], bool] | None = None,
+    count: Callable[[Response], bool] | None = None,
+    shadow: bool = False,
 ) -> Marking:
     """Limit how often a view may be used. Several on one view all count.
 
@@ -286,21 +297,28 @@ def rate_limit(
         burst: tokens in a full bucket; left out, the limit's count, so that the first period
             may admit twice the count less one. A login wants `burst=1`.
         key: whose budget it is: `address`, `identity` (the address where there is none), or a
-            callable that returns a text; left out, `performance.rate_limit.key`.
+            callable that returns a text, or `None` for the address; left out,
+            `performance.rate_limit.key`.
         cost: tokens that a request takes, 1 to the burst, or a callable that returns it.
         name: routes whose limits have one name share its buckets; left out, the route's own.
         methods: methods that count; left out, all.
         exempt_when: a callable; requests for which it returns true do not count.
+        count: a callable that is given the answer; where it returns false, the request does not
+            count. Its tokens are taken before the view all the same, and given back then, unless
+            that took so long that one has come by itself.
+        shadow: count and log what would be refused, and refuse nothing.
 
     Raises:
-        ValueError: the notation, the burst or the cost is out of range.
+        ValueError: an argument is none of these, or out of range.
     """
-    if isinstance(limits, str):
-        smallest = min(one.burst for one in parse_limits(limits, burst=burst))
-        if not callable(cost) and (type(cost) is not int or not 1 <= cost <= smallest):
-            raise ValueError(f"cost={cost} is not within 1 and the limit's burst of {smallest}")
-    if isinstance(key, str) and key not in ("address", "identity"):
+    _check_limits(limits, burst, name, cost)
+    if key not in (None, "address", "identity") and not callable(key):
         raise ValueError(f"key={key!r}: 'address', 'identity' or a callable")
+    for argument, given in (("exempt_when", exempt_when), ("count", count)):
+        if given is not None and not callable(given):
+            raise ValueError(f"{argument}={given!r}: a callable")
+    if not isinstance(shadow, bool):
+        raise ValueError(f"shadow={shadow!r}: True or False")
     return Marking(
         LimitMark(
             limits=limits,
@@ -310,8 +328,24 @@ def rate_limit(
             name=name,
             methods=None if methods is None else _methods(methods),
             exempt_when=exempt_when,
+            count=count,
+            shadow=shadow,
         )
     )
+
+
+def _check_limits(
+    limits: object, burst: int | None, name: str | None, cost: int | Callable[[], int]
+) -> None:
+    RateLimit(1, 1, 1 if burst is None else burst, "default" if name is None else name)
+    if isinstance(limits, str):
+        most = min(one.burst for one in parse_limits(limits, burst=burst))
+    elif callable(limits):
+        most = sys.maxsize if burst is None else burst
+    else:
+        raise ValueError(f"limits={limits!r}: a text such as '100/hour', or a callable")
+    if not callable(cost) and (type(cost) is not int or not 1 <= cost <= most):
+        raise ValueError(f"cost={cost!r} is not within 1 and the limit's burst of {most}")
 
 
 def _methods(methods: Collection[str]) -> frozenset[str]:

@@ -267,6 +267,12 @@ class ServiceUnavailable(exceptions.ServiceUnavailable, M9MError):
     description = "Temporarily unavailable, try again later"
 
 
+class LimitsUnavailable(ServiceUnavailable):
+    """The store of rate limits cannot say whether there are tokens."""
+
+    headers = (("Retry-After", "2"),)
+
+
 class DatabaseUnavailable(ServiceUnavailable):
     """The database cannot be reached, made or used.
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .address import Client
 from .errors import M9MError
 from .identity import Identity
-from .marks import Mark
+from .marks import LimitMark, Mark
 from .policy import RoutePolicy
-from .ratelimit import Hit
+from .ratelimit import Hit, Want
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -29,6 +29,22 @@ ON_REQUEST = "m9m_exchange"
 NOT_LOADED = object()
 
 
+class Provisional(NamedTuple):
+    """Tokens that the answer may give back.
+
+    Attributes:
+        mark: whose `count` decides.
+        want: what was taken.
+        hit: what came of it.
+        taken: when, in seconds since the epoch.
+    """
+
+    mark: LimitMark
+    want: Want
+    hit: Hit
+    taken: float
+
+
 class Exchange:
     """One request and its answer, as the guard sees them.
 
@@ -43,6 +59,8 @@ class Exchange:
         enforced: the marks that have been enforced already.
         signed: whether it came by a signed URL that its route, or a view on the way, demands.
         hits: what the rate limits said, in the order in which they were asked.
+        owed: what the credential's own limits want and was not taken yet.
+        provisional: what was taken and the answer may give back.
         refusal: the guard's error, if it raised one.
         refusal_fields: what belongs on the head of the answer to it.
         answer: the guard's own answer, if it gave one.
@@ -61,6 +79,8 @@ class Exchange:
     enforced: frozenset[Mark] = frozenset()
     signed: bool = False
     hits: tuple[Hit, ...] = ()
+    owed: tuple[Want, ...] = ()
+    provisional: tuple[Provisional, ...] = ()
     refusal: M9MError | None = None
     refusal_fields: Sequence[tuple[str, str]] = ()
     answer: Response | None = None

@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from hashlib import sha256
 from typing import TYPE_CHECKING, NoReturn
 
 from werkzeug.wrappers import Response
@@ -33,14 +32,15 @@ from .errors import (
     InvalidCredentials,
     InvalidRequest,
     InvalidSignature,
+    LimitsUnavailable,
     M9MError,
-    RateLimited,
 )
 from .exchange import IDENTITY, Exchange
 from .identity import Identity
+from .limits import Limits, client_key, limited
 from .marks import Mark
 from .policy import Access, PolicyCompiler, RouteLimit, RoutePolicy
-from .ratelimit import Hit, LimitStore, RateLimit
+from .ratelimit import LimitStore, StoreFailure, Want
 from .sealing import Seal
 from .settings import Settings
 from .signing import Links
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 logger = logging.getLogger("flask_m9m")
-
-_LONGEST_KEY = 64
 
 FindRoute = Callable[[str], tuple[RoutePolicy, Collection[str] | None]]
 """Given a method, return the policy of the route that would answer it at this path, and the
@@ -100,11 +98,12 @@ class Guard:
         self._realm = security.basic_auth.realm
         self._error_format = security.errors.format
         limiting = settings.performance.rate_limit
-        general = RateLimit(limiting.requests_per_minute, 60, limiting.burst)
-        by_address = limiting.key == "address"
-        self._address_limit = general if limiting.enabled and by_address else None
-        self._identity_limit = general if limiting.enabled and not by_address else None
-        self._default_key = limiting.key
+        self.limits = Limits(limiting, store, clock)
+        general, by_address = self.limits.general, limiting.key == "address"
+        self._address_limit = general if by_address and not limiting.shadow else None
+        self._identity_limit = None if by_address else general
+        self._shadow_address_limit = general if by_address and limiting.shadow else None
+        self._shadow = limiting.shadow
         self.seal = Seal(
             self.policies.unrouted(),
             credential_fields=("Authorization", "Cookie", security.api_keys.header),
@@ -158,11 +157,16 @@ class Guard:
             self._insist_on_https(exchange, environ)
         if environ["REQUEST_METHOD"].upper() == "OPTIONS" and is_preflight(environ):
             self._answer_preflight(exchange, environ, find_route)
-        if self._address_limit is not None:
-            hit = self.store.hit(self._address_limit, client.key)
+        if self._address_limit is not None and not policy.unlimited:
+            try:
+                hit = self.store.hit(self._address_limit, client.key)
+            except StoreFailure:
+                self.refuse(exchange, LimitsUnavailable())
             exchange.hits = (hit,)
             if not hit.admitted:
-                self._limited(exchange, hit)
+                self.refuse(exchange, limited(hit))
+        elif self._shadow_address_limit is not None and not policy.unlimited:
+            self.limits.try_out(Want(self._shadow_address_limit, client.key))
 
     def _insist_on_https(self, exchange: Exchange, environ: WSGIEnvironment) -> NoReturn:
         redirect = self._https == "redirect"
@@ -210,18 +214,19 @@ class Guard:
         Raises:
             M9MError: the request ends here.
         """
-        limit = self._identity_limit
+        general = self._identity_limit is not None and not policy.unlimited
         try:
             identity = self._identify(exchange, environ, policy)
         except M9MError:
-            if limit is not None:
-                self._take(exchange, limit, exchange.client.key)
+            if general:
+                self._take(exchange, general=self._general(exchange))
             raise
-        if limit is not None:
-            self._take(exchange, limit, self._client_key(exchange, "identity"))
+        want = self._general(exchange) if general else None
         if policy.demanding:
-            self._hold(exchange, environ, policy, identity)
+            self._hold(exchange, environ, policy, identity, want)
         else:
+            if want is not None or exchange.owed:
+                self._take(exchange, general=want)
             exchange.enforced = policy.marks
 
     def enforce(self, exchange: Exchange, environ: WSGIEnvironment, mark: Mark, view: str) -> None:
@@ -239,9 +244,10 @@ class Guard:
         environ: WSGIEnvironment,
         policy: RoutePolicy,
         identity: Identity | None,
+        general: Want | None = None,
     ) -> None:
-        for limit in policy.limits:
-            self._take_route_limit(exchange, limit)
+        if policy.limits or general is not None or exchange.owed:
+            self._take(exchange, policy.limits, general)
         for requirement in policy.requirements:
             error = requirement.unmet_by(identity)
             if error is not None:
@@ -278,12 +284,13 @@ class Guard:
                 asked = self._declared.identity_loader is not None
                 loaded = self._load(identity) if asked else identity
         except M9MError as error:
-            too_many = self._lockout.forged(exchange.client) if error.guess else None
-            self.refuse(exchange, too_many or error, policy.authenticators)
+            other = self._lockout.forged(exchange.client) if error.guess else None
+            self.refuse(exchange, other or error, policy.authenticators)
         exchange.proved = identity
         exchange.identity = environ[IDENTITY] = loaded
-        for limit, client in authenticator.limits(identity):
-            self._take(exchange, limit, client)
+        own = authenticator.limits(identity)
+        if own:
+            exchange.owed += tuple(Want(limit, client) for limit, client in own)
         return loaded
 
     def _without_one(
@@ -297,38 +304,24 @@ class Guard:
         if policy.access is not Access.OPTIONAL:
             self.refuse(exchange, AuthenticationRequired(), policy.authenticators)
 
-    def _take_route_limit(self, exchange: Exchange, route_limit: RouteLimit) -> None:
-        mark = route_limit.mark
-        if mark.exempt_when is not None and mark.exempt_when():
-            return
-        key = mark.key or self._default_key
-        client = f"custom:{_bounded(key())}" if callable(key) else self._client_key(exchange, key)
-        cost = mark.cost() if callable(mark.cost) else mark.cost
-        for limit in route_limit.limits():
-            self._take(exchange, limit, client, cost)
+    def _general(self, exchange: Exchange) -> Want | None:
+        """Return what the general limit wants that counts callers, unless it is only tried out."""
+        assert self._identity_limit is not None  # noqa: S101
+        want = Want(self._identity_limit, client_key(exchange, "identity"))
+        if self._shadow:
+            self.limits.try_out(want)
+            return None
+        return want
 
-    def _client_key(self, exchange: Exchange, key: str) -> str:
-        if key == "identity" and exchange.identity is not None:
-            return f"identity:{_bounded(exchange.identity.subject)}"
-        return exchange.client.key
-
-    def _take(self, exchange: Exchange, limit: RateLimit, client: str, cost: int = 1) -> None:
-        if type(cost) is not int or not 1 <= cost <= limit.burst:
-            logger.error(
-                "rate limit %s: a cost of %a is not 1 to %d", limit.name, cost, limit.burst
-            )
-            hit = Hit(limit, False, 0, limit.period, limit.period)
-        else:
-            hit = self.store.hit(limit, client, cost)
-        exchange.hits += (hit,)
-        if not hit.admitted:
-            self._limited(exchange, hit)
-
-    def _limited(self, exchange: Exchange, hit: Hit) -> NoReturn:
-        error = RateLimited()
-        error.headers = [("Retry-After", str(max(1, hit.next_token)))]
-        error.members = {"violated-policies": [hit.limit.name]}
-        self.refuse(exchange, error)
+    def _take(
+        self,
+        exchange: Exchange,
+        route_limits: Sequence[RouteLimit] = (),
+        general: Want | None = None,
+    ) -> None:
+        error = self.limits.take(exchange, route_limits, general)
+        if error is not None:
+            self.refuse(exchange, error)
 
     # Refusals
 
@@ -369,11 +362,3 @@ class Guard:
         if exchange.scripted:
             asked = [one for one in asked if not one.ambient] or asked
         return challenges(asked, self._realm, error)
-
-
-def _bounded(client: object) -> str:
-    """Return what a client is counted under, or a hash of it where that is long."""
-    text = str(client)
-    if len(text) <= _LONGEST_KEY:
-        return text
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

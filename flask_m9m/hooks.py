@@ -10,7 +10,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import SecurityError
 
 from . import forking
-from .context import current_request
+from .context import current_request, settle_later
 from .errors import Answered, M9MError
 from .exchange import ON_REQUEST, Exchange
 
@@ -83,6 +83,8 @@ class Hooks:
         except M9MError:
             exchange.ended = True
             raise
+        finally:
+            settle_later(exchange)
 
     def _answer(self, error: M9MError) -> Any:
         """Answer a refusal; the app's own handlers for the status come before this one."""
@@ -97,6 +99,7 @@ class Hooks:
 
     def _seal(self, response: Response) -> Response:
         exchange = self._state.exchange(current_request())
+        exchange.owner.limits.settle(exchange, response)
         fields = response.headers.to_wsgi_list()
         response.headers = Headers(exchange.owner.seal(exchange, response.status, fields))
         return response

@@ -105,6 +105,8 @@ class LimitMark(Mark):
     name: str | None = None
     methods: frozenset[str] | None = None
     exempt_when: Callable[[], bool] | None = None
+    count: Callable[[Any], bool] | None = None
+    shadow: bool = False
 
     closes = True
 
@@ -113,6 +115,11 @@ class LimitMark(Mark):
         if self.methods is None or method in self.methods:
             return True
         return method == ANY_OTHER_METHOD and not self.methods <= USUAL_METHODS
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class UnlimitedMark(Mark):
+    """`@unlimited`: the general rate limit does not count a route."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -24,6 +24,7 @@ from .marks import (
     Opening,
     Requirement,
     SignedURLMark,
+    UnlimitedMark,
 )
 from .ratelimit import RateLimit, limit_name, parse_limits
 from .settings import CORSSettings, HeadersSettings, Settings
@@ -100,6 +101,7 @@ class RoutePolicy:
         signatures: those that the URL has to bear, besides what `access` says.
         authenticators: the schemes that are accepted here.
         limits: rate limits of the route, besides the general one.
+        unlimited: whether the general one does not count it.
         cors: `None` where CORS is switched off.
         headers: `None` where security headers are switched off.
         demanding: whether it asks more of a request than who is calling.
@@ -117,6 +119,7 @@ class RoutePolicy:
     signatures: tuple[SignedURLMark, ...]
     authenticators: tuple[Authenticator, ...]
     limits: tuple[RouteLimit, ...]
+    unlimited: bool
     cors: CORSPolicy | None
     headers: SecurityHeaders | None
     demanding: bool
@@ -207,6 +210,7 @@ class PolicyCompiler:
             signatures=signatures,
             authenticators=authenticators,
             limits=limits,
+            unlimited=_nearest(levels, UnlimitedMark) is not None,
             cors=cors,
             headers=self._nearest_headers(route, levels),
             demanding=bool(demands or signatures or limits),

@@ -27,6 +27,7 @@ def test_the_public_names_are_these() -> None:
         "require_auth",
         "require_signed_url",
         "security_headers",
+        "unlimited",
     ]
     assert all(hasattr(flask_m9m, name) for name in flask_m9m.__all__)
 

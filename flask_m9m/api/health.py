@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, jsonify
 
 from ..context import current_state
-from ..decorators import public
+from ..decorators import public, unlimited
 
 blueprint = Blueprint("m9m_health", __name__)
 
@@ -13,6 +13,7 @@ blueprint = Blueprint("m9m_health", __name__)
 @blueprint.get("/health")
 @blueprint.get("/healthz")
 @public
+@unlimited
 def health() -> Response:
     """Say that the process answers."""
     return _not_kept(jsonify({"status": "ok"}))
@@ -20,6 +21,7 @@ def health() -> Response:
 
 @blueprint.get("/ready")
 @public
+@unlimited
 def ready() -> tuple[Response, int]:
     """Say whether what answers depend on is there, and which part is not; never why."""
     parts = {"database": current_state("/ready").identities.is_ready()}

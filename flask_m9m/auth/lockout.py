@@ -14,14 +14,14 @@ import time
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 
 from .. import forking
 from ..address import Client
-from ..errors import InvalidCredentials, TooManyAttempts
-from ..ratelimit import Hit, LimitStore, RateLimit
+from ..errors import InvalidCredentials, LimitsUnavailable, M9MError, TooManyAttempts
+from ..ratelimit import Hit, LimitStore, RateLimit, StoreFailure, Want
 from ..settings import LockoutSettings
 
 _KNOWN_FOR = 30 * 86_400  # seconds
@@ -37,6 +37,10 @@ class Lockout:
         settings: the app's.
         store: where the counters are kept, whether or not requests are limited.
         clock: seconds since the epoch.
+
+    Attributes:
+        by_address: limits whose clients are addresses.
+        by_account: the one whose clients are accounts, by their `account_key`.
     """
 
     def __init__(
@@ -48,8 +52,9 @@ class Lockout:
         per = math.ceil(settings.per)
         limit = partial(RateLimit, settings.attempts, per, settings.attempts)
         self._by_address = limit("attempts-address")
-        self._by_account = limit("attempts-account")
         self._forged = limit("attempts-forged")
+        self.by_address = (self._by_address, self._forged)
+        self.by_account = limit("attempts-account")
         self._signed_in = SignedIn(clock)
 
     @contextmanager
@@ -62,15 +67,16 @@ class Lockout:
 
         Raises:
             TooManyAttempts: there were too many; nothing was taken.
+            LimitsUnavailable: it cannot be told.
         """
         if not self._enabled:
             yield
             return
-        name, begun = _account_key(account), self._clock()
+        name, begun = account_key(account), self._clock()
         known = self._signed_in.knows(name, client.key)
-        counters = [(self._by_account, f"{name} {client.key}" if known else name)]
+        counters = [Want(self.by_account, f"{name} {client.key}" if known else name)]
         if client.address is not None:  # over a Unix socket everybody would be one address
-            counters.insert(0, (self._by_address, client.key))
+            counters.insert(0, Want(self._by_address, client.key))
         self._take(counters)
         try:
             yield
@@ -83,25 +89,30 @@ class Lockout:
         if client.address is not None:
             self._signed_in.remember(name, client.key)
 
-    def _take(self, counters: Sequence[tuple[RateLimit, str]]) -> None:
-        for number, (limit, key) in enumerate(counters):
-            hit = self._store.hit(limit, key)
-            if not hit.admitted:
-                self._give_back(counters[:number], self._clock())
-                raise _too_many(hit)
+    def _take(self, counters: Sequence[Want]) -> None:
+        try:
+            *_, last = self._store.hit_all(counters)
+        except StoreFailure:
+            raise LimitsUnavailable from None
+        if not last.admitted:
+            raise _too_many(last)
 
-    def forged(self, client: Client) -> TooManyAttempts | None:
+    def forged(self, client: Client) -> M9MError | None:
         """Count a token or a key that nobody issued; return what to answer to too many."""
         if not self._enabled or client.address is None:
             return None
-        hit = self._store.hit(self._forged, client.key)
+        try:
+            hit = self._store.hit(self._forged, client.key)
+        except StoreFailure:
+            return LimitsUnavailable()
         return None if hit.admitted else _too_many(hit)
 
-    def _give_back(self, counters: Sequence[tuple[RateLimit, str]], begun: float) -> None:
-        for limit, key in counters:
+    def _give_back(self, counters: Sequence[Want], begun: float) -> None:
+        for limit, key, _ in counters:
             # What took so long that a token has come by itself gives none back.
             if self._clock() - begun < limit.period / limit.count:
-                self._store.refund(limit, key)
+                with suppress(StoreFailure):
+                    self._store.refund(limit, key)
 
 
 def _too_many(hit: Hit) -> TooManyAttempts:
@@ -110,7 +121,7 @@ def _too_many(hit: Hit) -> TooManyAttempts:
     return error
 
 
-def _account_key(account: str) -> str:
+def account_key(account: str) -> str:
     """Return what an account's attempts are counted under, however its name is spelled.
 
     An app may know names in any case; and a name may be long and is whatever was sent: what is

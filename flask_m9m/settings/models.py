@@ -333,6 +333,7 @@ class RateLimitSettings(Section):
         default="local", description="local: the machine limits alone; closed: 503; open: no limit."
     )
     legacy_headers: Boolean = Field(default=True, description="Send X-RateLimit-* as well.")
+    shadow: Boolean = Field(default=False, description="Count and report, and refuse nobody.")
 
 
 class PerformanceSettings(Section):

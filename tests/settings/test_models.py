@@ -111,6 +111,7 @@ DEFAULTS: dict[str, Any] = {
     "performance.rate_limit.lease": 1,
     "performance.rate_limit.on_storage_failure": "local",
     "performance.rate_limit.legacy_headers": True,
+    "performance.rate_limit.shadow": False,
     "audit.enabled": True,
     "audit.sinks": ("log",),
     "audit.retention": 90 * 86400.0,
