@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, TypeVar
@@ -69,12 +69,28 @@ class Level:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RouteLimit:
-    """One `@rate_limit` as it holds for one route."""
+    """One `@rate_limit` as it holds for one route.
+
+    Attributes:
+        mark: the decorator's.
+        name: what its limits are called.
+        scope: whose they are.
+        fixed: its limits, unless a callable returns them.
+        plain: its one limit, where a request always takes the same of it, whatever its answer is.
+    """
 
     mark: LimitMark
     name: str
     scope: str
     fixed: tuple[RateLimit, ...] | None
+    plain: RateLimit | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        mark, fixed = self.mark, self.fixed
+        computed = callable(mark.cost) or mark.exempt_when is not None
+        usual = not (computed or mark.shadow or mark.count is not None)
+        plain = fixed[0] if usual and fixed is not None and len(fixed) == 1 else None
+        object.__setattr__(self, "plain", plain)
 
     def limits(self) -> tuple[RateLimit, ...]:
         """Return the limits in force for this request.

@@ -407,3 +407,92 @@ def test_a_limit_for_head_counts_with_get_and_unusual_methods_count_too(app: Fla
     assert [client.get("/any").status_code for _ in range(2)] == [200, 200]
     with pytest.raises(ValueError, match="methods"):
         rate_limit("1/hour", methods="POST")
+
+
+def test_waiting_as_long_as_the_answer_says_is_enough_and_no_second_less(
+    make_app: MakeApp, clock: Clock
+) -> None:
+    app = make_app(general(7, 5))
+    add_items(app)
+    client = app.test_client()
+    for _ in range(20):
+        answer = client.get("/x")
+        if answer.status_code == 429:
+            wait = int(answer.headers["Retry-After"])
+            assert wait >= 1
+            assert f";r=0;t={wait}" in answer.headers["RateLimit"]
+            clock.advance(wait - 1)
+            assert client.get("/x").status_code == 429
+            clock.advance(1)
+            assert client.get("/x").status_code == 200
+
+
+def test_the_edge_of_a_minute_does_not_double_the_budget(make_app: MakeApp, clock: Clock) -> None:
+    app = make_app(general(10, 10))
+    view = rate_limit("10/minute", burst=10)(lambda: "x")
+    app.add_url_rule("/x", "x", view)
+    client = app.test_client()
+    clock.advance(59.9 - clock() % 60)
+    assert [client.get("/x").status_code for _ in range(10)] == [200] * 10
+    clock.advance(0.2)
+    assert [client.get("/x").status_code for _ in range(10)] == [429] * 10
+
+
+def test_all_addresses_of_an_ipv6_network_are_one_client_of_every_limit(
+    make_app: MakeApp,
+) -> None:
+    app = make_app(general(1, 100))
+    app.add_url_rule("/x", "x", rate_limit("1/hour", burst=1)(lambda: "x"))
+    client = app.test_client()
+
+    def status(address: str) -> int:
+        return client.get("/x", environ_base={"REMOTE_ADDR": address}).status_code
+
+    assert status("2001:db8::") == 200
+    assert {status(f"2001:db8::{n * 650:x}") for n in range(1, 100)} == {429}
+    resolver = app.extensions["m9m"].guard.resolver
+    keys = {
+        resolver.resolve({"REMOTE_ADDR": f"2001:db8::{n:x}", "wsgi.url_scheme": "http"}).key
+        for n in range(2**16)
+    }
+    assert keys == {"2001:db8::/64"}
+
+
+@pytest.mark.parametrize("network", ["2002:c000:204::", "64:ff9b::c000:204", "64:ff9b:1::c000:204"])
+def test_addresses_that_hold_an_ipv4_one_are_addresses_of_their_network(
+    make_app: MakeApp, network: str
+) -> None:
+    """6to4 and NAT64: only IPv4-mapped addresses count as the IPv4 address in them."""
+    app = make_app(general(1, 1))
+    add_items(app)
+    client = app.test_client()
+
+    def status(address: str) -> int:
+        return client.get("/x", environ_base={"REMOTE_ADDR": address}).status_code
+
+    assert status("192.0.2.4") == 200
+    assert status(network) == 200
+    assert status(network) == 429
+
+
+@pytest.mark.parametrize("rule", ["/login", "/login/"])
+def test_no_variation_of_the_path_reaches_a_limited_view_once_more(app: Flask, rule: str) -> None:
+    reached: list[str] = []
+
+    @rate_limit("1/hour", burst=1)
+    def login() -> str:
+        reached.append(request.method)
+        return "x"
+
+    app.add_url_rule(rule, "login", login, methods=["GET", "POST"])
+    client = app.test_client()
+    assert client.get(rule).status_code == 200
+    paths = ["/login", "/login/", "/LOGIN", "//login", "/login?x=1", "/./login", "/%6cogin"]
+    paths += ["/login//", "/x/../login", "/login%2f", "/login;a=b", "/login%00"]
+    for path in paths:
+        for method in ("GET", "HEAD", "POST", "PUT", "get", "PROPFIND"):
+            override = {"X-HTTP-Method-Override": "GET", "X-Forwarded-Prefix": "/a"}
+            answer = client.open(path, method=method, headers=override, follow_redirects=True)
+            assert answer.status_code in (404, 405, 429)
+        assert client.options(path, follow_redirects=True).status_code in (404, 429)
+    assert reached == ["GET"]
