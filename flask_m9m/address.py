@@ -124,6 +124,12 @@ class AddressResolver:
             return client
         return self._forwarded(environ, client)
 
+    def key_of(self, address: str) -> str | None:
+        """Return what rate limits count an address under, or `None` where it is none."""
+        if parse_address(address) is None:
+            return UNIX if address == UNIX else None
+        return self._client(address, False).key
+
     def _make_client(self, address: str, secure: bool) -> Client:
         parsed = parse_address(address)
         if parsed is None:

@@ -92,11 +92,7 @@ class ApiKeyAuthenticator(Authenticator):
 
         A key and those that took its place count together.
         """
-        notation = identity.claims.get("rate_limit")
-        if notation is None:
-            return ()
-        family = f"api-key:{identity.claims['family']}"
-        return [(limit, family) for limit in parse_limits(notation, name="api-key")]
+        return own_limits(identity.claims.get("rate_limit"), identity.claims["family"])
 
     def challenge(self, realm: str, error: M9MError) -> str:
         """Return the challenge, which names the header."""
@@ -130,6 +126,13 @@ class ApiKeyAuthenticator(Authenticator):
         except BaseException:
             self._used = {**used, **self._used}  # for the next time
             raise
+
+
+def own_limits(notation: str | None, family: str) -> Sequence[tuple[RateLimit, str]]:
+    """Return the limits of one key's family, each with what is counted under it."""
+    if notation is None:
+        return ()
+    return [(limit, f"api-key:{family}") for limit in parse_limits(notation, name="api-key")]
 
 
 class KnownKey(NamedTuple):

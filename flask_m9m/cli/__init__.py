@@ -10,6 +10,7 @@ from .cors import cors
 from .credential import credential
 from .db import db
 from .init import init, secret
+from .limits import limits
 from .routes import routes
 from .serve import serve
 from .token import token
@@ -21,5 +22,18 @@ def m9m() -> None:
     """Secure an HTTP API, and see that it is secured."""
 
 
-for command in (init, secret, config, token, user, apikey, credential, db, cors, routes, serve):
+for command in (
+    init,
+    secret,
+    config,
+    token,
+    user,
+    apikey,
+    credential,
+    db,
+    cors,
+    routes,
+    limits,
+    serve,
+):
     m9m.add_command(command)

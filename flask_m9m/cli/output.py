@@ -25,6 +25,7 @@ from ..errors import (
     UnreadableImport,
     UnresolvedVariable,
 )
+from ..ratelimit import StoreFailure
 from ..state import AppState
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -71,6 +72,8 @@ def refusals(command: Command) -> Command:
             raise fail(f"{which}{error}: {error.hint}") from None
         except (UnreadableImport, UnresolvedVariable) as error:
             raise fail(str(error)) from None
+        except StoreFailure as error:
+            raise fail(f"the store of rate limits: {error}") from None
         except (ValueError, NotFound, Conflict) as error:
             raise fail(getattr(error, "description", None) or str(error)) from None
         except OSError as error:

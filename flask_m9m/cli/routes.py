@@ -51,13 +51,15 @@ def _needs(policy: RoutePolicy) -> list[str]:
 
 
 def _limits(policy: RoutePolicy) -> list[str]:
-    limits = []
+    limits = ["not the general one"] * policy.unlimited
     for route_limit in policy.limits:
+        what = ", of some answers only" * (route_limit.mark.count is not None)
+        what += ", refuses nothing (shadow)" * route_limit.mark.shadow
         if route_limit.fixed is None:
-            limits.append(f"{route_limit.name}: computed")
+            limits.append(f"{route_limit.name}: computed{what}")
         for one in route_limit.fixed or ():
             limits.append(
                 f"{one.count} per {one.period} s, burst {one.burst} "
-                f"(at most {one.most_in_a_period} in any {one.period} s)"
+                f"(at most {one.most_in_a_period} in any {one.period} s){what}"
             )
     return limits

@@ -1,0 +1,204 @@
+"""`flask m9m limits …`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import click
+
+from ..auth.api_key import own_limits
+from ..auth.lockout import account_key
+from ..limits import custom_key, identity_key
+from ..ratelimit import Hit, LimitStore, RateLimit
+from ..state import AppState
+from .output import fail, output_option, print_rows, printable, refusals, with_app
+
+Row = dict[str, object]
+
+_KEY = (
+    "KEY is an address, identity:NAME, key:ID (of an API key), custom:TEXT (what a key= callable "
+    "returns) or account:NAME (of a login)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A client that a command asks about.
+
+    Attributes:
+        client: what it is counted under.
+        limits: those that may count it.
+    """
+
+    client: str
+    limits: Sequence[RateLimit]
+
+
+@click.group()
+def limits() -> None:
+    """Show and reset what is left of rate limits."""
+
+
+@limits.command(help=f"Show what is left to a client.\n\n{_KEY}.")
+@click.argument("key")
+@click.option("--limit", "name", help="Only the limit of this name.")
+@output_option
+@with_app
+@refusals
+def show(state: AppState, key: str, name: str | None, output: str) -> None:
+    asked, store = _asked(state, key), _store(state)
+    chosen = named(counted_by(store, asked), name)
+    print_rows([_row(store.peek(one, asked.client), asked.client, store) for one in chosen], output)
+
+
+@limits.command(help=f"Fill a client's buckets.\n\n{_KEY}.")
+@click.argument("key")
+@click.option("--limit", "name", help="Only the limit of this name.")
+@with_app
+@refusals
+def reset(state: AppState, key: str, name: str | None) -> None:
+    asked, store = _asked(state, key), _store(state)
+    chosen = named(counted_by(store, asked), name)
+    for limit in chosen:
+        store.reset(limit, asked.client)
+    names = ", ".join(dict.fromkeys(one.name for one in chosen)) or "nothing"
+    click.echo(printable(f"reset {names}"))
+
+
+@limits.command()
+@click.option("-n", "most", type=click.IntRange(min=1), default=20, show_default=True)
+@output_option
+@with_app
+@refusals
+def top(state: AppState, most: int, output: str) -> None:
+    """List the clients that have used most of a limit's burst."""
+    print_rows(spenders(_store(state), known(state))[:most], output)
+
+
+def known(state: AppState) -> list[RateLimit]:
+    """Return all limits that the settings and the routes have."""
+    lockout = state.identities.lockout
+    general = state.guard.limits.general
+    return [
+        *([general] if general is not None else []),
+        *lockout.by_address,
+        lockout.by_account,
+        *_of_routes(state, ("address", "identity", "custom")),
+    ]
+
+
+def counted_by(store: LimitStore, asked: Asked) -> list[RateLimit]:
+    """Return the limits that may count a client, and those by which the store knows it."""
+    found = {limit.key: limit for limit in asked.limits}
+    for one in store.spenders():
+        limit = one.limit
+        if limit.key not in found and one.client_id == store.client_id(limit, asked.client):
+            found[limit.key] = limit
+    return list(found.values())
+
+
+def named(candidates: Sequence[RateLimit], name: str | None) -> Sequence[RateLimit]:
+    """Return the limits of a name, all without one.
+
+    Raises:
+        ValueError: there is none of it.
+    """
+    chosen = [one for one in candidates if name in (None, one.name)]
+    if name is not None and not chosen:
+        names = ", ".join(sorted({one.name for one in candidates})) or "none"
+        raise ValueError(f"no limit {name[:64]!a} counts this client (those that do: {names})")
+    return chosen
+
+
+def spenders(store: LimitStore, known_limits: Iterable[RateLimit]) -> list[Row]:
+    """Return whose buckets are not full, who has used the largest share first."""
+    names = {limit.key: limit.name for limit in known_limits}
+    found = sorted(store.spenders(), key=lambda one: _share_left(one.hit))
+    return [
+        {"limit": names.get(one.limit.key, one.limit.name), **_left(one.hit, one.client_id)}
+        for one in found
+    ]
+
+
+def _share_left(hit: Hit) -> tuple[float, int]:
+    return hit.remaining / hit.limit.burst, -hit.full_after
+
+
+def _row(hit: Hit, client: str, store: LimitStore) -> Row:
+    return {"limit": hit.limit.name, **_left(hit, store.client_id(hit.limit, client))}
+
+
+def _left(hit: Hit, client_id: str) -> Row:
+    return {
+        "remaining": hit.remaining,
+        "burst": hit.limit.burst,
+        "full_in_seconds": hit.full_after,
+        "client": client_id,
+    }
+
+
+def _store(state: AppState) -> LimitStore:
+    store = state.guard.store
+    if not store.shared:
+        raise fail(
+            "rate limits are kept in the memory of each process, where no command sees them: set "
+            "performance.rate_limit.storage: shared or redis"
+        )
+    return store
+
+
+def _asked(state: AppState, key: str) -> Asked:
+    """Return the client that a KEY names.
+
+    Raises:
+        UsageError: it names none.
+        ClickException: there is no such API key.
+    """
+    kind, _, name = key.partition(":")
+    address = state.guard.resolver.key_of(key)
+    if address is not None:
+        return Asked(address, [*_general(state, "address"), *_of_routes(state, ("address",))])
+    if kind == "identity" and name:
+        counting = [*_general(state, "identity"), *_of_routes(state, ("identity",))]
+        return Asked(identity_key(name), counting)
+    if kind == "custom":
+        return Asked(custom_key(name), list(_of_routes(state, ("custom",))))
+    if kind == "account" and name:
+        return Asked(account_key(name), [state.identities.lockout.by_account])
+    if kind == "key" and name:
+        return _api_key(state, name)
+    raise click.UsageError(_KEY)
+
+
+def _api_key(state: AppState, key_id: str) -> Asked:
+    for key in state.identities.api_keys.list():
+        if key.id == key_id:
+            own = own_limits(key.rate_limit, key.family)
+            if not own:
+                raise fail(f"the API key {key_id} has no rate limit of its own")
+            return Asked(own[0][1], [limit for limit, _ in own])
+    raise fail(f"there is no API key {key_id[:64]!a}")
+
+
+def _general(state: AppState, kind: str) -> list[RateLimit]:
+    """Return the limits that are no route's and count clients of a kind."""
+    general, default = state.guard.limits.general, state.guard.limits.default_key
+    # Where callers are counted, those whom nobody knows count by their address.
+    counts = general is not None and kind in ("address", default)
+    return [
+        *([general] if counts else []),
+        *(state.identities.lockout.by_address if kind == "address" else ()),
+    ]
+
+
+def _of_routes(state: AppState, kinds: Sequence[str]) -> Iterator[RateLimit]:
+    """Yield the routes' limits that count clients of these kinds."""
+    default = state.guard.limits.default_key
+    for _, _, policy in state.routes.all():
+        for route_limit in policy.limits:
+            key = route_limit.mark.key or default
+            # Whom an identity or a callable's key is not known of counts by the address.
+            counted = ("custom" if callable(key) else key, "address")
+            if any(kind in counted for kind in kinds):
+                yield from route_limit.fixed or ()
