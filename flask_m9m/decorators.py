@@ -317,6 +317,8 @@ def rate_limit(
     for argument, given in (("exempt_when", exempt_when), ("count", count)):
         if given is not None and not callable(given):
             raise ValueError(f"{argument}={given!r}: a callable")
+    if any(map(inspect.iscoroutinefunction, (limits, key, cost, exempt_when, count))):
+        raise ValueError("a rate limit's callables are plain functions: nothing awaits a coroutine")
     if not isinstance(shadow, bool):
         raise ValueError(f"shadow={shadow!r}: True or False")
     return Marking(

@@ -59,7 +59,7 @@ class Exchange:
         enforced: the marks that have been enforced already.
         signed: whether it came by a signed URL that its route, or a view on the way, demands.
         hits: what the rate limits said, in the order in which they were asked.
-        owed: what the credential's own limits want and was not taken yet.
+        owed: what limits by caller want, those of the credential too, and was not taken yet.
         provisional: what was taken and the answer may give back.
         refusal: the guard's error, if it raised one.
         refusal_fields: what belongs on the head of the answer to it.

@@ -219,14 +219,16 @@ class Guard:
             identity = self._identify(exchange, environ, policy)
         except M9MError:
             if general:
-                self._take(exchange, general=self._general(exchange))
+                self._owe_general(exchange)
+                self._take(exchange)
             raise
-        want = self._general(exchange) if general else None
+        if general:
+            self._owe_general(exchange)
         if policy.demanding:
-            self._hold(exchange, environ, policy, identity, want)
+            self._hold(exchange, environ, policy, identity)
         else:
-            if want is not None or exchange.owed:
-                self._take(exchange, general=want)
+            if exchange.owed:
+                self._take(exchange)
             exchange.enforced = policy.marks
 
     def enforce(self, exchange: Exchange, environ: WSGIEnvironment, mark: Mark, view: str) -> None:
@@ -244,10 +246,9 @@ class Guard:
         environ: WSGIEnvironment,
         policy: RoutePolicy,
         identity: Identity | None,
-        general: Want | None = None,
     ) -> None:
-        if policy.limits or general is not None or exchange.owed:
-            self._take(exchange, policy.limits, general)
+        if policy.limits or exchange.owed:
+            self._take(exchange, policy.limits)
         for requirement in policy.requirements:
             error = requirement.unmet_by(identity)
             if error is not None:
@@ -304,22 +305,17 @@ class Guard:
         if policy.access is not Access.OPTIONAL:
             self.refuse(exchange, AuthenticationRequired(), policy.authenticators)
 
-    def _general(self, exchange: Exchange) -> Want | None:
-        """Return what the general limit wants that counts callers, unless it is only tried out."""
+    def _owe_general(self, exchange: Exchange) -> None:
+        """Have the general limit that counts callers taken first, or only try it out."""
         assert self._identity_limit is not None  # noqa: S101
         want = Want(self._identity_limit, client_key(exchange, "identity"))
         if self._shadow:
             self.limits.try_out(want)
-            return None
-        return want
+        else:
+            exchange.owed = (want, *exchange.owed)
 
-    def _take(
-        self,
-        exchange: Exchange,
-        route_limits: Sequence[RouteLimit] = (),
-        general: Want | None = None,
-    ) -> None:
-        error = self.limits.take(exchange, route_limits, general)
+    def _take(self, exchange: Exchange, route_limits: Sequence[RouteLimit] = ()) -> None:
+        error = self.limits.take(exchange, route_limits)
         if error is not None:
             self.refuse(exchange, error)
 

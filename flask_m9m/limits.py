@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -65,41 +65,37 @@ class Limits:
         self.trials.note(want.limit.name)
         return None
 
-    def take(
-        self,
-        exchange: Exchange,
-        route_limits: Sequence[RouteLimit] = (),
-        general: Want | None = None,
-    ) -> M9MError | None:
+    def take(self, exchange: Exchange, route_limits: Sequence[RouteLimit] = ()) -> M9MError | None:
         """Take what a request needs: of all limits, or of none where one has too little.
 
         Args:
-            exchange: the request; what its credential's own limits want is taken as well.
+            exchange: the request; what it owes is taken first.
             route_limits: those of its route.
-            general: what the general limit wants, where it counts callers.
 
         Returns:
             Why the request is refused, if it is.
         """
-        if len(route_limits) == 1 and general is None and not exchange.owed:
+        if len(route_limits) == 1 and not exchange.owed:
             only = route_limits[0]
             if only.plain is not None:
                 return self._take_one(exchange, only.mark, only.plain)
         marks: list[LimitMark | None] = [None] * len(exchange.owed)
         wants, exchange.owed = list(exchange.owed), ()
-        if general is not None:
-            marks.insert(0, None)
-            wants.insert(0, general)
         tried_out: list[tuple[LimitMark, Want]] = []
-        for route_limit in route_limits:
-            mark = route_limit.mark
-            for want in self._wanted(exchange, route_limit):
+        try:
+            for mark, want in self._wanted(exchange, route_limits):
                 if mark.shadow:
                     tried_out.append((mark, want))
                 else:
                     marks.append(mark)
                     wants.append(want)
-        error = self._take_all(exchange, marks, wants) if wants else None
+        except Exception:
+            # One of the app's callables: what stands before it counts a bad request all the same.
+            error = self._take_all(exchange, marks, wants)
+            if error is not None:
+                return error
+            raise
+        error = self._take_all(exchange, marks, wants)
         if error is None:
             for mark, want in tried_out:
                 hit = self.try_out(want)
@@ -117,13 +113,17 @@ class Limits:
         exchange.hits += (hit,)
         return None if hit.admitted else limited(hit)
 
-    def _wanted(self, exchange: Exchange, route_limit: RouteLimit) -> Sequence[Want]:
-        mark = route_limit.mark
-        if mark.exempt_when is not None and mark.exempt_when():
-            return ()
-        client = self._client(exchange, mark)
-        cost = mark.cost() if callable(mark.cost) else mark.cost
-        return [Want(limit, client, cost) for limit in route_limit.limits()]
+    def _wanted(
+        self, exchange: Exchange, route_limits: Sequence[RouteLimit]
+    ) -> Iterator[tuple[LimitMark, Want]]:
+        for route_limit in route_limits:
+            mark = route_limit.mark
+            if mark.exempt_when is not None and mark.exempt_when():
+                continue
+            client = self._client(exchange, mark)
+            cost = mark.cost() if callable(mark.cost) else mark.cost
+            for limit in route_limit.limits():
+                yield mark, Want(limit, client, cost)
 
     def _client(self, exchange: Exchange, mark: LimitMark) -> str:
         key = mark.key or self.default_key
@@ -135,6 +135,8 @@ class Limits:
     def _take_all(
         self, exchange: Exchange, marks: Sequence[LimitMark | None], wants: Sequence[Want]
     ) -> M9MError | None:
+        if not wants:
+            return None
         for want in wants:
             if not _is_possible(want):
                 limit = want.limit

@@ -114,6 +114,15 @@ def test_a_cost_that_cannot_be_is_refused_before_anything_is_taken(app: Flask) -
     assert '"fixed";r=4' in client.get("/x?cost=1").headers["RateLimit"]
 
 
+def test_a_callable_that_raises_frees_no_request_of_the_limits_before_it(
+    make_app: MakeApp,
+) -> None:
+    app = make_app(general(1, 2, key="identity"))
+    tenant = rate_limit("9/hour", key=lambda: request.args["tenant"])(lambda: "x")
+    app.add_url_rule("/x", "x", tenant)
+    assert statuses(app.test_client(), "/x", 3) == [400, 400, 429]
+
+
 # A store that fails
 
 
@@ -316,9 +325,6 @@ def test_a_limit_of_several_parts_and_costs_is_judged_once_and_given_back_whole(
 
 
 def test_count_holds_past_the_route_and_for_coroutines_as_well(app: Flask) -> None:
-    async def coroutine() -> str:
-        return "x"
-
     for name, function in (("plain", lambda: "x"), ("async", coroutine)):
         limited = rate_limit("1/minute", count=failed)(function)
         app.add_url_rule(f"/{name}", name, limited)
@@ -536,6 +542,10 @@ def test_health_checks_are_unlimited(make_app: MakeApp) -> None:
 # Arguments and keys
 
 
+async def coroutine() -> str:
+    return "x"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -555,6 +565,11 @@ def test_health_checks_are_unlimited(make_app: MakeApp) -> None:
         {"count": True},
         {"count": "failures"},
         {"exempt_when": True},
+        {"limits": coroutine},
+        {"key": coroutine},
+        {"cost": coroutine},
+        {"exempt_when": coroutine},
+        {"count": coroutine},
         {"shadow": 1},
         {"shadow": None},
     ],
