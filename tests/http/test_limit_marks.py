@@ -114,6 +114,26 @@ def test_a_cost_that_cannot_be_is_refused_before_anything_is_taken(app: Flask) -
     assert '"fixed";r=4' in client.get("/x?cost=1").headers["RateLimit"]
 
 
+def test_threads_that_are_refused_take_nothing_from_the_other_limits(app: Flask) -> None:
+    tight = rate_limit("7/hour", name="tight")(lambda: "x")
+    app.add_url_rule("/x", "x", rate_limit("500/hour", name="wide")(tight))
+    seen: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: seen.extend(statuses(app.test_client(), "/x", 20)))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (seen.count(200), seen.count(429)) == (7, 153)
+    store = app.extensions["m9m"].guard.store
+    assert {one.limit.name: one.hit.remaining for one in store.spenders()} == {
+        "tight": 0,
+        "wide": 493,
+    }
+
+
 def test_a_callable_that_raises_frees_no_request_of_the_limits_before_it(
     make_app: MakeApp,
 ) -> None:
@@ -336,6 +356,29 @@ def test_count_holds_past_the_route_and_for_coroutines_as_well(app: Flask) -> No
     for path in ("/plain", "/async", "/hidden?ok"):
         assert statuses(client, path, 3) == [200] * 3
     assert statuses(client, "/hidden", 2) == [400, 429]
+
+
+def test_count_holds_for_view_classes_and_answers_that_stream(app: Flask) -> None:
+    class Numbers(MethodView):
+        decorators = (rate_limit("1/minute", name="listed", count=failed),)
+
+        @rate_limit("1/minute", name="method", count=failed)
+        def get(self) -> Response:
+            return Response(iter(["1", "2"]), status=request.args.get("status", 200, int))
+
+    rate_limit("1/minute", name="class", count=failed)(Numbers)
+    app.add_url_rule("/numbers", view_func=Numbers.as_view("numbers"))
+    client = app.test_client()
+    answers = [client.get("/numbers") for _ in range(3)]
+    assert [answer.text for answer in answers] == ["12"] * 3
+    assert {answer.headers["RateLimit"].count(";r=1;") for answer in answers} == {3}
+    assert statuses(client, "/numbers?status=400", 2) == [400, 429]
+
+
+def test_an_answer_is_judged_before_functions_that_come_after_the_request(app: Flask) -> None:
+    app.after_request(lambda answer: Response("made over", 400))
+    app.add_url_rule("/x", "x", rate_limit("1/minute", count=failed)(lambda: "x"))
+    assert statuses(app.test_client(), "/x", 3) == [400] * 3
 
 
 def test_count_sees_the_refusals_that_come_after_the_limit(app: Flask) -> None:
