@@ -161,6 +161,8 @@ class Guard:
             try:
                 hit = self.store.hit(self._address_limit, client.key)
             except StoreFailure:
+                hit = None
+            if hit is None:  # refused out here, so that no error holds the frames of another
                 self.refuse(exchange, LimitsUnavailable())
             exchange.hits = (hit,)
             if not hit.admitted:

@@ -197,6 +197,16 @@ def test_a_store_that_fails_lets_nobody_guess(
     assert client.get("/x", auth=("ann", "right horse battery")).status_code == 200
 
 
+def test_a_store_that_fails_lets_nobody_log_in_over_the_rest_api(
+    make_failing: Callable[..., tuple[Flask, FailingStore]],
+) -> None:
+    app, store = make_failing({"api": {"enabled": True}})
+    store.gone = True
+    sent = {"username": "ann", "password": "right horse battery"}
+    answer = app.test_client().post("/api/v1/auth/login", json=sent)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+
+
 # count
 
 
