@@ -272,7 +272,6 @@ def test_threads_that_fail_together_get_no_more_than_the_burst(app: Flask) -> No
 
 def test_a_view_that_raises_counts_as_the_answer_that_is_made_of_it(make_app: MakeApp) -> None:
     app = make_app(TESTING=False, PROPAGATE_EXCEPTIONS=False)
-    app.logger.disabled = True
 
     @app.get("/failures")
     @rate_limit("1/minute", name="failures", count=failed)
