@@ -1,0 +1,182 @@
+"""How many requests several worker processes admit under a flood, beside what the limit allows.
+
+Gunicorn with four workers of four threads serves one view under `requests_per_minute: 600,
+burst: 50`. For ten seconds sixteen connections of one client ask as fast as they can. A token
+bucket admits `burst + rate * seconds`; each store of flask-m9m, and Flask-Limiter with
+`memory://`, is asked in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flask import Flask
+
+from flask_m9m import M9M
+from tests.redis_servers import RedisServer
+
+PER_MINUTE, BURST = 600, 50
+WORKERS, THREADS, CONNECTIONS = 4, 4, 16
+OWN = (200, 429)
+ROOT = Path(__file__).parents[1]
+
+
+class Flooded(NamedTuple):
+    """What came of a flood: answers by status, and how long it took."""
+
+    statuses: Counter[int]
+    seconds: float
+
+    @property
+    def allowed(self) -> float:
+        return BURST + PER_MINUTE / 60 * self.seconds
+
+
+def served(kind: str, **store: Any) -> Flask:
+    """Return the app that gunicorn serves."""
+    app = Flask("flooded")
+    app.add_url_rule("/", "index", lambda: "x")
+    if kind == "Flask-Limiter":
+        from flask_limiter import Limiter
+        from flask_limiter.util import get_remote_address
+
+        Limiter(
+            get_remote_address,
+            app=app,
+            default_limits=[f"{PER_MINUTE}/minute"],
+            storage_uri="memory://",
+        )
+        return app
+    limiting = {"enabled": True, "requests_per_minute": PER_MINUTE, "burst": BURST, **store}
+    jwt = {"enabled": False}
+    M9M(app, settings={"security": {"jwt": jwt}, "performance": {"rate_limit": limiting}})
+    return app
+
+
+@contextmanager
+def serving(directory: Path, factory: str) -> Iterator[int]:
+    """Run gunicorn on an app, and return its port."""
+    config = directory / "gunicorn.conf.py"
+    config.write_text("control_socket_disable = True\n")
+    command = [sys.executable, "-m", "gunicorn", "--config", str(config), "--keep-alive", "10"]
+    command += ["-w", str(WORKERS), "--threads", str(THREADS)]
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
+        port: int = listening.getsockname()[1]
+        with (directory / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [*command, "--bind", f"fd://{listening.fileno()}", factory],
+                cwd=directory,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                pass_fds=[listening.fileno()],
+                stdout=log,
+                stderr=log,
+            )
+    try:
+        yield port
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def flood(port: int, seconds: float) -> Flooded:
+    """Ask as fast as it goes, and count the answers."""
+    statuses: Counter[int] = Counter()
+    lock, begin = threading.Lock(), threading.Barrier(CONNECTIONS + 1)
+    until = 0.0
+
+    def ask() -> None:
+        own: Counter[int] = Counter()
+        begin.wait()
+        connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        while time.monotonic() < until:
+            try:
+                connection.request("GET", "/")
+                answer = connection.getresponse()
+                answer.read()
+            except OSError:
+                connection.close()
+                own[0] += 1
+            else:
+                own[answer.status] += 1
+        connection.close()
+        with lock:
+            statuses.update(own)
+
+    threads = [threading.Thread(target=ask) for _ in range(CONNECTIONS)]
+    for thread in threads:
+        thread.start()
+    begun = time.monotonic()
+    until = begun + seconds
+    begin.wait()
+    for thread in threads:
+        thread.join()
+    return Flooded(statuses, time.monotonic() - begun)
+
+
+def cases(redis_url: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Return what is flooded: a title, the kind of app, and its store."""
+    yield "flask-m9m, shared", "flask-m9m", {"storage": "shared"}
+    for lease in (1, 10, 100):
+        redis = {"storage": "redis", "redis_url": redis_url, "lease": lease}
+        yield f"flask-m9m, redis, lease {lease}", "flask-m9m", redis
+    yield "flask-m9m, memory", "flask-m9m", {"storage": "memory"}
+    yield "Flask-Limiter, memory://", "Flask-Limiter", {}
+
+
+def main() -> int:
+    """Flood each in turn, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    seconds = parser.parse_args().seconds
+    print(f"{platform.python_implementation()} {platform.python_version()}, {platform.machine()}")
+    print(f"gunicorn -w {WORKERS} --threads {THREADS}, {CONNECTIONS} connections, {seconds:g} s")
+    print(f"{PER_MINUTE} a minute, a burst of {BURST}\n")
+    print("| | answers | admitted | allowed | more |\n|---|---|---|---|---|")
+    wrong = False
+    with tempfile.TemporaryDirectory() as name:
+        redis = RedisServer(Path(name) / "redis")
+        try:
+            for number, (title, kind, store) in enumerate(cases(redis.url)):
+                directory = Path(name) / str(number)
+                directory.mkdir()
+                if kind == "flask-m9m":
+                    store = {"path": str(directory / "limits"), **store}
+                redis.call("FLUSHALL")
+                with serving(directory, f"benchmarks.flood:served({kind!r}, **{store!r})") as port:
+                    flooded = flood(port, seconds)
+                admitted = flooded.statuses[200]
+                more = admitted - flooded.allowed
+                answers = sum(flooded.statuses.values())
+                other = {status: n for status, n in flooded.statuses.items() if status not in OWN}
+                exact = abs(more) <= flooded.seconds and not other
+                wrong |= "memory" not in title and not exact
+                print(
+                    f"| {title} | {answers:,} | {admitted} | {flooded.allowed:.0f} | {more:+.0f} |",
+                    other or "",
+                    flush=True,
+                )
+        finally:
+            redis.stop()
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
