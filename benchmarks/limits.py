@@ -119,7 +119,9 @@ def flood(path: Path, addresses: int) -> None:
     begun = time.perf_counter()
     still = 0
     for number in range(addresses):
-        kept.hit(limit, f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}/{number >> 24}")
+        kept.hit(
+            limit, f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}/{number >> 24}"
+        )
         kept.hit(hourly, f"2001:db8:{number >> 16:x}:{number & 65_535:x}::/64")
         if not number % 1_000:
             still += kept.hit(hourly, CLIENT).admitted
@@ -147,7 +149,7 @@ def main() -> int:
     names = ("limits", "throttled-py", "redis")
     print(f"{platform.python_implementation()} {platform.python_version()}, {platform.machine()}")
     print(", ".join(f"{name} {version(name)}" for name in names) + "\n")
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:  # noqa: S108  # where apps have it
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:  # where apps have it
         redis = RedisServer(Path(name) / "redis")
         try:
             hits = cases(Path(name) / "limits", redis.url)

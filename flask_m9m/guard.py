@@ -118,9 +118,8 @@ class Guard:
         Raises:
             SettingsError: it is not safe to use.
         """
-        general = self._address_limit or self._identity_limit
-        if general is not None:
-            self.store.prepare([general])
+        if self.limits.general is not None:
+            self.store.prepare([self.limits.general])
 
     def begin(self, environ: WSGIEnvironment) -> Exchange:
         """Begin the exchange of a request, whatever went on with this environ before."""
