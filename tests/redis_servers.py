@@ -241,27 +241,35 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Red
     """Three servers of one cluster, each with a third of the slots and no replica."""
     directory = tmp_path_factory.mktemp("cluster")
     with ExitStack() as running:
-        nodes = []
-        for number in range(3):
-            node = RedisServer(
-                directory / str(number),
-                "cluster-enabled yes",
-                f"cluster-port {free_port()}",
-                "cluster-node-timeout 1000",
-                "cluster-require-full-coverage no",
-            )
-            running.callback(node.close)
-            nodes.append(node)
+        nodes = [cluster_node(directory / str(number), running) for number in range(3)]
         bounds = [0, 5461, 10923, 16384]
         for number, node in enumerate(nodes):
             node.call("CLUSTER", "ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
         for node in nodes[1:]:
-            bus = int(node.client().config_get("cluster-port")["cluster-port"])
-            nodes[0].call("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+            meet(nodes[0], node)
         for node in nodes:
             until(lambda node=node: len(node.call("CLUSTER", "SLOTS")) == 3)
             until(lambda node=node: _cluster_is_up(node))
         yield nodes
+
+
+def cluster_node(directory: Path, running: ExitStack) -> RedisServer:
+    """Start a node that belongs to no cluster yet."""
+    node = RedisServer(
+        directory,
+        "cluster-enabled yes",
+        f"cluster-port {free_port()}",
+        "cluster-node-timeout 1000",
+        "cluster-require-full-coverage no",
+    )
+    running.callback(node.close)
+    return node
+
+
+def meet(member: RedisServer, node: RedisServer) -> None:
+    """Take a node into a cluster."""
+    bus = int(node.client().config_get("cluster-port")["cluster-port"])
+    member.call("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
 
 
 def cluster_url(nodes: list[RedisServer]) -> str:

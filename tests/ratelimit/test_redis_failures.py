@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,16 @@ import pytest
 from flask_m9m.ratelimit import RateLimit, StoreFailure, Want, redis_pool
 from flask_m9m.ratelimit.redis_servers import key_slot
 from flask_m9m.ratelimit.redis_store import RedisStore
-from tests.redis_servers import RedisServer, Watched, cluster_url, free_port, running_redis, until
+from tests.redis_servers import (
+    RedisServer,
+    Watched,
+    cluster_node,
+    cluster_url,
+    free_port,
+    meet,
+    running_redis,
+    until,
+)
 
 KEY = b"0123456789abcdef"
 LIMIT = RateLimit(1, 3600, 50)
@@ -428,6 +437,11 @@ def node_id(node: RedisServer) -> str:
     return answer.decode() if isinstance(answer, bytes) else str(answer)
 
 
+def knows_and_reaches_all(node: RedisServer, newcomer: RedisServer) -> bool:
+    nodes = str(node.call("CLUSTER", "NODES"))
+    return node_id(newcomer) in nodes and "fail" not in nodes
+
+
 def test_a_slot_that_moves_is_followed(redis_cluster: list[RedisServer]) -> None:
     store = RedisStore(cluster_url(redis_cluster), KEY, "moving")
     slot = Slot(store, redis_cluster, 0)
@@ -466,6 +480,32 @@ def test_a_stopped_node_holds_nobody(redis_cluster: list[RedisServer]) -> None:
     finally:
         redis_cluster[0].resume()
     assert until(lambda: hit(store, lost))
+
+
+def test_a_replica_that_took_over_its_masters_slots_is_found(
+    redis_cluster: list[RedisServer], tmp_path: Path
+) -> None:
+    with ExitStack() as running:
+        master, member = redis_cluster[2], redis_cluster[1]
+        replica = cluster_node(tmp_path, running)
+        meet(member, replica)
+        until(lambda: replica.call("CLUSTER", "REPLICATE", node_id(master)))
+        until(lambda: replica.client().info("replication")["master_link_status"] == "up")
+        for node in redis_cluster:
+            until(lambda node=node: knows_and_reaches_all(node, replica))
+        store = RedisStore(cluster_url(redis_cluster), KEY, "replica")
+        client = Slot(store, redis_cluster, 2).client
+        assert store.hit(LIMIT, client).remaining == 49
+        until(lambda: replica.call("DBSIZE"))
+        master.kill()
+        try:
+            failure_of(lambda: store.hit(LIMIT, client))
+            assert until(lambda: hit(store, client), 30.0)
+            assert ("127.0.0.1", replica.port) in store._servers._map
+        finally:
+            master.start()
+        until(lambda: master.client().info("replication")["role"] == "slave", 30.0)
+        assert hit(store, client)
 
 
 def test_the_new_master_is_found_after_a_failover(watched_redis: Watched) -> None:
