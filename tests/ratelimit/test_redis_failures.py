@@ -491,6 +491,7 @@ def test_a_replica_that_took_over_its_masters_slots_is_found(
         meet(member, replica)
         until(lambda: replica.call("CLUSTER", "REPLICATE", node_id(master)))
         until(lambda: replica.client().info("replication")["master_link_status"] == "up")
+        until(lambda: "16384" in str(replica.call("CLUSTER", "INFO")))
         for node in redis_cluster:
             until(lambda node=node: knows_and_reaches_all(node, replica))
         store = RedisStore(cluster_url(redis_cluster), KEY, "replica")
