@@ -3,7 +3,6 @@ from __future__ import annotations
 import multiprocessing
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -15,7 +14,6 @@ from flask_m9m.ratelimit import RateLimit, StoreFailure, Want
 from flask_m9m.ratelimit.gcra import known
 from flask_m9m.ratelimit.leases import reserve
 from flask_m9m.ratelimit.redis_store import _SCRIPT, RedisStore
-from tests.redis_servers import QUOTED_PASSWORD, RedisServer, Watched, cluster_url
 
 SECOND = 1_000_000
 KEY = b"0123456789abcdef"
@@ -397,64 +395,3 @@ def test_threads_of_several_processes_share_one_bucket_exactly(
         assert count.value == 500
     else:
         assert 400 < count.value <= 500
-
-
-def test_a_password_and_a_user_with_few_rights_are_enough(locked_redis: RedisServer) -> None:
-    for login in (f":{QUOTED_PASSWORD}", f"limits:{QUOTED_PASSWORD}"):
-        store = RedisStore(f"redis://{login}@127.0.0.1:{locked_redis.port}", KEY, login)
-        assert store.hit(SLOW, "client").remaining == 4
-        store.refund(SLOW, "client")
-        assert store.peek(SLOW, "client").remaining == 5
-        assert store.hit(SLOW, "client").admitted
-        assert len(list(store.spenders())) == 1
-        store.reset(SLOW, "client")
-
-
-def test_a_database_is_chosen_by_its_number(redis_server: RedisServer) -> None:
-    store = RedisStore(f"{redis_server.url}/3", KEY, "app")
-    store.hit(SLOW, "client")
-    assert redis_server.call("DBSIZE") == 0
-
-
-def test_a_socket_file_is_spoken_to(tmp_path: Path) -> None:
-    from tests.redis_servers import running_redis
-
-    with running_redis(tmp_path, f"unixsocket {tmp_path}/s") as server:
-        store = RedisStore(f"unix://{tmp_path}/s?db=2", KEY, "app")
-        assert store.hit(SLOW, "client").remaining == 4
-        assert "db2" in server.client().info("keyspace")
-
-
-def test_tls_needs_a_certificate_that_can_be_verified(
-    tls_redis: tuple[int, Path],
-) -> None:
-    port, certificate = tls_redis
-    url = f"rediss://127.0.0.1:{port}"
-    by_name = f"rediss://localhost:{port}?ssl_ca_certs={certificate}"
-    assert RedisStore(f"{url}?ssl_ca_certs={certificate}", KEY, "a").hit(SLOW, "c").admitted
-    with pytest.raises(StoreFailure, match="CERTIFICATE_VERIFY_FAILED"):
-        RedisStore(url, KEY, "a").hit(SLOW, "c")
-    with pytest.raises(StoreFailure, match="CERTIFICATE_VERIFY_FAILED"):
-        RedisStore(by_name, KEY, "a").hit(SLOW, "c")
-    assert RedisStore(f"{url}?ssl_cert_reqs=none", KEY, "a").hit(SLOW, "c").admitted
-
-
-def test_a_cluster_keeps_each_client_on_one_of_its_servers(
-    redis_cluster: list[RedisServer], app_name: str
-) -> None:
-    store = RedisStore(cluster_url(redis_cluster[:1]), KEY, app_name)
-    wants = [Want(SLOW, f"client {number}") for number in range(40)]
-    assert [hit.remaining for hit in store.hit_all(wants)] == [4] * 40
-    assert [store.hit(*want).remaining for want in wants] == [3] * 40
-    assert all(node.call("DBSIZE") > 0 for node in redis_cluster)
-    assert {one.client_id for one in store.spenders()} == {
-        store.client_id(SLOW, want.client) for want in wants
-    }
-    store.reset(SLOW, "client 1")
-    assert store.peek(SLOW, "client 1").remaining == 5
-
-
-def test_the_master_that_sentinels_name_is_asked(watched_redis: Watched) -> None:
-    store = RedisStore(watched_redis.url, KEY, "app")
-    assert store.hit(SLOW, "client").remaining == 4
-    assert watched_redis.master.call("DBSIZE") == 1
