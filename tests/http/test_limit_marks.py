@@ -56,7 +56,7 @@ def make_failing(
         store = FailingStore(clock)
         app = make_app(settings)
         with monkeypatch.context() as patched:
-            patched.setattr("flask_m9m.state.MemoryStore", lambda **_: store)
+            patched.setattr("flask_m9m.ratelimit.stores.MemoryStore", lambda **_: store)
             assert app.extensions["m9m"].guard.store is store
         return app, store
 

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from flask_m9m.ratelimit import RateLimit, StoreFailure
 from flask_m9m.ratelimit.redis_store import RedisStore
 from tests.redis_servers import QUOTED_PASSWORD, RedisServer, running_redis
@@ -42,9 +40,19 @@ def test_tls_needs_a_certificate_that_can_be_verified(
     port, certificate = tls_redis
     url = f"rediss://127.0.0.1:{port}"
     by_name = f"rediss://localhost:{port}?ssl_ca_certs={certificate}"
-    assert RedisStore(f"{url}?ssl_ca_certs={certificate}", KEY, "a").hit(SLOW, "c").admitted
-    with pytest.raises(StoreFailure, match="CERTIFICATE_VERIFY_FAILED"):
-        RedisStore(url, KEY, "a").hit(SLOW, "c")
-    with pytest.raises(StoreFailure, match="CERTIFICATE_VERIFY_FAILED"):
-        RedisStore(by_name, KEY, "a").hit(SLOW, "c")
-    assert RedisStore(f"{url}?ssl_cert_reqs=none", KEY, "a").hit(SLOW, "c").admitted
+
+    def hit(url: str) -> str:
+        """Return what comes of a hit; a handshake may take longer than a request waits for it."""
+        store = RedisStore(url, KEY, "a")
+        for _ in range(50):
+            try:
+                return str(store.hit(SLOW, "c").admitted)
+            except StoreFailure as failure:
+                if "in time" not in str(failure):
+                    return str(failure)
+        return "never in time"
+
+    assert hit(f"{url}?ssl_ca_certs={certificate}") == "True"
+    assert "CERTIFICATE_VERIFY_FAILED" in hit(url)
+    assert "CERTIFICATE_VERIFY_FAILED" in hit(by_name)
+    assert hit(f"{url}?ssl_cert_reqs=none") == "True"
