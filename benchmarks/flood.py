@@ -19,14 +19,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.client import HTTPConnection
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flask import Flask
+from flask_limiter import Limiter
+from flask_limiter.util import get_remote_address
 
-from flask_m9m import M9M
+from flask_m9m import M9M, unlimited
 from tests.redis_servers import RedisServer
 
 PER_MINUTE, BURST = 600, 50
@@ -50,17 +52,18 @@ def served(kind: str, **store: Any) -> Flask:
     """Return the app that gunicorn serves."""
     app = Flask("flooded")
     app.add_url_rule("/", "index", lambda: "x")
-    if kind == "Flask-Limiter":
-        from flask_limiter import Limiter
-        from flask_limiter.util import get_remote_address
 
-        Limiter(
-            get_remote_address,
-            app=app,
-            default_limits=[f"{PER_MINUTE}/minute"],
-            storage_uri="memory://",
+    def worker() -> str:
+        return str(os.getpid())
+
+    if kind == "Flask-Limiter":
+        limit = f"{PER_MINUTE}/minute"
+        limiter = Limiter(
+            get_remote_address, app=app, default_limits=[limit], storage_uri="memory://"
         )
+        app.add_url_rule("/worker", "worker", limiter.exempt(worker))
         return app
+    app.add_url_rule("/worker", "worker", unlimited(worker))
     limiting = {"enabled": True, "requests_per_minute": PER_MINUTE, "burst": BURST, **store}
     jwt = {"enabled": False}
     M9M(app, settings={"security": {"jwt": jwt}, "performance": {"rate_limit": limiting}})
@@ -86,6 +89,7 @@ def serving(directory: Path, factory: str) -> Iterator[int]:
                 stderr=log,
             )
     try:
+        wait_for_workers(port)
         yield port
     finally:
         process.terminate()
@@ -94,6 +98,20 @@ def serving(directory: Path, factory: str) -> Iterator[int]:
         finally:
             process.kill()
             process.wait()
+
+
+def wait_for_workers(port: int) -> None:
+    """Wait until each worker has answered: the first one would take all connections."""
+    seen: set[bytes] = set()
+    until = time.monotonic() + 30
+    while len(seen) < WORKERS:
+        if time.monotonic() > until:
+            raise TimeoutError(f"{len(seen)} of {WORKERS} workers answer")
+        connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        with suppress(OSError):
+            connection.request("GET", "/worker")
+            seen.add(connection.getresponse().read())
+        connection.close()
 
 
 def flood(port: int, seconds: float) -> Flooded:
@@ -105,18 +123,19 @@ def flood(port: int, seconds: float) -> Flooded:
     def ask() -> None:
         own: Counter[int] = Counter()
         begin.wait()
-        connection = HTTPConnection("127.0.0.1", port, timeout=30)
         while time.monotonic() < until:
+            connection = HTTPConnection("127.0.0.1", port, timeout=30)
             try:
-                connection.request("GET", "/")
-                answer = connection.getresponse()
-                answer.read()
-            except OSError:
-                connection.close()
+                for _ in range(20):  # then perhaps another worker
+                    connection.request("GET", "/")
+                    answer = connection.getresponse()
+                    answer.read()
+                    own[answer.status] += 1
+                    if time.monotonic() >= until:
+                        break
+            except (OSError, HTTPException):
                 own[0] += 1
-            else:
-                own[answer.status] += 1
-        connection.close()
+            connection.close()
         with lock:
             statuses.update(own)
 
@@ -160,7 +179,8 @@ def main() -> int:
                 if kind == "flask-m9m":
                     store = {"path": str(directory / "limits"), **store}
                 redis.call("FLUSHALL")
-                with serving(directory, f"benchmarks.flood:served({kind!r}, **{store!r})") as port:
+                options = "".join(f", {name}={value!r}" for name, value in store.items())
+                with serving(directory, f"benchmarks.flood:served({kind!r}{options})") as port:
                     flooded = flood(port, seconds)
                 admitted = flooded.statuses[200]
                 more = admitted - flooded.allowed
@@ -174,7 +194,7 @@ def main() -> int:
                     flush=True,
                 )
         finally:
-            redis.stop()
+            redis.close()
     return 1 if wrong else 0
 
 
