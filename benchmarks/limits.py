@@ -64,7 +64,7 @@ def shared_in(path: Path) -> SharedStore:
 
 def cases(path: Path, redis: str) -> dict[str, Hit]:
     """Return what is hit, by its name in the table."""
-    key = os.urandom(32)
+    key, moving = os.urandom(32), RedisStorage(redis, key_prefix="moving")
     return {
         "flask-m9m memory": ours(MemoryStore()),
         "flask-m9m shared": ours(shared_in(path)),
@@ -73,7 +73,7 @@ def cases(path: Path, redis: str) -> dict[str, Hit]:
         "flask-m9m redis": ours(RedisStore(redis, key, "one")),
         f"flask-m9m redis, lease {LEASE}": ours(RedisStore(redis, key, "ahead", LEASE)),
         "limits redis, fixed window": of_limits(FixedWindowRateLimiter(RedisStorage(redis))),
-        "limits redis, moving window": of_limits(MovingWindowRateLimiter(RedisStorage(redis))),
+        "limits redis, moving window": of_limits(MovingWindowRateLimiter(moving)),
         "throttled-py redis, GCRA": of_throttled(store.RedisStore(server=redis)),
     }
 
