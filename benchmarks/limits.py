@@ -43,7 +43,8 @@ Hit = Callable[[], object]
 
 
 def ours(kept: LimitStore) -> Hit:
-    limit = RateLimit(PLENTY, 60, PLENTY)
+    # A token lasts longer than a hit takes, or leases would be over before they are spent.
+    limit = RateLimit(600_000, 60, PLENTY)
     return lambda: kept.hit(limit, CLIENT)
 
 

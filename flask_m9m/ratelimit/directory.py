@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
 from hashlib import sha256
 from pathlib import Path
 from zlib import crc32
@@ -125,10 +126,10 @@ class Directory:
             os.fchmod(descriptor, 0o600)  # whatever the umask takes away
             _allocate(descriptor)
             os.pwrite(descriptor, _header(limit), 0)
-            if instead_of is not None and _inode(path) == instead_of:
-                os.rename(draft, path)
-            else:
+            if instead_of is None:
                 os.link(draft, path)
+            else:
+                self._replace(path, instead_of, draft)
         except BaseException as error:
             os.close(descriptor)
             if isinstance(error, FileExistsError | FileNotFoundError):
@@ -137,6 +138,26 @@ class Directory:
         finally:
             draft.unlink(missing_ok=True)
         return descriptor
+
+    def _replace(self, path: Path, damaged: int, draft: Path) -> None:
+        """Put a draft in the place of a damaged file.
+
+        Without a lock two processes could find the same damaged file, and the slower one would
+        replace the file in which the other counts already.
+
+        Raises:
+            FileExistsError: another process is at that, or was.
+        """
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            flock(descriptor, LOCK_EX | LOCK_NB)
+            if _inode(path) != damaged:
+                raise FileExistsError
+            os.rename(draft, path)
+        except BlockingIOError:
+            raise FileExistsError from None
+        finally:
+            os.close(descriptor)
 
     def _clear_drafts(self, path: Path) -> None:
         """Remove what builders left that were killed."""

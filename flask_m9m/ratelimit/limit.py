@@ -24,7 +24,7 @@ _NOTATION = re.compile(
     r"(?P<unit>second|minute|hour|day|month|year)s?\s*",
     re.ASCII | re.IGNORECASE,
 )
-_KEY = re.compile(r"(\d{1,15})/(\d{1,15}) (\d{1,15}) (.+)", re.ASCII | re.DOTALL)
+_KEY = re.compile(r"(\d+)/(\d+) (\d+) (.+)", re.ASCII | re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9_.:/<>-]{1,64}", re.ASCII)
 
 

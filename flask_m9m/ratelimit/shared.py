@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from os import pread, pwrite
 from typing import NamedTuple
 
+from .. import forking
 from ..errors import SettingsError
 from .boot import boot_clock
 from .directory import BUCKET, SLOTS, Directory, UnsafeFile
@@ -44,6 +45,11 @@ class SharedStore(LimitStore):
         self._directory = directory
         self._clock = clock
         self._files: dict[str, tuple[SharedFile, int]] = {}
+        forking.watch(self)
+
+    def after_fork(self) -> None:
+        """Look at what is open before it is used again: daemons close what they have open."""
+        self._files.clear()
 
     def prepare(self, limits: Iterable[RateLimit]) -> None:
         """Look at the directory and at what lies there under these limits' names.

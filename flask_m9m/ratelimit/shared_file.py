@@ -26,6 +26,7 @@ from .store import StoreFailure
 PATIENCE = 0.05
 """Seconds after which whoever holds a bucket's lock is taken for stopped."""
 
+_DESPAIR = 2.0
 _AT_ONCE = LOCK_EX | LOCK_NB
 _STRIPES = 64
 _PAUSE = 0.0002
@@ -70,6 +71,7 @@ class SharedFile:
 
     def after_fork(self) -> None:
         """Begin with locks that nobody holds."""
+        self._in_vain_since: float | None = None
         turns = [threading.Lock() for _ in range(_STRIPES)]
         self.place = lru_cache(maxsize=_REMEMBERED)(partial(self._place, turns))
 
@@ -87,6 +89,7 @@ class SharedFile:
             OSError: the file can no longer be used.
         """
         if not turn.acquire(False) and not turn.acquire(timeout=PATIENCE):
+            self._despair(time.monotonic())
             raise StoreFailure("a thread that holds a lock on a bucket does not go on")
         try:
             lockf(self.descriptor, _AT_ONCE, BUCKET, offset)
@@ -105,6 +108,17 @@ class SharedFile:
             lockf(self.descriptor, LOCK_UN, BUCKET, offset)
         finally:
             turn.release()
+
+    def _despair(self, now: float) -> None:
+        """Begin anew where turns have been waited for in vain for long.
+
+        A signal's handler that raises may end a thread's hit between taking a turn and the block
+        that gives it back.
+        """
+        if self._in_vain_since is None:
+            self._in_vain_since = now
+        elif now - self._in_vain_since > _DESPAIR:
+            self.after_fork()
 
     def _wait_for(self, offset: int) -> None:
         until = time.monotonic() + PATIENCE
@@ -171,7 +185,12 @@ class _Open:
                 return found
             damaged = found
         descriptor = directory.build(limit, damaged)
-        return None if descriptor is None else self._keep(descriptor)
+        if descriptor is None:
+            return None
+        built = self._keep(descriptor)
+        if built is None:  # somebody has damaged it already, or no header can tell this limit
+            os.close(descriptor)
+        return built
 
     def _open(self, directory: Directory, path: Path) -> SharedFile | int:
         """Open a file, or return the inode of one that is damaged.

@@ -78,7 +78,13 @@ def _machine(settings: RateLimitSettings, app: tuple[str, str]) -> LimitStore | 
             "are kept in the memory of each process"
         )
         return None
-    return SharedStore(Directory(settings.path, app))
+    try:
+        return SharedStore(Directory(settings.path, app))
+    except OSError as error:  # no directory for temporary files
+        logger.warning(
+            "performance.rate_limit: %s; rate limits are kept in the memory of each process", error
+        )
+        return None
 
 
 def _redis(settings: RateLimitSettings, app: str, key: bytes, lease: int) -> LimitStore:

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flask_m9m.ratelimit import RateLimit, StoreFailure
+from flask_m9m.ratelimit import RateLimit, StoreFailure, shared_file
 from flask_m9m.ratelimit.boot import boot_clock
 from flask_m9m.ratelimit.directory import BUCKETS, HEADER, SLOTS, Directory
 from flask_m9m.ratelimit.shared import SharedStore
@@ -190,6 +191,56 @@ def test_only_one_thread_is_at_a_bucket(tmp_path: Path) -> None:
     file.unlock(offset, turn)
     assert len(failures) == 1
     assert store.hit(HOURLY, "client").remaining == HOURLY.burst - 1
+
+
+def test_a_turn_that_nobody_gives_back_is_taken_from_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal's handler that raises may end a hit before the block that gives it back."""
+    monkeypatch.setattr(shared_file, "_DESPAIR", 0.06)
+    store = store_in(tmp_path / "limits")
+    _, (_, _, turn) = place(tmp_path / "limits")
+    turn.acquire()
+    failures = 0
+    while failures < 10:
+        try:
+            store.hit(HOURLY, "client")
+            break
+        except StoreFailure:
+            failures += 1
+    assert 2 <= failures <= 4
+
+
+def test_the_time_is_read_when_it_is_a_hits_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what another process wrote meanwhile would look as if it were too far ahead."""
+    clock, later = FakeClock(), FakeClock()
+    later.now += 100
+    directory = Directory(str(tmp_path / "limits"), APP)
+    store, other = SharedStore(directory, clock), SharedStore(directory, later)
+    store.hit(HOURLY, "client")
+    lock = SharedFile.lock
+
+    def lock_after_another(self: SharedFile, *arguments: Any) -> None:
+        monkeypatch.setattr(SharedFile, "lock", lock)
+        other.hit(HOURLY, "client", HOURLY.burst - 1)
+        clock.now = later.now
+        lock(self, *arguments)
+
+    monkeypatch.setattr(SharedFile, "lock", lock_after_another)
+    assert not store.hit(HOURLY, "client").admitted
+
+
+@pytest.mark.parametrize("operation", ["refund", "peek", "reset"])
+def test_everything_waits_for_its_turn(tmp_path: Path, operation: str) -> None:
+    store = store_in(tmp_path / "limits")
+    store.hit(HOURLY, "client")
+    with (
+        running("hold", tmp_path / "limits", "wait"),
+        pytest.raises(StoreFailure, match="does not go on"),
+    ):
+        getattr(store, operation)(HOURLY, "client")
 
 
 @pytest.mark.parametrize("way", ["wait", "stop"])

@@ -5,6 +5,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,10 @@ from flask_m9m.testing import make_settings
 from tests.ratelimit.actor import APP, HOURLY, store_in
 from tests.ratelimit.test_shared import SECOND, FakeClock, actor
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no POSIX locks on this system")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="no POSIX locks on this system"),
+    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),  # children do nothing else
+]
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
 
@@ -45,6 +49,36 @@ def test_a_file_is_made_for_its_user_alone_whatever_the_umask(tmp_path: Path) ->
     (file,) = (tmp_path / "limits").iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert file.stat().st_nlink == 1
+
+
+def test_all_the_space_is_there_from_the_start(path: Path) -> None:
+    hit(path)
+    assert path.stat().st_blocks * 512 >= path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [RateLimit(10**16, 1, 1), RateLimit(10**6, 1, 31 * 10**14), RateLimit(1, 3_153_600_000, 1)],
+)
+def test_a_limit_of_any_numbers_has_a_file(path: Path, limit: RateLimit) -> None:
+    assert store_in(path.parent).hit(limit, "client").remaining == limit.burst - 1
+    assert open_file(Directory(str(path.parent), APP), limit).limit.key == limit.key
+
+
+def test_a_file_that_cannot_be_read_back_leaves_no_descriptor_open(path: Path) -> None:
+    store, limit = store_in(path.parent), RateLimit(10**3_500, 1, 1)
+    before = os.dup(0)
+    os.close(before)
+    with pytest.raises(StoreFailure):
+        store.hit(limit, "client")
+    after = os.dup(0)
+    os.close(after)
+    assert after == before
+
+
+def test_another_user_has_files_of_their_own(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 12_345)
+    assert Directory(str(path.parent), APP).file_of(HOURLY) != path
 
 
 def test_all_who_come_at_once_meet_in_one_file(tmp_path: Path) -> None:
@@ -258,6 +292,53 @@ def test_a_file_with_a_damaged_header_is_made_anew(path: Path, at: int) -> None:
     assert hit(path) == HOURLY.burst - 1
     assert hit(path) == HOURLY.burst - 2
     assert len(list(path.parent.iterdir())) == 1
+
+
+def test_a_file_that_has_grown_is_made_anew(path: Path) -> None:
+    hit(path)
+    os.truncate(path, path.stat().st_size + 1)
+    assert hit(path) == HOURLY.burst - 1
+
+
+def test_who_builds_second_replaces_nothing(path: Path) -> None:
+    hit(path)
+    before = path.stat().st_ino
+    assert Directory(str(path.parent), APP).build(HOURLY) is None
+    assert Directory(str(path.parent), APP).build(HOURLY, before + 1) is None
+    assert path.stat().st_ino == before
+    assert len(list(path.parent.iterdir())) == 1
+
+
+def test_nobody_replaces_a_damaged_file_while_another_process_does(path: Path) -> None:
+    path.touch(0o600)
+    damaged = path.stat().st_ino
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    flock(descriptor, LOCK_EX)
+    assert Directory(str(path.parent), APP).build(HOURLY, damaged) is None
+    os.close(descriptor)
+    assert path.stat().st_ino == damaged
+    assert hit(path) == HOURLY.burst - 1
+
+
+def test_a_child_looks_at_what_it_inherits_before_it_writes(path: Path) -> None:
+    """Daemons close what they have open, and open other files under the same numbers."""
+    store = store_in(path.parent)
+    store.hit(HOURLY, "client")
+    descriptor = open_file(Directory(str(path.parent), APP), HOURLY).descriptor
+    other = path.with_name("other")
+    other.write_bytes(bytes(path.stat().st_size))
+    child = os.fork()
+    if not child:
+        status = 255
+        try:
+            stranger = os.open(other, os.O_RDWR)
+            os.dup2(stranger, descriptor)
+            status = store.hit(HOURLY, "client").remaining
+        finally:
+            os._exit(status)
+    remaining = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert remaining == HOURLY.burst - 2
+    assert not any(other.read_bytes())
 
 
 def test_damaged_slots_shut_nobody_out(path: Path) -> None:
