@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 from .. import forking
 from .gcra import Hit, look
@@ -23,6 +23,7 @@ SLOW = 0.08
 
 _SAY_EVERY = 30.0
 
+T = TypeVar("T")
 Policy = Literal["local", "closed", "open"]
 
 
@@ -30,7 +31,7 @@ class Breaker:
     """Keeps requests away from a store that failed, but for one every now and then.
 
     Args:
-        probe_every: seconds; 0 lets every request try.
+        probe_every: seconds.
         clock: seconds of a clock that never steps back.
     """
 
@@ -110,7 +111,7 @@ class Failover(LimitStore):
         self._fallback = fallback
         self._policy = policy
         self._machines = machines
-        self._breaker = breaker or Breaker(0.0, clock)
+        self._breaker = breaker
         self._clock = clock
         self._failures = 0
         self._say_at = 0.0
@@ -128,39 +129,39 @@ class Failover(LimitStore):
 
     def hit(self, limit: RateLimit, client: str, cost: int = 1) -> Hit:
         """Take `cost` tokens, 1 to `limit.burst`, from this client's bucket."""
-        breaker = self._breaker
-        if breaker.lets_through():
-            begun = self._clock()
+        if self._breaker is None:  # the store of most apps
             try:
-                hit = self._primary.hit(limit, client, cost)
+                return self._primary.hit(limit, client, cost)
             except StoreFailure as failure:
                 self._failed(failure)
-            else:
-                if breaker.answered(self._clock() - begun):
-                    self._recovered()
-                return hit
-        return self._instead(limit, client, cost)
+                return self._instead(limit, client, cost)
+        return self._watched(
+            lambda: self._primary.hit(limit, client, cost),
+            lambda: self._instead(limit, client, cost),
+        )
 
     def hit_all(self, wants: Sequence[Want]) -> list[Hit]:
         """Take what a request needs of several buckets, up to the first that has too little."""
+        return self._watched(lambda: self._primary.hit_all(wants), lambda: self._all_instead(wants))
+
+    def _watched(self, ask: Callable[[], T], instead: Callable[[], T]) -> T:
+        """Ask the store as far as the breaker lets this request through."""
         breaker = self._breaker
-        if breaker.lets_through():
+        if breaker is None or breaker.lets_through():
             begun = self._clock()
             try:
-                hits = self._primary.hit_all(wants)
+                answer = ask()
             except StoreFailure as failure:
                 self._failed(failure)
             else:
-                if breaker.answered(self._clock() - begun):
+                if breaker is not None and breaker.answered(self._clock() - begun):
                     self._recovered()
-                return hits
-        if self._policy == "local":
-            return self._fallback.hit_all([self._share(*want) for want in wants])
-        return [self._instead(*want) for want in wants]
+                return answer
+        return instead()
 
     def refund(self, limit: RateLimit, client: str, cost: int = 1) -> None:
         """Put tokens back that were taken, where that can be done."""
-        if self._breaker.lets_through():
+        if self._breaker is None or self._breaker.lets_through():
             try:
                 self._primary.refund(limit, client, cost)
             except StoreFailure as failure:
@@ -193,6 +194,11 @@ class Failover(LimitStore):
             raise StoreFailure("it failed a moment ago")
         return look(limit, 0, 0)
 
+    def _all_instead(self, wants: Sequence[Want]) -> list[Hit]:
+        if self._policy == "local":
+            return self._fallback.hit_all([self._share(*want) for want in wants])
+        return [self._instead(*want) for want in wants]
+
     def _share(self, limit: RateLimit, client: str, cost: int) -> Want:
         share = share_of(limit, self._machines)
         return Want(share, client, min(cost, share.burst))
@@ -204,7 +210,8 @@ class Failover(LimitStore):
             raise failure
 
     def _note(self, failure: StoreFailure) -> None:
-        self._breaker.failed()
+        if self._breaker is not None:
+            self._breaker.failed()
         with self._lock:
             self._failures += 1
             now = self._clock()

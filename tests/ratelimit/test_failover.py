@@ -3,7 +3,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Literal
 
 import pytest
@@ -115,7 +114,7 @@ def test_what_somebody_else_planted_closes_whatever_the_policy(
     flaky: Flaky, policy: Literal["local", "closed", "open"]
 ) -> None:
     store = failover(flaky, policy)
-    store._breaker = Breaker(0.0, flaky.clock)  # as for the files, which cost no time
+    store._breaker = None  # as for the files, which cost no time
     flaky.failure = StoreFailure("another's file", unsafe=True)
     for _ in range(3):
         with pytest.raises(StoreFailure, match="another's"):
@@ -251,10 +250,15 @@ def test_shares_add_up_to_no_more_than_the_limit(
     assert (found.name, found.scope) == (limit.name, limit.scope)
 
 
-def test_the_breaker_lets_everybody_through_where_asking_costs_no_time(clock: Clock) -> None:
-    breaker = Breaker(0.0, clock)
-    breaker.failed()
-    assert all(breaker.lets_through() for _ in range(5))
-    with suppress(StoreFailure):
-        breaker.answered(0.0)
-    assert breaker.lets_through()
+def test_without_a_breaker_every_request_asks(flaky: Flaky) -> None:
+    store = Failover(flaky, MemoryStore(clock=flaky.clock), "local", clock=flaky.clock)
+    flaky.failure = StoreFailure("locked")
+    assert admitted(store) == 4
+    assert [hit.admitted for hit in store.hit_all([Want(LIMIT, "b"), Want(LIMIT, "c")])] == [
+        True,
+        True,
+    ]
+    store.refund(LIMIT, "a")
+    assert store.failures == flaky.asked == 12
+    flaky.failure = None
+    assert admitted(store) == 4
