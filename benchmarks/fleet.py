@@ -296,7 +296,7 @@ def chart(results: Results, workers: Sequence[int], leases: Sequence[int]) -> st
     panels = []
     for name in DRAWN:
         for measured, figure, top, form in (
-            ("share refused needlessly", "under", 0.8, "{:.0%}"),
+            ("share refused needlessly", "under", 0.08, "{:.0%}"),
             ("round trips per request", "trips", 1.0, "{:.2f}"),
         ):
             lines = {

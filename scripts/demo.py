@@ -11,6 +11,7 @@ from pathlib import Path
 from demo_chapters import log_in, tell
 from demo_client import Demo, paint
 from demo_credentials import keep_secrets
+from demo_limits import share_limits
 from demo_server import make_user, serving
 
 
@@ -26,11 +27,13 @@ def show(folder: Path) -> int:
         **os.environ,
         "M9M_JWT_SECRET": secret,
         "M9M_DATABASE_URL": f"sqlite:///{folder / 'm9m.db'}",
+        "M9M_PERFORMANCE_RATE_LIMIT_PATH": str(folder / "limits"),
     }
     make_user(environment, password)
     with serving(environment, folder / "log") as demo.port:
         tell(demo, secret)
         log_in(demo, password)
+    share_limits(demo, secret, environment, folder)
     keep_secrets(demo, secret, environment, folder)
     if demo.wrong:
         print(paint(f"\n{demo.wrong} of {demo.steps} steps were wrong", "1;31"))
