@@ -64,6 +64,18 @@ class Folder:
             timeout=60,
         )
 
+    def python(self, code: str, **environ: str) -> str:
+        """Run a program, and return what it prints."""
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=self.path,
+            env=self.environ(**environ),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
+
     def m9m(
         self, *arguments: str, stdin: str = "", **environ: str
     ) -> subprocess.CompletedProcess[str]:

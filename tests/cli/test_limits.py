@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -231,3 +232,37 @@ def test_limits_in_the_memory_of_a_process_cannot_be_shown_and_that_is_said(
         assert result.returncode == 1
         assert result.stdout == ""
         assert "performance.rate_limit.storage: shared or redis" in result.stderr
+
+
+@pytest.mark.parametrize("storage", ["shared", "redis"])
+def test_another_process_shows_ranks_and_resets_what_an_app_has_counted(
+    project: Folder, storage: str, redis_url: str
+) -> None:
+    environ = {
+        "M9M_PERFORMANCE_RATE_LIMIT_ENABLED": "true",
+        "M9M_PERFORMANCE_RATE_LIMIT_REQUESTS_PER_MINUTE": "1",
+        "M9M_PERFORMANCE_RATE_LIMIT_STORAGE": storage,
+        "M9M_PERFORMANCE_RATE_LIMIT_REDIS_URL": redis_url,
+        "M9M_PERFORMANCE_RATE_LIMIT_PATH": str(project.path / "limits"),
+        "M9M_JWT_SECRET": secrets.token_urlsafe(48),
+    }
+    ask = (
+        "from app import app\n"
+        "client = app.test_client()\n"
+        "print(*[client.get('/nowhere').status_code for _ in range(11)])"
+    )
+    assert project.python(ask, **environ).split() == ["404"] * 10 + ["429"]
+
+    def limits(*arguments: str) -> Any:
+        result = project.m9m("limits", *arguments, **environ)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout) if "json" in arguments else None
+
+    [spender] = limits("top", "-o", "json")
+    shown = {row["limit"]: row for row in limits("show", "127.0.0.1", "-o", "json")}
+    assert spender["limit"] == "default"
+    assert spender["client"] == shown["default"]["client"]
+    assert "127.0.0.1" not in json.dumps(spender)
+    assert shown["default"]["remaining"] == 0
+    limits("reset", "127.0.0.1")
+    assert project.python(ask, **environ).split()[:10] == ["404"] * 10
