@@ -27,7 +27,7 @@ def begin_session(project: Folder) -> str:
     return subprocess.run(
         [sys.executable, "-c", BEGIN],
         cwd=project.path,
-        env=project.environ(),
+        env=project.environ(M9M_PERFORMANCE_RATE_LIMIT_PATH=str(project.path / "limits")),
         capture_output=True,
         text=True,
         timeout=60,

@@ -47,7 +47,7 @@ def sign_in(project: Folder, password: str) -> int:
     result = subprocess.run(
         [sys.executable, "-c", SIGN_IN, password],
         cwd=project.path,
-        env=project.environ(**BASIC),
+        env=project.environ(M9M_PERFORMANCE_RATE_LIMIT_PATH=str(project.path / "limits"), **BASIC),
         capture_output=True,
         text=True,
         timeout=60,

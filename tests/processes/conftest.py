@@ -52,6 +52,7 @@ def _start(listening: socket.socket, config: Path, url: str) -> subprocess.Popen
                 **os.environ,
                 "PYTHONPATH": str(ROOT),
                 "M9M_DATABASE_URL": url,
+                "M9M_PERFORMANCE_RATE_LIMIT_PATH": str(config.parent / "limits"),
                 "M9M_SECURITY_LOCKOUT_ENABLED": "false",  # the tests ask with bad keys all the time
                 "M9M_JWT_SECRET": secrets.token_urlsafe(48),
             },
