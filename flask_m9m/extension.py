@@ -21,6 +21,7 @@ from .marks import Mark
 from .routes import Declarations
 from .settings import Loaded, Settings, check_secret_key, load, parse_duration
 from .signing import MaxAge
+from .sizes import limit_sizes
 from .state import AppState
 from .wsgi import SealedApp
 
@@ -112,6 +113,7 @@ class M9M:
             from .api import serve
 
             serve(app, loaded.settings.api.prefix)
+        limit_sizes(app, loaded.settings.server.limits)
         app.context_processor(lambda: {"csp_nonce": csp_nonce})
         app.wsgi_app = SealedApp(  # type: ignore[method-assign]
             app, app.wsgi_app, state, Hooks(app, state)

@@ -84,6 +84,30 @@ class TLSSettings(Section):
     ] = Field(default="1.2", description="The oldest version of TLS that is spoken.")
 
 
+class ServerLimits(Section):
+    """`server.limits`: what one request may bring."""
+
+    max_header_size: Count = Field(default=16_384, description="Octets of a request's head.")
+    max_headers: Count = Field(default=100, description="Header fields of a request.")
+    max_body_size: Count = Field(
+        default=16_777_216, description="Octets of a body, where the app set no MAX_CONTENT_LENGTH."
+    )
+    max_form_memory_size: Count = Field(
+        default=500_000, description="Octets of a form's field that is no file."
+    )
+    max_form_parts: Count = Field(default=1_000, description="Parts of a multipart form.")
+
+
+class ServerTimeouts(Section):
+    """`server.timeouts`: how long a client may take."""
+
+    header: Period = Field(default=10.0, description="Until the head of a request is complete.")
+    request: Period = Field(default=60.0, description="Until the whole request is.")
+    write: Period = Field(default=30.0, description="Until it has taken a piece of the answer.")
+    keep_alive: Period = Field(default=5.0, description="Until its next request begins.")
+    graceful: Period = Field(default=30.0, description="For what is under way when a worker stops.")
+
+
 class ServerSettings(Section):
     """`server`."""
 
@@ -110,6 +134,8 @@ class ServerSettings(Section):
         default=(), description="Networks that may send requests; empty: everyone."
     )
     tls: TLSSettings = TLSSettings()
+    limits: ServerLimits = ServerLimits()
+    timeouts: ServerTimeouts = ServerTimeouts()
 
 
 class CookieSettings(Section):
