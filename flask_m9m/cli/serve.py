@@ -2,44 +2,142 @@
 
 from __future__ import annotations
 
-import ipaddress
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from typing import NoReturn
 
 import click
 from flask.cli import ScriptInfo
 from werkzeug.serving import run_simple
 
 from ..extension import command_line
+from ..server.address import bind_address, check_development, check_free, is_loopback
+from ..server.tls import Certificate
+from ..settings import Settings
 from ..state import AppState
-from .output import fail, settings_errors, state_of
+from .output import fail, printable, settings_errors, state_of
+
+HANDED_ON = "_FLASK_M9M_SERVER"  # as in flask_m9m.serve, which acts when it is imported
+_INSTALL = "run: pip install 'flask-m9m[serve]'"
+_Number = click.IntRange(1)
 
 
 @click.command()
 @click.option("--dev", is_flag=True, help="Flask's development server, on loopback.")
 @click.option("--host", help="Left out, server.host.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Left out, server.port.")
-@click.option("--reload/--no-reload", default=True, help="Restart when the code changes.")
+@click.option("--workers", type=_Number, help="Left out, server.workers. Not with --dev.")
+@click.option("--threads", type=_Number, help="Left out, server.threads. Not with --dev.")
+@click.option("--reload/--no-reload", default=True, help="With --dev: restart when code changes.")
 @click.pass_context
 @settings_errors
 def serve(
-    context: click.Context, dev: bool, host: str | None, port: int | None, reload: bool
+    context: click.Context,
+    dev: bool,
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    threads: int | None,
+    reload: bool,
 ) -> None:
-    """Serve the app under its settings."""
-    if not dev:
-        raise click.UsageError("only --dev can be served so far; in production use a WSGI server")
+    """Serve the app under its settings: with gunicorn, or for development."""
+    if dev and (workers or threads):
+        raise click.UsageError("--dev has one process, with as many threads as it needs")
     # The process that reloads runs this command again.
-    command_line.set({"development.enabled": True, "server.host": host, "server.port": port})
-    app = context.ensure_object(ScriptInfo).load_app()
-    state = state_of(app)
+    command_line.set(
+        {
+            "development.enabled": dev or None,
+            "server.host": host,
+            "server.port": port,
+            "server.workers": workers,
+            "server.threads": threads,
+        }
+    )
+    script = context.ensure_object(ScriptInfo)
+    state = state_of(script.load_app())
+    if dev:
+        _serve_development(state, host, port, reload)
+    else:
+        _serve_production(state, script)
+
+
+def _serve_development(state: AppState, host: str | None, port: int | None, reload: bool) -> None:
     server = state.loaded.settings.server
     host = host or server.host
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise fail(
             f"server.host: {host!a} is not loopback, and development mode answers any origin; "
             "use 127.0.0.1, ::1 or localhost"
         )
     _name_undecided(state)
-    app.debug = True
-    run_simple(host, port or server.port, app, use_reloader=reload, threaded=True)
+    state.app.debug = True
+    run_simple(host, port or server.port, state.app, use_reloader=reload, threaded=True)
+
+
+def _serve_production(state: AppState, script: ScriptInfo) -> NoReturn:
+    """Become gunicorn, once nothing stands against it."""
+    if importlib.util.find_spec("gunicorn") is None:
+        raise fail(f"gunicorn is not installed; {_INSTALL}")
+    if script.create_app is not None:
+        raise fail("gunicorn cannot find the app of a command of its own: name it with --app")
+    state.app.debug = False
+    settings = state.loaded.settings
+    server = settings.server
+    check_development(settings, server.host)
+    certificate = Certificate(server.tls) if server.tls.enabled else None
+    _name_undecided(state)
+    state.guard.prepare()
+    check_free(server.host, server.port)
+    for line in _summary(state, certificate):
+        click.echo(printable(line), err=True)
+    sys.stdout.flush()
+    os.environ[HANDED_ON] = server.model_dump_json()
+    app = f"flask_m9m.cli.served:load({script.app_import_path!r})"
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:flask_m9m.serve", app]
+    os.execv(sys.executable, command)  # noqa: S606  # no shell: the arguments are these
+
+
+def _summary(state: AppState, certificate: Certificate | None) -> Iterator[str]:
+    """Say what is on and what is not; no secrets."""
+    settings = state.loaded.settings
+    server = settings.server
+    where = bind_address(server.host, server.port)
+    scheme = "http" if certificate is None else "https"
+    yield f"{scheme}://{where}, {server.workers} workers of {server.threads} threads"
+    if certificate is None:
+        yield "TLS: off"
+    else:
+        until = f"{certificate.not_after:%Y-%m-%d}"
+        yield f"TLS: {server.tls.min_version} and above, certificate valid until {until}"
+    proxies = ", ".join(server.trusted_proxies) or "none"
+    yield f"plain HTTP: {_https(settings)}; trusted proxies: {proxies}"
+    schemes = ", ".join(one.scheme for one in state.guard.authenticators) or "none"
+    yield f"authentication: {schemes}; undecided routes: {settings.security.default_access}"
+    yield f"rate limit: {_rate_limit(settings)}"
+    cors, headers = settings.security.cors, settings.security.headers
+    origins = ", ".join(cors.allowed_origins) or "no other origin"
+    yield f"CORS: {origins if cors.enabled else 'off'}"
+    yield f"security headers: {headers.preset if headers.enabled else 'off'}"
+
+
+def _https(settings: Settings) -> str:
+    meanings = {"off": "answered", "redirect": "redirected to HTTPS", "refuse": "refused"}
+    return meanings[settings.server.https]
+
+
+def _rate_limit(settings: Settings) -> str:
+    limit = settings.performance.rate_limit
+    where = {
+        "memory": "in each worker alone",
+        "shared": "by all workers of this machine",
+        "redis": "in Redis",
+    }[limit.storage]
+    if not limit.enabled:
+        return f"off; those of routes are counted {where}"
+    rate = f"{limit.requests_per_minute} a minute, a burst of {limit.burst}, by {limit.key}"
+    return f"{rate}, counted {where}{', refusing nothing (shadow)' * limit.shadow}"
 
 
 def _name_undecided(state: AppState) -> None:
@@ -47,12 +145,3 @@ def _name_undecided(state: AppState) -> None:
     routes = {rule.endpoint for rule, _, policy in state.routes.all() if policy.undecided}
     if routes and state.loaded.settings.security.default_access == "authenticated":
         click.echo(f"undecided, so they need authentication: {', '.join(sorted(routes))}", err=True)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -1,0 +1,96 @@
+"""gunicorn's configuration, made of the settings: `gunicorn -c python:flask_m9m.serve app:app`.
+
+The settings come from `M9M_CONFIG` or `./config.yaml`, `.env` and the environment; those that an
+app gives to `M9M` in code are not known here, unless `flask m9m serve` hands them on. Importing
+this module reads them, and raises `SettingsError` where nothing should listen.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import ssl
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .errors import SettingsError
+from .server.address import bind_address, check_development
+from .server.tls import Certificate
+from .server.worker import BufferingWorker
+from .settings import ServerSettings, load
+
+HANDED_ON = "_FLASK_M9M_SERVER"
+"""The variable in which `flask m9m serve` hands the app's own `server` settings on, as JSON."""
+
+_loaded = None if HANDED_ON in os.environ else load()
+if _loaded is None:
+    _server = ServerSettings.model_validate_json(os.environ[HANDED_ON])
+else:
+    _server = _loaded.settings.server
+    check_development(_loaded.settings, _server.host)
+_certificate = Certificate(_server.tls) if _server.tls.enabled else None
+
+
+class Worker(BufferingWorker):
+    """The worker under these settings."""
+
+    settings = _server
+
+
+def _connections() -> int:
+    """Return how many clients a worker takes: each may need a descriptor for its body too."""
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(_server.threads + 1, min(1_000, (descriptors - 128) // 2))
+
+
+bind = [bind_address(_server.host, _server.port)]
+workers = _server.workers
+threads = _server.threads
+worker_class = Worker
+worker_connections = _connections()
+
+limit_request_line = min(8_190, _server.limits.max_header_size)
+limit_request_fields = min(32_768, _server.limits.max_headers)
+limit_request_field_size = _server.limits.max_header_size
+keepalive = math.ceil(_server.timeouts.keep_alive)
+graceful_timeout = math.ceil(_server.timeouts.graceful)
+
+# Whom to believe about the client is for the guard alone to say.
+forwarded_allow_ips = ""
+secure_scheme_headers: dict[str, str] = {}
+forwarder_headers = ""
+proxy_protocol = False
+control_socket_disable = True
+
+if _certificate is not None:
+    certfile = _server.tls.cert_file
+    keyfile = _server.tls.key_file
+
+
+def ssl_context(config: Any, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """Return the one context; gunicorn asks for it with every connection."""
+    return default() if _certificate is None else _certificate.context
+
+
+def on_starting(server: Any) -> None:
+    """Look at where gunicorn is about to listen, which its own options may have changed."""
+    for address in server.address:
+        if _loaded is not None and isinstance(address, tuple):
+            try:
+                check_development(_loaded.settings, address[0])
+            except SettingsError as error:
+                sys.exit(f"Error: {error}")
+
+
+def on_reload(server: Any) -> None:
+    """Renew the certificate before new workers start; a broken one leaves the old in place."""
+    if _certificate is None:
+        return
+    try:
+        _certificate.renew()
+    except SettingsError as error:
+        server.log.error("The certificate that is served stays: %s", error)
+    else:
+        server.log.info("The certificate is valid until %s", _certificate.not_after)
