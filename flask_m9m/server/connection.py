@@ -9,12 +9,14 @@ import time
 from contextlib import suppress
 from enum import Enum
 from functools import partial
+from io import BytesIO
 from socket import SHUT_WR, socket
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from gunicorn.http import RequestParser
 from gunicorn.http.body import ChunkedReader
 from gunicorn.http.unreader import SocketUnreader
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from ..settings import ServerSettings
 from .framing import ChunkedBody
@@ -85,6 +87,18 @@ class Received(SocketUnreader):  # type: ignore[misc]
         return rest
 
 
+class TooLarge:
+    """A body that nobody reads."""
+
+    def read(self, size: int = -1) -> NoReturn:
+        raise RequestEntityTooLarge
+
+    readline = readlines = __next__ = read
+
+    def __iter__(self) -> TooLarge:
+        return self
+
+
 class Connection:
     """One client's connection, which receives whole requests without ever waiting.
 
@@ -117,10 +131,12 @@ class Connection:
         self._begun = 0.0
         self._missing = 0
         self._chunked: ChunkedBody | None = None
+        self._decoded: IO[bytes] | None = None
         self._most = 2 * settings.limits.max_body_size + _CHUNK  # octets, with those of chunks
 
     def await_next(self) -> None:
         """Wait for the next request, of which a part may be here."""
+        self._forget_body()
         self.request = self.failure = self._chunked = None
         self.phase = Phase.IDLE
         self.deadline = time.monotonic() + self._timeouts.keep_alive
@@ -197,14 +213,16 @@ class Connection:
             self._chunked = ChunkedBody()
             self._missing = self._most - len(here)
             complete = self._chunked.feed(here)
-            too_large = self._chunked.octets > self._limits.max_body_size
+            if self._chunked.octets > self._limits.max_body_size:
+                self._leave_unread()
+                return
         else:
             self._missing = reader.length - len(here)
             complete = self._missing <= 0
-            too_large = reader.length > self._limits.max_body_size
-        if too_large:
-            self._hand_over()
-        elif not complete:
+            if reader.length > self._limits.max_body_size:
+                self._leave_to_app()
+                return
+        if not complete:
             self.phase = Phase.BODY
             if self.request._expected_100_continue:
                 self.request._expected_100_continue = False
@@ -220,16 +238,43 @@ class Connection:
         else:
             complete = self._chunked.feed(data)
             if self._chunked.octets > self._limits.max_body_size:
-                self._hand_over()
-        if complete or self.phase is Phase.COMPLETE:
+                self._leave_unread()
+                return
+        if complete:
             self.unreader.body.seek(0)
             self.phase = Phase.COMPLETE
 
-    def _hand_over(self) -> None:
+    def _leave_to_app(self) -> None:
         """Let the app decide about a body that is larger than is received for it."""
         self.phase = Phase.COMPLETE
         self.unreader.unlimited = True
         self.request.force_close()
+
+    def _leave_unread(self) -> None:
+        """Refuse a chunked body that is too large, when the app wants to read it.
+
+        Werkzeug would cut it off at the app's limit and say nothing.
+        """
+        self.phase = Phase.COMPLETE
+        self._chunked = None
+        self.request.body = TooLarge()
+        self.request.force_close()
+
+    def decode(self) -> None:
+        """Make a chunked body one of known length (RFC 9112 §7.1.3), before the app sees any of it.
+
+        Raises:
+            Exception: it is no such body; as gunicorn's parser raises.
+        """
+        if self._chunked is None:
+            return
+        decoded = self._decoded = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
+        for data in iter(partial(self.request.body.read, _CHUNK), b""):
+            decoded.write(data)
+        fields = [one for one in self.request.headers if one[0] != "TRANSFER-ENCODING"]
+        self.request.headers = [*fields, ("CONTENT-LENGTH", str(decoded.tell()))]
+        decoded.seek(0)
+        self.request.body = decoded
 
     def refuse(self, status: str) -> None:
         """Answer without a body, where that needs no waiting."""
@@ -265,3 +310,10 @@ class Connection:
         """Let go of the socket and of what came."""
         self.sock.close()
         self.unreader.body.close()
+        self._forget_body()
+
+    def _forget_body(self) -> None:
+        if self._decoded is not None:
+            self._decoded.close()
+            self._decoded = None
+            self.request.body = BytesIO()  # of which the parser sees that it was read

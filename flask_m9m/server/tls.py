@@ -103,7 +103,7 @@ def _read(path: str, file: str | None, problems: list[Problem], *, private: bool
         found = f"{file!a} cannot be read: {error.strerror}"
         problems.append(Problem(path, found, f"a PEM file with {what}"))
         return None
-    with open(descriptor, "rb") as opened:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             problems.append(Problem(path, f"{file!a} is no file", f"a PEM file with {what}"))
@@ -111,7 +111,9 @@ def _read(path: str, file: str | None, problems: list[Problem], *, private: bool
         if private and not _is_private(status):
             found = f"{file!a} can be read or written by others (mode {status.st_mode & 0o777:04o})"
             problems.append(Problem(path, found, f"run: chmod 600 {file}"))
-        return opened.read(_LARGEST)
+        return os.read(descriptor, _LARGEST)
+    finally:
+        os.close(descriptor)
 
 
 def _is_private(status: os.stat_result) -> bool:

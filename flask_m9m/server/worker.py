@@ -129,6 +129,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             connection.sock.settimeout(self.settings.timeouts.write)
             if connection.failure is not None:
                 raise connection.failure
+            connection.decode()
             if not self.handle_request(request, connection):
                 return False
             return bool(connection.parser.finish_body(deadline=time.monotonic() + _LINGER))
