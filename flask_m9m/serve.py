@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import gunicorn
+
 from .errors import SettingsError
 from .server.address import bind_address, check_development
 from .server.tls import Certificate
@@ -23,6 +25,11 @@ from .settings import ServerSettings, load
 
 HANDED_ON = "_FLASK_M9M_SERVER"
 """The variable in which `flask m9m serve` hands the app's own `server` settings on, as JSON."""
+
+REMEDY = "run: pip install 'flask-m9m[serve]'"
+
+if gunicorn.version_info < (27,):
+    raise RuntimeError(f"flask-m9m needs gunicorn 27, not {gunicorn.__version__}: {REMEDY}")
 
 _loaded = None if HANDED_ON in os.environ else load()
 if _loaded is None:
@@ -42,7 +49,7 @@ class Worker(BufferingWorker):
 def _connections() -> int:
     """Return how many clients a worker takes: each may need a descriptor for its body too."""
     descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(_server.threads + 1, min(1_000, (descriptors - 128) // 2))
+    return max(_server.threads + 1, min(_server.limits.max_connections, (descriptors - 128) // 2))
 
 
 bind = [bind_address(_server.host, _server.port)]

@@ -288,7 +288,6 @@ class Connection:
         """
         self.phase = Phase.CLOSING
         self.deadline = time.monotonic() + seconds
-        self._missing = _CHUNK
         self.sock.setblocking(False)
         if isinstance(self.sock, ssl.SSLSocket):
             with suppress(OSError, ValueError):  # there was no handshake, or it does not answer yet
@@ -297,14 +296,11 @@ class Connection:
 
     def drain(self) -> bool:
         """Take what still comes, and tell whether that was all."""
-        try:
-            for data in iter(partial(self.sock.recv, _CHUNK), b""):
-                self._missing -= len(data)
-                if self._missing <= 0:
+        with suppress(BlockingIOError):
+            for _ in range(_ROUNDS):
+                if not self.sock.recv(_CHUNK):
                     return True
-        except BlockingIOError:
-            return False
-        return True
+        return False
 
     def close(self) -> None:
         """Let go of the socket and of what came."""

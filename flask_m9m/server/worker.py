@@ -21,6 +21,7 @@ from ..settings import ServerSettings
 from .connection import Connection, Phase, Refused
 
 _SWEEP = 0.25  # seconds between looks at the deadlines
+_SILENT = (Phase.IDLE, Phase.HANDSHAKE)
 _LINGER = 2.0  # seconds that a client gets to close its side
 
 
@@ -60,6 +61,16 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             return
         self.nr_conns += 1
         self._advance(connection)
+        if self.nr_conns >= self.worker_connections:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Drop the client that has been silent for longest, so that another can come."""
+        silent = [one for one in self._waiting if one.phase in _SILENT]
+        if silent:
+            longest = min(silent, key=lambda one: one.deadline)
+            self._forget(longest)
+            self._drop(longest)
 
     def _advance(self, connection: Connection) -> None:
         """Receive what has come, and hand the request to a thread or wait for more."""
@@ -165,7 +176,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             return
         self._swept = now
         for connection in list(self._waiting):
-            if not self.alive and connection.phase in (Phase.IDLE, Phase.HANDSHAKE):
+            if not self.alive and connection.phase in _SILENT:
                 connection.deadline = min(connection.deadline, now + _LINGER)
             if connection.deadline <= now or force:
                 self._forget(connection)

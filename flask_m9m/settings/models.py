@@ -85,8 +85,11 @@ class TLSSettings(Section):
 
 
 class ServerLimits(Section):
-    """`server.limits`: what one request may bring."""
+    """`server.limits`: how many clients there may be, and what a request may bring."""
 
+    max_connections: Count = Field(
+        default=1_000, description="Clients of each worker; fewer where it may open fewer files."
+    )
     max_header_size: Count = Field(default=16_384, description="Octets of a request's head.")
     max_headers: Count = Field(default=100, description="Header fields of a request.")
     max_body_size: Count = Field(

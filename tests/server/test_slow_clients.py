@@ -117,6 +117,14 @@ def test_a_slow_head_over_tls_is_dropped_too(server: Server, tmp_path: Path) -> 
         assert all(read_all(one).startswith(b"HTTP/1.1 408 ") for one in clients)
 
 
+def test_clients_that_say_nothing_make_room_for_others(server: Server) -> None:
+    limits = {"max_connections": 50}
+    server.configure(server={"limits": limits, "timeouts": {**TIMEOUTS, "header": "60s"}})
+    server.start()
+    with slow_clients(server, b"", b""):
+        assert longest_wait(server) < 1
+
+
 def test_a_slow_head_is_told_so(server: Server) -> None:
     server.configure(server={"timeouts": TIMEOUTS})
     server.start()

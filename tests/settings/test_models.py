@@ -39,6 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "server.tls.cert_file": None,
     "server.tls.key_file": None,
     "server.tls.min_version": "1.2",
+    "server.limits.max_connections": 1_000,
     "server.limits.max_header_size": 16_384,
     "server.limits.max_headers": 100,
     "server.limits.max_body_size": 16_777_216,
