@@ -18,15 +18,11 @@ from typing import Any
 import gunicorn
 
 from .errors import SettingsError
+from .server import HANDED_ON, REMEDY
 from .server.address import bind_address, check_development
 from .server.tls import Certificate
 from .server.worker import BufferingWorker
 from .settings import ServerSettings, load
-
-HANDED_ON = "_FLASK_M9M_SERVER"
-"""The variable in which `flask m9m serve` hands the app's own `server` settings on, as JSON."""
-
-REMEDY = "run: pip install 'flask-m9m[serve]'"
 
 if gunicorn.version_info < (27,):
     raise RuntimeError(f"flask-m9m needs gunicorn 27, not {gunicorn.__version__}: {REMEDY}")

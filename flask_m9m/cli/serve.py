@@ -13,14 +13,13 @@ from flask.cli import ScriptInfo
 from werkzeug.serving import run_simple
 
 from ..extension import command_line
+from ..server import HANDED_ON, REMEDY
 from ..server.address import bind_address, check_development, check_free, is_loopback
 from ..server.tls import Certificate
 from ..settings import Settings
 from ..state import AppState
 from .output import fail, printable, settings_errors, state_of
 
-HANDED_ON = "_FLASK_M9M_SERVER"  # as in flask_m9m.serve, which acts when it is imported
-_INSTALL = "run: pip install 'flask-m9m[serve]'"
 _Number = click.IntRange(1)
 
 
@@ -79,7 +78,7 @@ def _serve_development(state: AppState, host: str | None, port: int | None, relo
 def _serve_production(state: AppState, script: ScriptInfo) -> NoReturn:
     """Become gunicorn, once nothing stands against it."""
     if importlib.util.find_spec("gunicorn") is None:
-        raise fail(f"gunicorn is not installed; {_INSTALL}")
+        raise fail(f"gunicorn is not installed; {REMEDY}")
     if script.create_app is not None:
         raise fail("gunicorn cannot find the app of a command of its own: name it with --app")
     state.app.debug = False

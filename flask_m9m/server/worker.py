@@ -96,8 +96,9 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         self.poller.register(connection.sock, event, partial(self._wake, connection, then))
 
     def _wake(self, connection: Connection, then: Any, sock: Any) -> None:
-        self._forget(connection)
-        then(connection)
+        if connection in self._waiting:  # else it was dropped since the poller looked
+            self._forget(connection)
+            then(connection)
 
     def _forget(self, connection: Connection) -> None:
         self._waiting.discard(connection)

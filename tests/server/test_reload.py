@@ -128,6 +128,23 @@ def test_a_broken_certificate_keeps_the_old_and_the_log_says_why(
     assert kept[1].splitlines()[1].decode() not in server.said()
 
 
+def test_a_reload_brings_the_settings_of_the_app_and_keeps_those_of_the_server(
+    server: Server,
+) -> None:
+    server.configure(**SETTINGS)
+    server.start()
+    server.configure(security={"jwt": {"enabled": False}, "errors": {"format": "problem"}})
+    server.signal(signal.SIGHUP)
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        with closing(server.connection()) as connection:
+            connection.request("POST", "/", headers={"Content-Length": "99999999"})
+            if connection.getresponse().headers["Content-Type"] == "application/problem+json":
+                return
+        time.sleep(0.1)
+    raise AssertionError(server.said())
+
+
 def test_requests_under_way_are_answered_when_the_server_stops(server: Server) -> None:
     server.configure(**SETTINGS)
     server.start()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from .certificates import Pair, make_certificate
-from .conftest import Server
+from .conftest import Server, read_all
 
 GUNICORN = ("gunicorn", "-c", "python:flask_m9m.serve", "app:app")
 BOTH = pytest.mark.parametrize("command", [(), GUNICORN], ids=["serve", "gunicorn"])
@@ -120,6 +120,23 @@ def test_development_mode_stays_on_loopback_whatever_gunicorn_is_told(server: Se
     server.configure(development={"enabled": True})
     command = (*GUNICORN, "--bind", f"0.0.0.0:{server.port}")
     assert "development.enabled" in server.refuse(*command)
+
+
+def test_a_unix_socket_is_served(server: Server) -> None:
+    server.configure(server={"trusted_proxies": ["unix"]})
+    path = server.directory / "app.sock"
+    binds = ("--bind", f"unix:{path}", "--bind", f"127.0.0.1:{server.port}")
+    server.start(*GUNICORN[:-1], *binds, GUNICORN[-1])
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        client.sendall(
+            b"GET /scheme HTTP/1.1\r\nHost: x\r\nX-Forwarded-Proto: https\r\n"
+            b"Connection: close\r\n\r\n"
+        )
+        answer = read_all(client)
+    assert b'"http"' in answer  # gunicorn believes nobody, and the guard this one
+    assert b"\r\nStrict-Transport-Security: " in answer
 
 
 def no_files(pair: Pair) -> dict[str, Any]:
