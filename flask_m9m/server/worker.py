@@ -144,7 +144,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             connection.decode()
             if not self.handle_request(request, connection):
                 return False
-            return bool(connection.parser.finish_body(deadline=time.monotonic() + _LINGER))
+            return bool(connection.parser.finish_body())  # all of it is here
         except (NoMoreData, StopIteration, ssl.SSLError, ConnectionError, TimeoutError) as error:
             self.log.debug("Connection ended: %s", error)
         except OSError:

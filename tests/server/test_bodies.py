@@ -39,6 +39,15 @@ def test_a_body_arrives_whole(served: Server, size: int) -> None:
             assert b'"octets":%d,' % size in answer.read()
 
 
+def test_a_connection_is_kept_where_a_view_reads_no_body(served: Server) -> None:
+    with closing(served.connection()) as connection:
+        for body in (b"x" * 1_000_000, iter([b"x" * 1_000_000]), b""):
+            connection.request("POST", "/unread", body)
+            answer = connection.getresponse()
+            assert answer.read()
+            assert answer.headers["Connection"] == "keep-alive"
+
+
 def test_a_client_that_waits_for_leave_gets_it(served: Server) -> None:
     if served.tls is not None:
         pytest.skip("it is the same")
