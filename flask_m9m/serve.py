@@ -11,6 +11,7 @@ import math
 import os
 import resource
 import ssl
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,7 @@ if _loaded is None:
 else:
     _server = _loaded.settings.server
     check_development(_loaded.settings, _server.host)
+_START_TIMEOUT = 60
 _certificate = Certificate(_server.tls) if _server.tls.enabled else None
 
 
@@ -88,7 +90,11 @@ def on_starting(server: Any) -> None:
 
 
 def on_reload(server: Any) -> None:
-    """Renew the certificate before new workers start; a broken one leaves the old in place."""
+    """Renew the certificate before new workers start; what is broken leaves the old in place."""
+    if problem := _start_problem(server.app.app_uri):
+        server.log.error("The workers that serve stay, as the app does not start:\n%s", problem)
+        server.cfg.set("workers", 0)  # none is started, so that none is stopped
+        return
     if _certificate is None:
         return
     try:
@@ -97,3 +103,20 @@ def on_reload(server: Any) -> None:
         server.log.error("The certificate that is served stays: %s", error)
     else:
         server.log.info("The certificate is valid until %s", _certificate.not_after)
+
+
+def _start_problem(app: str) -> str:
+    """Say why an app does not start, or nothing: gunicorn ends where a new worker does not."""
+    code = "import sys; from gunicorn.util import import_app; import_app(sys.argv[1])"
+    try:
+        result = subprocess.run(  # noqa: S603  # the app that is served already
+            [sys.executable, "-c", code, app],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_START_TIMEOUT,
+        )
+    except subprocess.TimeoutExpired:
+        return f"it takes longer than {_START_TIMEOUT} seconds"
+    return result.stderr if result.returncode else ""

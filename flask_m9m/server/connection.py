@@ -15,6 +15,7 @@ from typing import IO, Any, NoReturn
 
 from gunicorn.http import RequestParser
 from gunicorn.http.body import ChunkedReader
+from gunicorn.http.errors import InvalidHeader
 from gunicorn.http.unreader import SocketUnreader
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -199,6 +200,8 @@ class Connection:
         self.deadline = self.unreader.deadline = self._begun + self._timeouts.request
         try:
             self.request = next(self.parser)
+            if self.request.version >= (1, 1) and "HOST" not in dict(self.request.headers):
+                raise InvalidHeader("HOST")  # RFC 9112 §3.2
         except Exception as error:  # raised again where it is answered
             self.failure = error
             return

@@ -64,6 +64,7 @@ AMBIGUOUS = {
     "TE with a space before the colon": post(b"Transfer-Encoding : chunked", body=b"0\r\n\r\n"),
     "a field without a colon": b"GET / HTTP/1.1\r\n" + HOST + b"X-A\r\n\r\n" + HIDDEN,
     "a line that begins with a space": b"GET / HTTP/1.1\r\n X: y\r\n" + HOST + b"\r\n" + HIDDEN,
+    "no host": b"GET / HTTP/1.1\r\n\r\n" + HIDDEN,
     "two hosts": b"GET / HTTP/1.1\r\n" + HOST + b"Host: other\r\n\r\n" + HIDDEN,
     "HTTP/0.9": b"GET /\r\n\r\n" + HIDDEN,
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
