@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from pathlib import Path
@@ -9,8 +10,35 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from .errors import Problem, SettingsError
+from .settings import Settings
+
+logger = logging.getLogger("flask_m9m")
 
 _LENGTH = 64
+
+
+def with_secret(settings: Settings, instance_path: str, *, wanted: bool = False) -> Settings:
+    """Give development a secret of its own; say once where JWT stays switched off.
+
+    Args:
+        settings: the app's.
+        instance_path: where the secret is kept.
+        wanted: whether the app is in development although its settings do not say so.
+
+    Raises:
+        SettingsError: the secret cannot be kept there.
+    """
+    jwt = settings.security.jwt
+    if jwt.secret is not None or jwt.enabled is False:
+        return settings
+    if not (settings.development.enabled or wanted):
+        logger.warning("JWT is switched off: there is no security.jwt.secret (run: flask m9m init)")
+        return settings
+    secret, path = dev_secret(instance_path)
+    logger.warning("development: tokens are signed with the secret in %s", path)
+    jwt = jwt.model_copy(update={"secret": secret})
+    security = settings.security.model_copy(update={"jwt": jwt})
+    return settings.model_copy(update={"security": security})
 
 
 def dev_secret(instance_path: str) -> tuple[SecretStr, Path]:

@@ -115,8 +115,9 @@ class M9M:
             serve(app, loaded.settings.api.prefix)
         limit_sizes(app, loaded.settings.server.limits)
         app.context_processor(lambda: {"csp_nonce": csp_nonce})
+        hooks = Hooks(app, state)
         app.wsgi_app = SealedApp(  # type: ignore[method-assign]
-            app, app.wsgi_app, state, Hooks(app, state)
+            app.wsgi_app, hooks.prepare, hooks.failed
         )
 
     def protect(self, target: Blueprint | str, *marks: Marking | Callable[..., Any]) -> None:

@@ -15,6 +15,7 @@ from .errors import Answered, M9MError
 from .exchange import ON_REQUEST, Exchange
 
 if TYPE_CHECKING:
+    from .guard import Guard
     from .policy import RoutePolicy
     from .state import AppState
 
@@ -34,11 +35,18 @@ class Hooks:
         app.register_error_handler(M9MError, self._answer)
         self._go_first()
 
-    def ensure_first(self) -> None:
-        """Before the first request: go ahead of whatever registered since."""
+    def prepare(self) -> Guard:
+        """Before the first request: go ahead of whatever registered since; return the guard."""
         with self._lock:
             self._go_first()
         self._state.guard.prepare()
+        return self._state.guard
+
+    def failed(self) -> None:
+        """Log the exception that left the app; in debug and testing it goes on, as Flask's do."""
+        if self._app.debug or self._app.testing:
+            raise  # the one that is being handled
+        self._app.logger.exception("An exception left the app")
 
     def _go_first(self) -> None:
         for hooks, own in (

@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask
 from werkzeug.wsgi import ClosingIterator
 
 from .errors import InternalError
 from .exchange import EXCHANGE, Exchange
-from .hooks import Hooks
-from .state import AppState
+from .guard import Guard
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -25,36 +23,34 @@ _SEALED = "m9m.sealed"
 
 
 class SealedApp:
-    """Wraps `app.wsgi_app` and seals the head of every answer, at the last moment.
+    """Wraps a WSGI app and seals the head of every answer, at the last moment.
 
     Sealing here and nowhere else makes it happen exactly once for views, error handlers,
     static files, exceptions and whatever is mounted inside. An answer that the guard of a
     mounted app has sealed is left as it is.
 
     Args:
-        app: the app.
-        wsgi_app: what stood in `app.wsgi_app`.
-        state: the app's.
-        hooks: the app's.
+        wsgi_app: the app; it finds its exchange in the environ.
+        prepare: returns the guard, asked before the first request.
+        failed: called while an exception that left the app is handled: it logs that or raises it
+            again.
     """
 
     def __init__(
-        self, app: Flask, wsgi_app: WSGIApplication, state: AppState, hooks: Hooks
+        self,
+        wsgi_app: WSGIApplication,
+        prepare: Callable[[], Guard],
+        failed: Callable[[], None],
     ) -> None:
-        self._app = app
         self._wsgi_app = wsgi_app
-        self._state = state
-        self._hooks = hooks
+        self._prepare = prepare
+        self._failed = failed
         self._begin: Callable[[WSGIEnvironment], Exchange] | None = None
 
-    def _prepare(self) -> Callable[[WSGIEnvironment], Exchange]:
-        """Before the first request: see to the hooks and assemble the guard."""
-        self._hooks.ensure_first()
-        begin = self._begin = self._state.guard.begin
-        return begin
-
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        begin = self._begin or self._prepare()
+        begin = self._begin
+        if begin is None:
+            begin = self._begin = self._prepare().begin
         exchange = environ[EXCHANGE] = begin(environ)
         exchange.sealed_later = True
         seal = exchange.owner.seal
@@ -77,9 +73,7 @@ class SealedApp:
             if not started:
                 body = _begun(body)
         except Exception:
-            if self._app.debug or self._app.testing:
-                raise
-            self._app.logger.exception("An exception left the app")
+            self._failed()
             error = exchange.owner.render(exchange, InternalError())
             body, status, headers = error.get_wsgi_response(environ)
             start_sealed(status, headers, sys.exc_info() if started else None)

@@ -1,0 +1,116 @@
+"""Services: what one app's flask-m9m consists of, whatever framework the app is written in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from werkzeug.wrappers import Response
+
+from . import forking
+from .auth import Declared, Identities
+from .guard import Guard
+from .ratelimit import limit_stores
+from .settings import CredentialSettings, Settings
+from .storage import ChangeFeed, Database
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from .credentials import Caller, Credentials, CredentialTypes
+
+    WhoCalls = Callable[[], Caller]
+
+
+class Services:
+    """One app's guard, and what stands behind it; nothing is opened before it is needed.
+
+    Args:
+        settings: the app's, complete.
+        declared: what the app brings itself about who calls.
+        app: what tells the app from others: a name and its instance path.
+        clock: seconds since the epoch; also drives rate limits where it is not the system's.
+        engine: the app's own database, in place of the one in the settings.
+        private: whether this object of an app is to have rate limits of its own, as in a test.
+        response_class: what the guard's answers are made of.
+
+    Attributes:
+        database: where state is kept.
+        identities: what issues credentials, and knows whose they are.
+        guard: what every request passes.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        declared: Declared,
+        app: tuple[str, str],
+        *,
+        clock: Callable[[], float] | None = None,
+        engine: Engine | Callable[[], Engine] | None = None,
+        private: bool = False,
+        response_class: type[Response] = Response,
+    ) -> None:
+        self._clock, steady = clock or time.time, clock or time.monotonic
+        revocation = settings.security.revocation
+        self.database = Database(settings.database, app[1], engine)
+        self._feed = ChangeFeed(
+            self.database,
+            propagation=revocation.propagation,
+            max_staleness=revocation.max_staleness,
+            clock=steady,
+        )
+        stores = limit_stores(
+            settings.performance.rate_limit,
+            app,
+            key=_counting_key(settings),
+            private=private or clock is not None,
+            clock=steady,
+        )
+        self.identities = Identities(
+            settings.security, declared, self._feed, stores.attempts, self._clock
+        )
+        self.guard = Guard(
+            settings,
+            self.identities,
+            stores.limits,
+            response_class=response_class,
+            clock=self._clock,
+        )
+        self._lock = forking.lock(self)
+        self._credentials: Credentials | None = None
+
+    def credentials(self, who_calls: WhoCalls, types: CredentialTypes) -> Credentials:
+        """Return what keeps credentials, made when it is first needed.
+
+        Args:
+            who_calls: tells who asks where a call does not say.
+            types: the credential types that the app knows.
+        """
+        with self._lock:
+            if self._credentials is None:
+                settings = self.guard.settings.credentials
+                self._credentials = self._make_credentials(settings, who_calls, types)
+            return self._credentials
+
+    def _make_credentials(
+        self, settings: CredentialSettings, who_calls: WhoCalls, types: CredentialTypes
+    ) -> Credentials:
+        from .credentials import Credentials, DatabaseShelf, MemoryShelf
+        from .crypto.cipher import Cipher
+
+        return Credentials(
+            MemoryShelf() if settings.storage == "memory" else DatabaseShelf(self._feed),
+            Cipher(settings),
+            settings.environment,
+            who_calls,
+            types,
+            self._clock,
+        )
+
+
+def _counting_key(settings: Settings) -> bytes:
+    """Return a secret of the app's that its other machines have too; nothing where it has none."""
+    secret = settings.security.jwt.secret or settings.credentials.encryption_key
+    return b"" if secret is None else secret.get_secret_value().encode()
