@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
 from os import PathLike
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import Blueprint, Flask, Response
 
-from .auth import ApiKeys, TokenPair, Tokens, Users
+from .auth import ApiKeys, Declaring, TokenPair, Tokens, Users
 from .context import EXTENSION, csp_nonce, current_state
 from .decorators import Marking, require_auth, require_signed_url
 from .errors import SettingsError
@@ -19,7 +19,7 @@ from .hooks import Hooks
 from .identity import Identity
 from .marks import Mark
 from .routes import Declarations
-from .settings import Loaded, Settings, check_secret_key, load, parse_duration
+from .settings import Loaded, Settings, check_secret_key, load
 from .signing import MaxAge
 from .sizes import limit_sizes
 from .state import AppState
@@ -32,10 +32,8 @@ if TYPE_CHECKING:
     from .crypto.cipher import Cipher
 
 Loader = TypeVar("Loader", bound=Callable[[Identity], Any])
-Verify = TypeVar("Verify", bound=Callable[[str, str], Identity | bool | None])
 Check = TypeVar("Check", bound=Callable[[Any], Any])
 Authenticate = TypeVar("Authenticate", bound=Callable[[], Identity | None])
-LoadIdentity = TypeVar("LoadIdentity", bound=Callable[[Identity], Identity | None])
 SettingsSource = Settings | Mapping[str, Any] | str | PathLike[str]
 
 
@@ -47,7 +45,7 @@ command_line: ContextVar[Mapping[str, object]] = ContextVar(
 """What the flags of a command that loads an app say, by path; it overrides every other source."""
 
 
-class M9M:
+class M9M(Declaring):
     """Secures Flask apps; one `M9M` can serve several, each under its own settings.
 
     Args:
@@ -74,6 +72,7 @@ class M9M:
         self._clock = clock
         self._engine = engine
         self._declarations = Declarations()
+        self._declared = self._declarations.auth
         if app is not None:
             self.init_app(app)
 
@@ -142,16 +141,6 @@ class M9M:
         self._declarations.user_loader = load
         return load
 
-    def password_verifier(self, verify: Verify) -> Verify:
-        """Take a function that knows the app's users, for HTTP Basic.
-
-        It gets a name and a password, both in Unicode's NFC, and returns an `Identity`, `True`,
-        or nothing where they are wrong. Guesses are throttled before it is asked; that an unknown
-        name costs what a wrong password costs is its own to see to.
-        """
-        self._declarations.auth.password_verifier = verify
-        return verify
-
     def authenticator(
         self, scheme: str, *, ambient: bool = False
     ) -> Callable[[Authenticate], Authenticate]:
@@ -172,36 +161,10 @@ class M9M:
         """
 
         def declare(authenticate: Authenticate) -> Authenticate:
-            self._declarations.auth.add_authenticator(scheme, authenticate, ambient=ambient)
+            self._declared.add_authenticator(scheme, lambda _: authenticate(), ambient=ambient)
             return authenticate
 
         return declare
-
-    @overload
-    def identity_loader(self, load: LoadIdentity, /) -> LoadIdentity: ...
-
-    @overload
-    def identity_loader(
-        self, load: None = None, /, *, lifetime: float | str = 0
-    ) -> Callable[[LoadIdentity], LoadIdentity]: ...
-
-    def identity_loader(self, load: Any = None, /, *, lifetime: float | str = 0) -> Any:
-        """Take a function that enriches an identity, whichever scheme proved it.
-
-        It gets an `Identity` and returns one, `dataclasses.replace(identity, roles=…)` say, or
-        `None` to refuse it with a 401. Without `lifetime` it is asked for every request.
-
-        Args:
-            load: the function, where it stands without parentheses.
-            lifetime: how long an answer is kept, as seconds or as `"60s"`.
-        """
-
-        def declare(load: LoadIdentity) -> LoadIdentity:
-            self._declarations.auth.identity_loader = load
-            self._declarations.auth.lifetime = parse_duration(lifetime)
-            return load
-
-        return declare if load is None else declare(load)
 
     @property
     def settings(self) -> Settings:

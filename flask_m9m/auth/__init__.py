@@ -7,7 +7,7 @@ from .api_keys import ApiKeys
 from .authenticator import Authenticator, challenges
 from .cookies import ACCESS, REFRESH, cookie_of
 from .custom import BUILT_IN
-from .declared import Declared, IdentityLoader, LoadedIdentities
+from .declared import Declared, Declaring, IdentityLoader, LoadedIdentities
 from .identities import Identities
 from .sessions import TokenPair
 from .sign_in import PasswordVerifier
@@ -21,6 +21,7 @@ __all__ = [
     "ApiKeys",
     "Authenticator",
     "Declared",
+    "Declaring",
     "Identities",
     "IdentityLoader",
     "LoadedIdentities",

@@ -16,9 +16,9 @@ from .authenticator import Authenticator, Proved
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-AuthenticateRequest = Callable[[], Identity | None]
-"""Return who sends the current request, `None` where it has no credential of this scheme, or
-raise where it has a bad one."""
+    AuthenticateRequest = Callable[[WSGIEnvironment], Identity | None]
+    """Return who sends a request, `None` where it has no credential of this scheme, or raise where
+    it has a bad one."""
 
 BUILT_IN = frozenset(("bearer", "api_key", "basic", "cookie"))
 
@@ -42,7 +42,7 @@ class CustomAuthenticator(Authenticator):
     def find(self, environ: WSGIEnvironment) -> object | None:
         """Return what the function makes of the request; `None` where it finds nothing."""
         try:
-            return self._authenticate()
+            return self._authenticate(environ)
         except M9MError as error:
             return error
         except Unauthorized:

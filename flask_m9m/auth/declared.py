@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .. import forking
 from ..errors import InvalidCredentials
 from ..identity import Identity
-from .custom import BUILT_IN, AuthenticateRequest
+from ..settings import parse_duration
+from .custom import BUILT_IN
 from .sign_in import PasswordVerifier
+
+if TYPE_CHECKING:
+    from .custom import AuthenticateRequest
+
+Verify = TypeVar("Verify", bound=Callable[[str, str], Identity | bool | None])
+LoadIdentity = TypeVar("LoadIdentity", bound=Callable[[Identity], Identity | None])
 
 IdentityLoader = Callable[[Identity], Identity | None]
 
@@ -49,6 +57,48 @@ class Declared:
         if self.settled:
             raise RuntimeError(f"declare the authenticator {scheme!r} before the app is first used")
         self.authenticators[scheme] = (authenticate, ambient)
+
+
+class Declaring:
+    """Something on which an app declares who calls."""
+
+    _declared: Declared
+
+    def password_verifier(self, verify: Verify) -> Verify:
+        """Take a function that knows the app's users, for HTTP Basic.
+
+        It gets a name and a password, both in Unicode's NFC, and returns an `Identity`, `True`,
+        or nothing where they are wrong. Guesses are throttled before it is asked; that an unknown
+        name costs what a wrong password costs is its own to see to.
+        """
+        self._declared.password_verifier = verify
+        return verify
+
+    @overload
+    def identity_loader(self, load: LoadIdentity, /) -> LoadIdentity: ...
+
+    @overload
+    def identity_loader(
+        self, load: None = None, /, *, lifetime: float | str = 0
+    ) -> Callable[[LoadIdentity], LoadIdentity]: ...
+
+    def identity_loader(self, load: Any = None, /, *, lifetime: float | str = 0) -> Any:
+        """Take a function that enriches an identity, whichever scheme proved it.
+
+        It gets an `Identity` and returns one, `dataclasses.replace(identity, roles=…)` say, or
+        `None` to refuse it with a 401. Without `lifetime` it is asked for every request.
+
+        Args:
+            load: the function, where it stands without parentheses.
+            lifetime: how long an answer is kept, as seconds or as `"60s"`.
+        """
+
+        def declare(load: LoadIdentity) -> LoadIdentity:
+            self._declared.identity_loader = load
+            self._declared.lifetime = parse_duration(lifetime)
+            return load
+
+        return declare if load is None else declare(load)
 
 
 class LoadedIdentities:
