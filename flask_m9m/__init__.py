@@ -14,12 +14,14 @@ from .decorators import (
 from .errors import M9MError, SettingsError
 from .extension import M9M
 from .identity import Identity
+from .middleware import M9MMiddleware
 from .settings import Settings
 
 __all__ = [
     "M9M",
     "Identity",
     "M9MError",
+    "M9MMiddleware",
     "Settings",
     "SettingsError",
     "cacheable",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
-from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +17,7 @@ from .hooks import Hooks
 from .identity import Identity
 from .marks import Mark
 from .routes import Declarations
-from .settings import Loaded, Settings, check_secret_key, load
+from .settings import Settings, SettingsSource, check_secret_key, load
 from .signing import MaxAge
 from .sizes import limit_sizes
 from .state import AppState
@@ -34,10 +32,6 @@ if TYPE_CHECKING:
 Loader = TypeVar("Loader", bound=Callable[[Identity], Any])
 Check = TypeVar("Check", bound=Callable[[Any], Any])
 Authenticate = TypeVar("Authenticate", bound=Callable[[], Identity | None])
-SettingsSource = Settings | Mapping[str, Any] | str | PathLike[str]
-
-
-logger = logging.getLogger("flask_m9m")
 
 command_line: ContextVar[Mapping[str, object]] = ContextVar(
     "m9m_command_line", default=MappingProxyType({})
@@ -105,7 +99,7 @@ class M9M(Declaring):
         )
         if problems := check_secret_key(loaded.settings, app.secret_key):
             raise SettingsError(problems)
-        _log(loaded)
+        loaded.log()
         state = AppState(app, loaded, self._declarations, self._clock, engine or self._engine)
         app.extensions[EXTENSION] = state
         if loaded.settings.api.enabled:
@@ -293,14 +287,6 @@ class M9M(Declaring):
         """
         links = current_state("m9m.sign_url").guard.links
         return links.sign_url(url, max_age, method, purpose)
-
-
-def _log(loaded: Loaded) -> None:
-    """Say which files were read, and what was passed over."""
-    for file in loaded.files:
-        logger.info("settings read from %a", str(file))
-    for warning in loaded.warnings:
-        logger.warning("%s", warning)
 
 
 def _mark_of(decorator: object) -> Mark:

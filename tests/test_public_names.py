@@ -13,6 +13,7 @@ def test_the_public_names_are_these() -> None:
         "M9M",
         "Identity",
         "M9MError",
+        "M9MMiddleware",
         "Settings",
         "SettingsError",
         "cacheable",

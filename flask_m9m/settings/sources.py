@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -31,6 +32,8 @@ from .paths import LEAVES, SECTIONS, nearest_path
 from .report import Given, Report
 from .wording import found, kind, quoted
 
+logger = logging.getLogger("flask_m9m")
+
 SettingsSource = Settings | Mapping[str, Any] | str | PathLike[str]
 
 
@@ -49,6 +52,13 @@ class Loaded:
     sources: Mapping[str, str]
     warnings: tuple[str, ...]
     files: tuple[Path, ...]
+
+    def log(self) -> None:
+        """Say which files were read, and what was passed over."""
+        for file in self.files:
+            logger.info("settings read from %a", str(file))
+        for warning in self.warnings:
+            logger.warning("%s", warning)
 
 
 def load(

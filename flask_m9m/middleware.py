@@ -1,0 +1,275 @@
+"""M9MMiddleware: the same guard in front of any WSGI app."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import forking
+from .auth import ApiKeys, Declared, Declaring, Tokens, Users
+from .decorators import public
+from .dev_secret import with_secret
+from .errors import Answered, InvalidRequest, M9MError, Problem, SettingsError
+from .exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, Exchange
+from .guard import Guard
+from .identity import Identity
+from .marks import CORSMark, HeadersMark
+from .policy import Access, Level, PolicyCompiler, RoutePolicy
+from .prefix_rules import read_policies
+from .prefixes import Prefixes, PrefixRule, path_of
+from .services import Services
+from .settings import Loaded, Settings, SettingsSource, load
+from .wsgi import SealedApp
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from sqlalchemy import Engine
+
+    from .credentials import Caller, Credentials, CredentialTypes
+    from .crypto.cipher import Cipher
+
+    Authenticate = TypeVar("Authenticate", bound=Callable[[WSGIEnvironment], Identity | None])
+
+Check = TypeVar("Check", bound=Callable[[Any], Any])
+
+logger = logging.getLogger("flask_m9m")
+
+
+class M9MMiddleware(Declaring):
+    """Secures a WSGI app, whatever it is written in; it is a WSGI app itself.
+
+    The app finds who is calling in `environ["m9m.identity"]`, an `Identity` or `None`, and the
+    client's address in `environ["m9m.client_address"]`.
+
+    Args:
+        app: the app.
+        settings: a configuration file's path, a mapping of settings, or a complete `Settings`;
+            left out, the settings come from `config.yaml`, `.env` and the environment.
+        policies: what paths demand, each a mapping with a `prefix` and, as in the decorators,
+            `access` (`public`, `authenticated`, `optional`), `scopes`, `any_scope`, `roles`,
+            `schemes`, `fresh`, `rate_limit`, `burst`, `key`, `cost`, `name`; with `methods` it
+            holds for these alone; `cors` and `headers` hold settings that differ there.
+        instance_path: the folder of what is kept in files, as Flask's instance folder; left out,
+            `instance` beside the configuration file that `settings` names, else in the working
+            directory. Apps that have it and the name in common share their rate limits.
+        name: what tells its rate limits from those of other apps.
+        clock: seconds since the epoch, for tests.
+        engine: the app's own SQLAlchemy engine, or a function that returns it; left out, the
+            settings' `database`.
+
+    Raises:
+        SettingsError: the settings or the policies cannot be used; it lists every problem.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        *,
+        settings: SettingsSource | None = None,
+        policies: Sequence[Mapping[str, Any]] = (),
+        instance_path: str | PathLike[str] | None = None,
+        name: str = "wsgi",
+        clock: Callable[[], float] | None = None,
+        engine: Engine | Callable[[], Engine] | None = None,
+    ) -> None:
+        if not callable(app):
+            raise TypeError(f"M9MMiddleware takes a WSGI app, not {type(app).__name__}")
+        self._app = app
+        self._loaded, self._rules = _read(settings, policies)
+        self._loaded.log()
+        if self._loaded.settings.api.enabled:
+            logger.warning("api.enabled: M9MMiddleware serves no REST API; a Flask app does")
+        self._identity = (name, _instance_path(instance_path, settings))
+        self._clock = clock
+        self._engine = engine
+        self._declared = Declared()
+        self._lock = forking.lock(self)
+        self._services: Services | None = None
+        self._prefixes: Prefixes
+        self._unrouted: RoutePolicy
+        self._sealed = SealedApp(self._admit, self._prepare, _failed)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return self._sealed(environ, start_response)
+
+    def _assemble(self) -> Services:
+        with self._lock:
+            if self._services is None:
+                settings = with_secret(self._loaded.settings, self._identity[1])
+                services = Services(
+                    settings,
+                    self._declared,
+                    self._identity,
+                    clock=self._clock,
+                    engine=self._engine,
+                )
+                policies = services.guard.policies
+                self._unrouted = policies.unrouted()
+                self._prefixes = Prefixes(self._rules, policies)
+                self._services = services
+            return self._services
+
+    def _prepare(self) -> Guard:
+        guard = (self._services or self._assemble()).guard
+        guard.prepare()
+        return guard
+
+    def _admit(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Take steps 1 to 7, and step 8 where they let the request through."""
+        exchange: Exchange = environ.pop(EXCHANGE)  # no app further in has a part in it
+        environ[CLIENT_ADDRESS] = exchange.client.address
+        environ[IDENTITY] = None
+        try:
+            self._hold(exchange, environ)
+        except M9MError as error:
+            error.__traceback__ = None  # its frames hold the exchange, which holds it
+            known = isinstance(error, Answered) or exchange.refusal is error
+            answer = exchange.answer if known else None
+            if answer is None:
+                answer = exchange.owner.render(exchange, error)
+            return answer(environ, start_response)
+        return self._app(environ, start_response)
+
+    def _hold(self, exchange: Exchange, environ: WSGIEnvironment) -> None:
+        """Hold a request to what its path demands.
+
+        Raises:
+            M9MError: it ends here.
+        """
+        guard, path = exchange.owner, path_of(environ)
+
+        def find(method: str) -> RoutePolicy:
+            return self._unrouted if path is None else self._prefixes.find(path, method)
+
+        policy = find(environ["REQUEST_METHOD"])
+        guard.receive(exchange, environ, policy, lambda method: (find(method), None))
+        if path is None:
+            guard.refuse(exchange, InvalidRequest("The path can be read in several ways"))
+        guard.authorize(exchange, environ, policy)
+
+    # What the app asks for
+
+    def authenticator(
+        self, scheme: str, *, ambient: bool = False
+    ) -> Callable[[Authenticate], Authenticate]:
+        """Take a function that adds a scheme of the app's own.
+
+        It gets the environ and returns an `Identity`; `None` where the request has no credential
+        of the scheme; or raises `flask_m9m.errors.InvalidCredentials`. Declare it before the
+        first request.
+
+        Args:
+            scheme: its name in the policies' `schemes`.
+            ambient: whether browsers send the credential by themselves, as they do cookies:
+                then requests of other sites that change something are refused.
+
+        Raises:
+            ValueError: there is a scheme of that name.
+            RuntimeError: the app has begun to work already, without it.
+        """
+
+        def declare(authenticate: Authenticate) -> Authenticate:
+            self._declared.add_authenticator(scheme, authenticate, ambient=ambient)
+            return authenticate
+
+        return declare
+
+    @property
+    def settings(self) -> Settings:
+        """The settings."""
+        return self._loaded.settings
+
+    @property
+    def tokens(self) -> Tokens:
+        """Issue, verify, refresh and revoke tokens."""
+        return self._assemble().identities.tokens
+
+    @property
+    def api_keys(self) -> ApiKeys:
+        """Make and revoke API keys."""
+        return self._assemble().identities.api_keys
+
+    @property
+    def users(self) -> Users:
+        """Make, change and disable users."""
+        return self._assemble().identities.users
+
+    @property
+    def credentials(self) -> Credentials:
+        """Keep credentials, encrypted. Every call that can says who asks, with `caller=`."""
+        return self._assemble().credentials(_nobody_knows, self._credential_types)
+
+    @property
+    def cipher(self) -> Cipher:
+        """Encrypt an app's own fields under the settings' keys."""
+        return self.credentials.cipher
+
+    @cached_property
+    def _credential_types(self) -> CredentialTypes:
+        from .credentials import CredentialTypes
+
+        return CredentialTypes()
+
+    def credential_type(self, name: str, required: Collection[str] = ()) -> None:
+        """Add a type of stored credentials, as `M9M.credential_type` does."""
+        self._credential_types.register(name, required)
+
+    def credential_checker(self, type: str) -> Callable[[Check], Check]:
+        """Take a function that tries a credential of a type, as `M9M.credential_checker` does."""
+
+        def declare(check: Check) -> Check:
+            self._credential_types.checker(type, check)
+            return check
+
+        return declare
+
+
+def _read(
+    settings: SettingsSource | None, policies: Sequence[Mapping[str, Any]]
+) -> tuple[Loaded, tuple[PrefixRule, ...]]:
+    """Read the settings and the policies, and name what is wrong with both at once."""
+    try:
+        loaded = load(settings)
+    except SettingsError as error:
+        _, problems = read_policies(policies, default=None)
+        raise SettingsError([*error.problems, *problems]) from None
+    default = Access(loaded.settings.security.default_access)
+    rules, problems = read_policies(policies, default=default)
+    problems += _contradictions(loaded.settings, rules)
+    if problems:
+        raise SettingsError(problems)
+    return loaded, rules
+
+
+def _contradictions(settings: Settings, rules: Iterable[PrefixRule]) -> list[Problem]:
+    """Find what rules say of CORS and headers and the settings do not bear."""
+    compiler, problems = PolicyCompiler(settings, ()), list[Problem]()
+    for rule in rules:
+        marks = [mark for mark in rule.marks if isinstance(mark, CORSMark | HeadersMark)]
+        try:
+            compiler.compile(rule.where, [Level(rule.where, [public.mark, *marks])], "GET")
+        except SettingsError as error:
+            problems += error.problems
+    return problems
+
+
+def _instance_path(given: str | PathLike[str] | None, settings: SettingsSource | None) -> str:
+    if given is None:
+        named = isinstance(settings, str | PathLike)
+        given = (Path(settings).parent if named else Path()) / "instance"  # type: ignore[arg-type]
+    return str(Path(given).absolute())
+
+
+def _nobody_knows() -> Caller:
+    raise RuntimeError(
+        'say who asks: caller=environ["m9m.identity"] in a request, or '
+        "caller=flask_m9m.credentials.SYSTEM for the app itself"
+    )
+
+
+def _failed() -> None:
+    logger.exception("An exception left the app")

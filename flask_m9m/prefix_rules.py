@@ -1,0 +1,212 @@
+"""Reading the policies that an app gives by path prefix: what each key takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+from .decorators import Marking, cors, public, rate_limit, require_auth, security_headers
+from .errors import Problem, SettingsError
+from .marks import Mark
+from .policy import Access
+from .prefixes import PrefixRule, prefix_problem, uncovered
+from .ratelimit import limit_name
+from .settings.wording import kind, shown
+
+_REQUIREMENTS = ("scopes", "any_scope", "roles", "schemes", "fresh")
+_OF_LIMITS = ("burst", "key", "cost", "name")
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+
+_ACCEPTED = {
+    "prefix": (str, "a path such as /admin"),
+    "methods": (Collection, "a list such as [GET, POST]"),
+    "access": (str, "public, authenticated or optional"),
+    "scopes": (Collection, "a list of names, or text with spaces between them"),
+    "any_scope": (Collection, "a list of names, or text with spaces between them"),
+    "roles": (Collection, "a list of names, or text with spaces between them"),
+    "schemes": (Collection, "a list of names, or text with spaces between them"),
+    "fresh": (bool, "true or false"),
+    "rate_limit": (str, "a text such as 100/hour"),
+    "burst": (int, "a whole number"),
+    "key": (str, "address or identity"),
+    "cost": (int, "a whole number"),
+    "name": (str, "text"),
+    "cors": (Mapping, "a mapping with keys of security.cors"),
+    "headers": (Mapping, "a mapping with keys of security.headers"),
+}
+"""Every key, the type of its value, and how messages say that."""
+
+
+def read_policies(
+    policies: object, *, default: Access | None
+) -> tuple[tuple[PrefixRule, ...], list[Problem]]:
+    """Read policies by path prefix.
+
+    Args:
+        policies: a list of mappings.
+        default: what holds where none says anything; `None` where the settings cannot say.
+
+    Returns:
+        Those that can be used, and all that is wrong with the others.
+    """
+    if isinstance(policies, Mapping | str) or not isinstance(policies, Sequence):
+        return (), [Problem("policies", kind(policies), "a list of mappings")]
+    rules: list[PrefixRule] = []
+    problems: list[Problem] = []
+    for number, given in enumerate(policies):
+        reader = _Reader(f"policies[{number}]", given)
+        rule = reader.read()
+        problems += reader.problems
+        if rule is None:
+            continue
+        twin = next((one for one in rules if _overlap(one, rule)), None)
+        if twin is not None:
+            found = f"{rule.prefix or '/'} for methods that {twin.where} has already"
+            problems.append(Problem(rule.where, found, "one policy for each prefix and method"))
+        rules.append(rule)
+    if default is not None and not problems:
+        problems += uncovered(rules, default)
+    return tuple(rules), problems
+
+
+def _overlap(one: PrefixRule, other: PrefixRule) -> bool:
+    if one.prefix != other.prefix:
+        return False
+    if one.methods is None or other.methods is None:
+        return one.methods is other.methods
+    return not one.methods.isdisjoint(other.methods)
+
+
+class _Reader:
+    """Reads one policy, and goes on where something is wrong with it."""
+
+    def __init__(self, where: str, given: object) -> None:
+        self.problems: list[Problem] = []
+        self._where = where
+        self._given = given
+        self._values: dict[str, Any] = {}
+
+    def read(self) -> PrefixRule | None:
+        """Return the policy, unless something is wrong with it."""
+        if not isinstance(self._given, Mapping):
+            self.problems.append(Problem(self._where, kind(self._given), "a mapping"))
+            return None
+        self._read_values(self._given)
+        prefix, methods = self._prefix(), self._methods()
+        access, marks = self._marks(prefix, methods)
+        if not marks and not self.problems:
+            self._problem("", "it says nothing", "access, scopes, rate_limit or the like")
+        if self.problems:
+            return None
+        return PrefixRule(self._where, prefix.rstrip("/"), methods, access, marks)
+
+    def _problem(self, key: str, found: str, accepted: str) -> None:
+        self.problems.append(Problem(f"{self._where}.{key}".rstrip("."), found, accepted))
+
+    def _read_values(self, given: Mapping[Any, Any]) -> None:
+        for key, value in given.items():
+            if key not in _ACCEPTED:
+                near = get_close_matches(str(key), _ACCEPTED, 1)
+                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_ACCEPTED)}"
+                self._problem(str(key)[:60], "unknown key", hint)
+                continue
+            wanted, accepted = _ACCEPTED[key]
+            if self._is_of_type(key, value, wanted):
+                self._values[key] = value
+            else:
+                self._problem(key, shown(value), accepted)
+        if "prefix" not in given:
+            self._problem("prefix", "missing", _ACCEPTED["prefix"][1])
+
+    @staticmethod
+    def _is_of_type(key: str, value: object, wanted: type) -> bool:
+        if wanted is not Collection:
+            return isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))
+        if isinstance(value, str):
+            return key != "methods" and bool(value.strip())
+        if not isinstance(value, list | tuple | set | frozenset):
+            return False
+        return bool(value) and all(isinstance(one, str) for one in value)
+
+    def _prefix(self) -> str:
+        prefix: str = self._values.get("prefix", "/")
+        if (accepted := prefix_problem(prefix)) is not None:
+            self._problem("prefix", shown(prefix), accepted)
+        return prefix
+
+    def _methods(self) -> frozenset[str] | None:
+        given: Collection[str] | None = self._values.get("methods")
+        if given is None:
+            return None
+        for method in given:
+            if not _METHOD.fullmatch(method):
+                self._problem("methods", shown(method), _ACCEPTED["methods"][1])
+        methods = frozenset(method.upper() for method in given)
+        if "HEAD" in methods and "GET" not in methods:
+            self._problem("methods", "HEAD without GET", "list GET: it stands for both")
+        return methods - {"HEAD"}
+
+    def _marks(
+        self, prefix: str, methods: frozenset[str] | None
+    ) -> tuple[Access | None, tuple[Mark, ...]]:
+        access, access_mark = self._access()
+        made = [
+            access_mark,
+            self._limit(prefix, methods),
+            self._overrides("cors", cors),
+            self._overrides("headers", security_headers),
+        ]
+        return access, tuple(one.mark for one in made if one is not None)
+
+    def _access(self) -> tuple[Access | None, Marking | None]:
+        values = self._values
+        access = values.get("access")
+        if access not in (None, "public", "authenticated", "optional"):
+            self._problem("access", shown(access), _ACCEPTED["access"][1])
+            return None, None
+        demands = {key: values[key] for key in _REQUIREMENTS if values.get(key)}
+        if access == "public":
+            for key in demands:
+                self._problem(key, "it says access: public as well", "one of the two")
+            return Access.PUBLIC, public
+        if access is None and not demands:
+            return None, None
+        marking = None
+        for key, value in demands.items():  # each alone first, so that every problem is named
+            self._made(key, partial(require_auth, **{key: value}))
+        if not self.problems:
+            marking = require_auth(**demands, optional=access == "optional")
+        return Access(access or "authenticated"), marking
+
+    def _limit(self, prefix: str, methods: frozenset[str] | None) -> Marking | None:
+        options = {key: self._values[key] for key in _OF_LIMITS if key in self._values}
+        limits = self._values.get("rate_limit")
+        if limits is None:
+            if "rate_limit" not in self._given:  # type: ignore[operator]
+                for key in options:
+                    self._problem(key, "there is no rate_limit", "both of them or neither")
+            return None
+        # One budget for all paths below, and another for other methods.
+        own_name = f"{'-'.join(sorted(methods))}:{prefix}" if methods else prefix
+        options.setdefault("name", limit_name(own_name))
+        return self._made("rate_limit", partial(rate_limit, limits, **options))
+
+    def _overrides(self, key: str, decorator: Callable[..., Marking]) -> Marking | None:
+        if key not in self._values:
+            return None
+        return self._made(key, partial(decorator, **self._values[key]))
+
+    def _made(self, key: str, make: Callable[[], Marking]) -> Marking | None:
+        """Return what a decorator makes of values; what it says against them is a problem."""
+        try:
+            return make()
+        except SettingsError as error:
+            for one in error.problems:
+                path = one.path.rpartition(".")[2]
+                self._problem(f"{key}.{path}", one.found, one.accepted)
+        except (TypeError, ValueError) as error:
+            self._problem(key, shown(self._values[key]), str(error))
+        return None
