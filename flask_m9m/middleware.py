@@ -23,7 +23,7 @@ from .prefix_rules import read_policies
 from .prefixes import Prefixes, PrefixRule, path_of
 from .services import Services
 from .settings import Loaded, Settings, SettingsSource, load
-from .wsgi import SealedApp
+from .wsgi import SealedApp, begun
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -132,7 +132,10 @@ class M9MMiddleware(Declaring):
             if answer is None:
                 answer = exchange.owner.render(exchange, error)
             return answer(environ, start_response)
-        return self._app(environ, start_response)
+        body = self._app(environ, start_response)
+        if isinstance(body, list | tuple) or _is_file(environ, body):
+            return body
+        return begun(body)  # what fails before its first part can still be answered
 
     def _hold(self, exchange: Exchange, environ: WSGIEnvironment) -> None:
         """Hold a request to what its path demands.
@@ -262,6 +265,12 @@ def _instance_path(given: str | PathLike[str] | None, settings: SettingsSource |
         named = isinstance(settings, str | PathLike)
         given = (Path(settings).parent if named else Path()) / "instance"  # type: ignore[arg-type]
     return str(Path(given).absolute())
+
+
+def _is_file(environ: WSGIEnvironment, body: object) -> bool:
+    """Tell whether a body is a file, for which the server may have a faster way (PEP 3333)."""
+    wrapper = environ.get("wsgi.file_wrapper")
+    return hasattr(body, "read") or (isinstance(wrapper, type) and isinstance(body, wrapper))
 
 
 def _nobody_knows() -> Caller:

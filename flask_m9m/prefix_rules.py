@@ -197,7 +197,7 @@ class _Reader:
     def _overrides(self, key: str, decorator: Callable[..., Marking]) -> Marking | None:
         if key not in self._values:
             return None
-        return self._made(key, partial(decorator, **self._values[key]))
+        return self._made(key, lambda: decorator(**self._values[key]))
 
     def _made(self, key: str, make: Callable[[], Marking]) -> Marking | None:
         """Return what a decorator makes of values; what it says against them is a problem."""

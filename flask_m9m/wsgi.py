@@ -71,7 +71,10 @@ class SealedApp:
         try:
             body = self._wsgi_app(environ, start_sealed)
             if not started:
-                body = _begun(body)
+                body = first = begun(body)
+                if not started:
+                    first.close()
+                    raise RuntimeError("the app did not call start_response")
         except Exception:
             self._failed()
             error = exchange.owner.render(exchange, InternalError())
@@ -82,8 +85,8 @@ class SealedApp:
         return body
 
 
-def _begun(body: Iterable[bytes]) -> Iterable[bytes]:
-    """Run a mounted app that is a generator as far as its head, for what it raises before."""
+def begun(body: Iterable[bytes]) -> ClosingIterator:
+    """Run an answer's body as far as its first part, for what it raises before."""
     close = getattr(body, "close", None)
     chunks = iter(body)
     try:
