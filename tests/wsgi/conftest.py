@@ -22,7 +22,9 @@ def echo(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterabl
 
 def ask(app: Any, path: str, method: str = "GET", **environ: Any) -> tuple[str, Headers, bytes]:
     """Ask for a path exactly as a server hands it over."""
-    return serve(app, {**create_environ("/", method=method), "PATH_INFO": path, **environ})
+    request = {**create_environ("/", method=method), "PATH_INFO": path, **environ}
+    status, headers, body = serve(app, request)
+    return status[:3], headers, body
 
 
 def serve(app: Any, environ: dict[str, Any]) -> tuple[str, Headers, bytes]:
@@ -46,7 +48,7 @@ def serve(app: Any, environ: dict[str, Any]) -> tuple[str, Headers, bytes]:
     finally:
         if hasattr(body, "close"):
             body.close()
-    return head[0][:3], Headers(head[1]), b"".join(sent)
+    return head[0], Headers(head[1]), b"".join(sent)
 
 
 def client_as(app: M9MMiddleware, subject: str, scopes: str = "", **more: Any) -> Client:
