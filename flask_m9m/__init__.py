@@ -1,5 +1,7 @@
 """One Flask extension that secures an HTTP API."""
 
+from typing import TYPE_CHECKING, Any
+
 from .context import csp_nonce, current_identity, current_user, get_client_address, get_identity
 from .decorators import (
     cacheable,
@@ -14,8 +16,10 @@ from .decorators import (
 from .errors import M9MError, SettingsError
 from .extension import M9M
 from .identity import Identity
-from .middleware import M9MMiddleware
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .middleware import M9MMiddleware
 
 __all__ = [
     "M9M",
@@ -40,3 +44,12 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import what Flask apps do not need once it is asked for."""
+    if name == "M9MMiddleware":
+        from .middleware import M9MMiddleware
+
+        return M9MMiddleware
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
