@@ -20,7 +20,7 @@ from .identity import Identity
 from .marks import CORSMark, HeadersMark
 from .policy import Access, Level, PolicyCompiler, RoutePolicy
 from .prefix_rules import read_policies
-from .prefixes import Prefixes, PrefixRule, path_of
+from .prefixes import Prefixes, PrefixRules, path_of
 from .services import Services
 from .settings import Loaded, Settings, SettingsSource, load
 from .wsgi import SealedApp, begun
@@ -96,6 +96,10 @@ class M9MMiddleware(Declaring):
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return self._sealed(environ, start_response)
 
+    def _made(self) -> Services:
+        """Return what stands behind the guard, made when it is first needed."""
+        return self._services or self._assemble()
+
     def _assemble(self) -> Services:
         with self._lock:
             if self._services is None:
@@ -114,7 +118,7 @@ class M9MMiddleware(Declaring):
             return self._services
 
     def _prepare(self) -> Guard:
-        guard = (self._services or self._assemble()).guard
+        guard = self._made().guard
         guard.prepare()
         return guard
 
@@ -189,22 +193,22 @@ class M9MMiddleware(Declaring):
     @property
     def tokens(self) -> Tokens:
         """Issue, verify, refresh and revoke tokens."""
-        return self._assemble().identities.tokens
+        return self._made().identities.tokens
 
     @property
     def api_keys(self) -> ApiKeys:
         """Make and revoke API keys."""
-        return self._assemble().identities.api_keys
+        return self._made().identities.api_keys
 
     @property
     def users(self) -> Users:
         """Make, change and disable users."""
-        return self._assemble().identities.users
+        return self._made().identities.users
 
     @property
     def credentials(self) -> Credentials:
         """Keep credentials, encrypted. Every call that can says who asks, with `caller=`."""
-        return self._assemble().credentials(_nobody_knows, self._credential_types)
+        return self._made().credentials(_nobody_knows, self._credential_types)
 
     @property
     def cipher(self) -> Cipher:
@@ -233,7 +237,7 @@ class M9MMiddleware(Declaring):
 
 def _read(
     settings: SettingsSource | None, policies: Sequence[Mapping[str, Any]]
-) -> tuple[Loaded, tuple[PrefixRule, ...]]:
+) -> tuple[Loaded, PrefixRules]:
     """Read the settings and the policies, and name what is wrong with both at once."""
     try:
         loaded = load(settings)
@@ -248,10 +252,10 @@ def _read(
     return loaded, rules
 
 
-def _contradictions(settings: Settings, rules: Iterable[PrefixRule]) -> list[Problem]:
+def _contradictions(settings: Settings, rules: PrefixRules) -> list[Problem]:
     """Find what rules say of CORS and headers and the settings do not bear."""
     compiler, problems = PolicyCompiler(settings, ()), list[Problem]()
-    for rule in rules:
+    for rule in rules.rules:
         marks = [mark for mark in rule.marks if isinstance(mark, CORSMark | HeadersMark)]
         try:
             compiler.compile(rule.where, [Level(rule.where, [public.mark, *marks])], "GET")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from .decorators import Marking, cors, public, rate_limit, require_auth, securit
 from .errors import Problem, SettingsError
 from .marks import Mark
 from .policy import Access
-from .prefixes import PrefixRule, prefix_problem, uncovered
+from .prefixes import PrefixRule, PrefixRules, prefix_problem
 from .ratelimit import limit_name
 from .settings.wording import kind, shown
 
@@ -40,9 +40,7 @@ _ACCEPTED = {
 """Every key, the type of its value, and how messages say that."""
 
 
-def read_policies(
-    policies: object, *, default: Access | None
-) -> tuple[tuple[PrefixRule, ...], list[Problem]]:
+def read_policies(policies: object, *, default: Access | None) -> tuple[PrefixRules, list[Problem]]:
     """Read policies by path prefix.
 
     Args:
@@ -53,31 +51,32 @@ def read_policies(
         Those that can be used, and all that is wrong with the others.
     """
     if isinstance(policies, Mapping | str) or not isinstance(policies, Sequence):
-        return (), [Problem("policies", kind(policies), "a list of mappings")]
-    rules: list[PrefixRule] = []
+        return PrefixRules(), [Problem("policies", kind(policies), "a list of mappings")]
+    read: list[PrefixRule] = []
     problems: list[Problem] = []
     for number, given in enumerate(policies):
         reader = _Reader(f"policies[{number}]", given)
         rule = reader.read()
         problems += reader.problems
-        if rule is None:
-            continue
-        twin = next((one for one in rules if _overlap(one, rule)), None)
-        if twin is not None:
-            found = f"{rule.prefix or '/'} for methods that {twin.where} has already"
-            problems.append(Problem(rule.where, found, "one policy for each prefix and method"))
-        rules.append(rule)
+        if rule is not None:
+            read.append(rule)
+    problems += _twins(read)
+    rules = PrefixRules(read)
     if default is not None and not problems:
-        problems += uncovered(rules, default)
-    return tuple(rules), problems
+        problems += rules.uncovered(default)
+    return rules, problems
 
 
-def _overlap(one: PrefixRule, other: PrefixRule) -> bool:
-    if one.prefix != other.prefix:
-        return False
-    if one.methods is None or other.methods is None:
-        return one.methods is other.methods
-    return not one.methods.isdisjoint(other.methods)
+def _twins(rules: Sequence[PrefixRule]) -> Iterator[Problem]:
+    """Yield the rules whose prefix and methods another has already."""
+    first: dict[tuple[str, str | None], PrefixRule] = {}
+    for rule in rules:
+        for method in (None,) if rule.methods is None else sorted(rule.methods):
+            other = first.setdefault((rule.prefix, method), rule)
+            if other is not rule:
+                found = f"{rule.prefix or '/'} for methods that {other.where} has already"
+                yield Problem(rule.where, found, "one policy for each prefix and method")
+                break
 
 
 class _Reader:

@@ -13,7 +13,7 @@ that names none. What no policy decides is `security.default_access`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -83,51 +83,67 @@ def prefix_problem(prefix: str) -> str | None:
     return None
 
 
-def uncovered(rules: Sequence[PrefixRule], default: Access) -> Iterator[Problem]:
-    """Yield the rules that close some methods of a path whose other methods stay open.
-
-    A request by another method than those that somebody thought of must not be the way around
-    (RFC 9110 §9.1: methods are an open set), unless a rule says so for this very path.
+class PrefixRules:
+    """The policies of an app, found by their prefixes.
 
     Args:
         rules: all of them.
-        default: what holds where none says anything.
+
+    Attributes:
+        prefixes: those for which there are any, and the empty one.
+        methods: those that any of them names.
     """
-    named = {method for rule in rules for method in rule.methods or ()}
-    for rule in rules:
-        if rule.methods is None or rule.access is not Access.AUTHENTICATED:
-            continue
-        here = [one for one in rules if one.prefix == rule.prefix and one.access is not None]
-        if any(one.methods is None for one in here):
-            continue
-        others = [
-            method
-            for method in (*sorted(named), ANY_OTHER_METHOD)
-            if not any(one.covers(method) for one in here)
-            and _decided(rules, rule.prefix, method, default) is not Access.AUTHENTICATED
-        ]
-        if others:
-            yield Problem(
-                f"{rule.where}.methods",
-                f"it closes {', '.join(sorted(rule.methods))} of {rule.prefix or '/'} and leaves "
-                f"{', '.join(others)} open",
-                "add a policy for that prefix without methods, which says what holds for the rest",
-            )
 
+    def __init__(self, rules: Iterable[PrefixRule] = ()) -> None:
+        self.rules = tuple(rules)
+        self._at: dict[str, list[PrefixRule]] = {"": []}
+        for rule in self.rules:
+            self._at.setdefault(rule.prefix, []).append(rule)
+        for here in self._at.values():
+            here.sort(key=lambda one: one.methods is None)
+        self.prefixes = tuple(self._at)
+        self.methods = tuple(sorted({one for rule in self.rules for one in rule.methods or ()}))
 
-def _decided(rules: Sequence[PrefixRule], prefix: str, method: str, default: Access) -> Access:
-    for rule in _nearest_first(rules, prefix, method):
-        if rule.access is not None:
-            return rule.access
-    return default
+    def holding(self, prefix: str, method: str) -> Iterator[PrefixRule]:
+        """Yield the rules that hold at a prefix for a method, the nearest first."""
+        while True:
+            for rule in self._at.get(prefix, ()):
+                if rule.covers(method):
+                    yield rule
+            if not prefix:
+                return
+            prefix = prefix.rpartition("/")[0]
 
+    def uncovered(self, default: Access) -> Iterator[Problem]:
+        """Yield the rules that close some methods of a path whose other methods stay open.
 
-def _nearest_first(rules: Iterable[PrefixRule], prefix: str, method: str) -> list[PrefixRule]:
-    """Return the rules that hold at a prefix for a method."""
-    holding = [
-        rule for rule in rules if f"{prefix}/".startswith(f"{rule.prefix}/") and rule.covers(method)
-    ]
-    return sorted(holding, key=lambda one: (-len(one.prefix), one.methods is None))
+        A request by another method than those that somebody thought of must not be the way around
+        (RFC 9110 §9.1: methods are an open set), unless a rule says so for this very path.
+
+        Args:
+            default: what holds where none says anything.
+        """
+        for rule in self.rules:
+            here = [one for one in self._at[rule.prefix] if one.access is not None]
+            if rule.access is not Access.AUTHENTICATED or any(one.methods is None for one in here):
+                continue
+            others = [
+                method
+                for method in (*self.methods, ANY_OTHER_METHOD)
+                if not any(one.covers(method) for one in here)
+                and self._decided(rule.prefix, method, default) is not Access.AUTHENTICATED
+            ]
+            if others:
+                yield Problem(
+                    f"{rule.where}.methods",
+                    f"it closes {', '.join(sorted(rule.methods or ()))} of {rule.prefix or '/'} "
+                    f"and leaves {', '.join(others)} open",
+                    "add a policy for that prefix without methods, for all the rest",
+                )
+
+    def _decided(self, prefix: str, method: str, default: Access) -> Access:
+        said = (one.access for one in self.holding(prefix, method) if one.access is not None)
+        return next(said, default)
 
 
 class Prefixes:
@@ -141,16 +157,13 @@ class Prefixes:
         SettingsError: the rules contradict the settings; it lists every problem.
     """
 
-    def __init__(self, rules: Sequence[PrefixRule], compiler: PolicyCompiler) -> None:
-        methods = {method for rule in rules for method in rule.methods or ()}
+    def __init__(self, rules: PrefixRules, compiler: PolicyCompiler) -> None:
         self._policies: dict[str, dict[str, RoutePolicy]] = {}
         problems: list[Problem] = []
-        for prefix in {"", *(rule.prefix for rule in rules)}:
+        for prefix in rules.prefixes:
             self._policies[prefix] = by_method = {}
-            for method in (*methods, ANY_OTHER_METHOD):
-                levels = [
-                    Level(rule.where, rule.marks) for rule in _nearest_first(rules, prefix, method)
-                ]
+            for method in (*rules.methods, ANY_OTHER_METHOD):
+                levels = [Level(one.where, one.marks) for one in rules.holding(prefix, method)]
                 try:
                     by_method[method] = compiler.compile(prefix or "/", levels, method)
                 except SettingsError as error:
