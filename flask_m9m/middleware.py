@@ -20,7 +20,7 @@ from .identity import Identity
 from .marks import CORSMark, HeadersMark
 from .policy import Access, Level, PolicyCompiler, RoutePolicy
 from .prefix_rules import read_policies
-from .prefixes import Prefixes, PrefixRules, path_of
+from .prefixes import Prefixes, PrefixRules, path_of, prefix_problem
 from .services import Services
 from .settings import Loaded, Settings, SettingsSource, load
 from .wsgi import SealedApp, begun
@@ -57,6 +57,9 @@ class M9MMiddleware(Declaring):
             `instance` beside the configuration file that `settings` names, else in the working
             directory. Apps that have it and the name in common share their rate limits.
         name: what tells its rate limits from those of other apps.
+        mounted_at: the one `SCRIPT_NAME` under which the app is served, `/app` say; requests under
+            another are refused. Where it is left out, so are requests with a field of that name,
+            which some servers take it from.
         clock: seconds since the epoch, for tests.
         engine: the app's own SQLAlchemy engine, or a function that returns it; left out, the
             settings' `database`.
@@ -73,13 +76,15 @@ class M9MMiddleware(Declaring):
         policies: Sequence[Mapping[str, Any]] = (),
         instance_path: str | PathLike[str] | None = None,
         name: str = "wsgi",
+        mounted_at: str | None = None,
         clock: Callable[[], float] | None = None,
         engine: Engine | Callable[[], Engine] | None = None,
     ) -> None:
         if not callable(app):
             raise TypeError(f"M9MMiddleware takes a WSGI app, not {type(app).__name__}")
         self._app = app
-        self._loaded, self._rules = _read(settings, policies)
+        self._loaded, self._rules = _read(settings, policies, mounted_at)
+        self._mounted_at = None if mounted_at is None else mounted_at.encode().decode("latin-1")
         self._loaded.log()
         if self._loaded.settings.api.enabled:
             logger.warning("api.enabled: M9MMiddleware serves no REST API; a Flask app does")
@@ -147,7 +152,7 @@ class M9MMiddleware(Declaring):
         Raises:
             M9MError: it ends here.
         """
-        guard, path = exchange.owner, path_of(environ)
+        guard, path = exchange.owner, path_of(environ, self._mounted_at)
 
         def find(method: str) -> RoutePolicy:
             return self._unrouted if path is None else self._prefixes.find(path, method)
@@ -236,18 +241,25 @@ class M9MMiddleware(Declaring):
 
 
 def _read(
-    settings: SettingsSource | None, policies: Sequence[Mapping[str, Any]]
+    settings: SettingsSource | None,
+    policies: Sequence[Mapping[str, Any]],
+    mounted_at: str | None,
 ) -> tuple[Loaded, PrefixRules]:
-    """Read the settings and the policies, and name what is wrong with both at once."""
+    """Read the settings and the policies, and name what is wrong with all of it at once."""
+    loaded, problems, default = None, list[Problem](), None
     try:
         loaded = load(settings)
+        default = Access(loaded.settings.security.default_access)
     except SettingsError as error:
-        _, problems = read_policies(policies, default=None)
-        raise SettingsError([*error.problems, *problems]) from None
-    default = Access(loaded.settings.security.default_access)
-    rules, problems = read_policies(policies, default=default)
-    problems += _contradictions(loaded.settings, rules)
-    if problems:
+        problems += error.problems
+    if mounted_at and (mounted_at == "/" or prefix_problem(mounted_at)):
+        accepted = prefix_problem(mounted_at) or "empty where the app is not mounted below"
+        problems.append(Problem("mounted_at", ascii(mounted_at), accepted))
+    rules, wrong = read_policies(policies, default=default)
+    problems += wrong
+    if loaded is not None:
+        problems += _contradictions(loaded.settings, rules)
+    if loaded is None or problems:
         raise SettingsError(problems)
     return loaded, rules
 

@@ -50,9 +50,18 @@ class PrefixRule:
         return self.methods is None or method in self.methods
 
 
-def path_of(environ: WSGIEnvironment) -> str | None:
-    """Return a request's path, or `None` where it is not the same to everybody who reads it."""
+def path_of(environ: WSGIEnvironment, mounted_at: str | None = None) -> str | None:
+    """Return a request's path, or `None` where it is not the same to everybody who reads it.
+
+    Args:
+        environ: the request.
+        mounted_at: the `SCRIPT_NAME` that every request has; left out, whatever the server says.
+            What a request field says is not that: gunicorn takes a `SCRIPT_NAME` from there where
+            its peer is local, and `/public/admin` would be `/admin` to the app.
+    """
     script_name, path_info = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
+    if "HTTP_SCRIPT_NAME" in environ if mounted_at is None else script_name != mounted_at:
+        return None
     if (script_name or "/")[0] != "/" or (path_info or "/")[0] != "/":
         return None
     path: str = script_name + path_info or "/"

@@ -100,6 +100,31 @@ def test_a_path_begins_where_the_app_is_mounted(
     assert ask(app, path, SCRIPT_NAME=script_name)[0] == status
 
 
+def test_a_request_does_not_say_where_the_app_is_mounted(guarded: Guarded) -> None:
+    policies = [
+        {"prefix": "/admin", "access": "authenticated"},
+        {"prefix": "/app/admin", "access": "authenticated"},
+    ]
+    # gunicorn under `SCRIPT_NAME: /public`, asked for /public/admin
+    moved = {"SCRIPT_NAME": "/public", "HTTP_SCRIPT_NAME": "/public"}
+    assert ask(guarded(policies), "/admin", **moved)[0] == "400"
+    app = guarded(policies, mounted_at="/app")
+    assert ask(app, "/admin", **moved)[0] == "400"
+    assert ask(app, "/admin")[0] == "400"
+    proxied = {"SCRIPT_NAME": "/app", "HTTP_SCRIPT_NAME": "/app"}
+    assert [ask(app, path, **proxied)[0] for path in ("/admin", "/x")] == ["401", "200"]
+    at_root = guarded(policies, mounted_at="")
+    assert [ask(at_root, "/x", **one)[0] for one in (moved, {})] == ["400", "200"]
+    beyond = guarded(mounted_at="/caf\u00e9")
+    assert ask(beyond, "/x", SCRIPT_NAME="/caf\xc3\xa9")[0] == "200"
+
+
+@pytest.mark.parametrize("mounted_at", ["/", "app", "/app/", "/a//b"])
+def test_what_is_no_mount_point_is_refused(guarded: Guarded, mounted_at: str) -> None:
+    with pytest.raises(SettingsError, match="mounted_at"):
+        guarded(mounted_at=mounted_at)
+
+
 def test_a_prefix_beyond_ascii_is_compared_decoded(guarded: Guarded) -> None:
     app = guarded([{"prefix": "/café", "access": "authenticated"}])
     assert ask(app, "/caf\xc3\xa9/x")[0] == "401"
