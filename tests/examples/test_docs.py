@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
+import pytest
 import yaml
+from werkzeug.test import Client
 
+from flask_m9m import M9MMiddleware
 from flask_m9m.settings import Settings, load
 from flask_m9m.settings.paths import LEAVES, get
 
 ROOT = Path(__file__).parents[2]
+LANGUAGES = ("python", "yaml")
 
 
 def test_the_documented_settings_are_all_of_them_with_their_defaults(tmp_path: Path) -> None:
@@ -27,3 +32,23 @@ def test_every_link_of_the_documents_leads_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_middlewares_example_runs_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / "wsgi.md").read_text()
+    example, policies = (
+        re.findall(rf"```{one}\n(.*?)```", text, re.DOTALL)[0] for one in LANGUAGES
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("M9M_JWT_SECRET", os.urandom(32).hex())
+    namespace: dict[str, object] = {}
+    exec(compile(example, "app.py", "exec"), namespace)
+    application = namespace["application"]
+    assert isinstance(application, M9MMiddleware)
+    client = Client(application)
+    assert client.get("/public/x").text == "hello stranger"
+    assert [client.get(path).status_code for path in ("/admin", "/items")] == [401, 401]
+    client = Client(M9MMiddleware(namespace["app"], policies=yaml.safe_load(policies)))  # type: ignore[arg-type]
+    assert [client.get("/items").status_code, client.post("/items").status_code] == [200, 401]

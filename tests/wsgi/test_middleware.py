@@ -172,6 +172,17 @@ def test_headers_and_cors_may_differ_below_a_prefix(guarded: Guarded) -> None:
     assert ask(m9m, "/")[1]["X-Frame-Options"] == "DENY"
 
 
+def test_other_sites_cannot_use_a_password_that_the_browser_remembers(guarded: Guarded) -> None:
+    m9m = guarded(
+        [{"prefix": "/", "access": "authenticated"}],
+        {"security": {"basic_auth": {"enabled": True}}},
+    )
+    m9m.password_verifier(lambda name, password: True)
+    sent = {"auth": ("ann", "pass"), "headers": {"Sec-Fetch-Site": "cross-site"}}
+    answer = Client(m9m).post("/", **sent)
+    assert (answer.status_code, answer.json["code"]) == (403, "CSRF_FAILED")  # type: ignore[index]
+
+
 # Odd apps
 
 
