@@ -2,7 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .context import csp_nonce, current_identity, current_user, get_client_address, get_identity
+from .context import (
+    csp_nonce,
+    current_identity,
+    current_user,
+    get_client_address,
+    get_identity,
+    get_request_id,
+)
 from .decorators import (
     cacheable,
     cors,
@@ -35,6 +42,7 @@ __all__ = [
     "current_user",
     "get_client_address",
     "get_identity",
+    "get_request_id",
     "public",
     "rate_limit",
     "require_auth",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -54,12 +54,14 @@ class Client:
         key: what its rate limits are counted under: the address, or its IPv6 network.
         secure: whether it came over HTTPS.
         host: the host that a trusted proxy says it asked for; `None` where none is believed.
+        forwarded: whether a trusted proxy sent it.
     """
 
     address: str | None
     key: str
     secure: bool
     host: str | None = None
+    forwarded: bool = field(default=False, compare=False)
 
 
 class Hop(NamedTuple):
@@ -158,7 +160,7 @@ class AddressResolver:
             client = self._client(str(address), secure)
             if not self._trusted.contains(client.address):
                 break
-        return replace(client, secure=secure, host=host)
+        return replace(client, secure=secure, host=host, forwarded=True)
 
 
 def parse_address(text: str) -> Address | None:

@@ -18,6 +18,7 @@ from werkzeug.local import LocalProxy
 from .exchange import IDENTITY, NOT_LOADED, Exchange
 from .headers import new_nonce
 from .identity import Identity
+from .request_ids import REQUEST_ID
 
 if TYPE_CHECKING:
     from .state import AppState
@@ -78,6 +79,16 @@ def get_client_address() -> str | None:
     `None` where the server gives none, as over a Unix socket that is not trusted.
     """
     return current_exchange("get_client_address()").client.address
+
+
+def get_request_id() -> str | None:
+    """Return the current request's id, `X-Request-ID` of its answer; `None` without a request."""
+    if not has_request_context():
+        return None
+    if EXTENSION in current_app.extensions:
+        return current_exchange("get_request_id()").request_id
+    request_id: str | None = current_request().environ.get(REQUEST_ID)
+    return request_id
 
 
 def csp_nonce() -> str:

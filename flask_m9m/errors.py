@@ -64,9 +64,19 @@ class M9MError(Exception):
     guess = False
 
     def render(
-        self, error_format: ErrorFormat, response_class: type[Response] = Response
+        self,
+        error_format: ErrorFormat,
+        response_class: type[Response] = Response,
+        request_id: str | None = None,
     ) -> Response:
-        """Build the answer, keep it as `response`, and return it; `headers` are not on it yet."""
+        """Build the answer, keep it as `response`, and return it; `headers` are not on it yet.
+
+        Args:
+            error_format: how its body is written.
+            response_class: what it is made of.
+            request_id: the id of the request that it answers, in characters that JSON needs not
+                escape.
+        """
         if error_format is ErrorFormat.PROBLEM:
             body = _problem(self.code, self.error_code, self.description, self.problem_type)
             if self.members:
@@ -77,6 +87,8 @@ class M9MError(Exception):
             mimetype = "application/json"
         if self.details:
             body = json.dumps({**json.loads(body), "details": list(self.details)}).encode()
+        if request_id is not None:
+            body = b'%b, "request_id": "%b"}' % (body[:-1], request_id.encode())
         response = self.response = response_class(body, self.code, mimetype=mimetype)
         return response
 

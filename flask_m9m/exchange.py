@@ -53,6 +53,7 @@ class Exchange:
         origin: the request's `Origin`.
         accept: the request's `Accept`.
         client: where the request came from.
+        request_id: its name in answers and logs.
         policy: what the route demands, once it is known.
         identity: who is calling, once that is proved, as the app enriches it.
         proved: the same as the credential says.
@@ -91,9 +92,12 @@ class Exchange:
     sealed_later: bool = False
     user: Any = NOT_LOADED
 
-    def __init__(self, owner: Guard, environ: WSGIEnvironment, client: Client) -> None:
+    def __init__(
+        self, owner: Guard, environ: WSGIEnvironment, client: Client, request_id: str
+    ) -> None:
         # It does not hold the environ, which may hold it: both go when the request does.
         self.owner = owner
         self.origin: str | None = environ.get("HTTP_ORIGIN")
         self.accept: str | None = environ.get("HTTP_ACCEPT")
         self.client = client
+        self.request_id = request_id

@@ -15,6 +15,7 @@ from .decorators import Marking, require_auth, require_signed_url
 from .errors import SettingsError
 from .hooks import Hooks
 from .identity import Identity
+from .logs import mark_lines
 from .marks import Mark
 from .routes import Declarations
 from .settings import Settings, SettingsSource, check_secret_key, load
@@ -37,6 +38,9 @@ command_line: ContextVar[Mapping[str, object]] = ContextVar(
     "m9m_command_line", default=MappingProxyType({})
 )
 """What the flags of a command that loads an app say, by path; it overrides every other source."""
+
+
+mark_lines()
 
 
 class M9M(Declaring):

@@ -41,6 +41,7 @@ from .limits import Limits, client_key, limited
 from .marks import Mark
 from .policy import Access, PolicyCompiler, RouteLimit, RoutePolicy
 from .ratelimit import LimitStore, StoreFailure, Want
+from .request_ids import REQUEST_ID, request_id_of
 from .sealing import Seal
 from .settings import Settings
 from .signing import Links
@@ -123,7 +124,9 @@ class Guard:
 
     def begin(self, environ: WSGIEnvironment) -> Exchange:
         """Begin the exchange of a request, whatever went on with this environ before."""
-        exchange = Exchange(self, environ, self.resolver.resolve(environ))
+        client = self.resolver.resolve(environ)
+        request_id = environ[REQUEST_ID] = request_id_of(environ, trusted=client.forwarded)
+        exchange = Exchange(self, environ, client, request_id)
         if self._any_ambient:
             exchange.scripted = environ.get("HTTP_SEC_FETCH_MODE", "navigate") != "navigate"
         return exchange
@@ -349,7 +352,9 @@ class Guard:
             own = self._challenges(error, asked, exchange)
             exchange.refusal_fields = [*error.headers, *own]
         error_format = ErrorFormat.negotiate(self._error_format, exchange.accept or "")
-        answer = exchange.answer = error.render(error_format, self._response_class)
+        answer = exchange.answer = error.render(
+            error_format, self._response_class, exchange.request_id
+        )
         return answer
 
     def _challenges(

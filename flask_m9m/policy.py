@@ -33,7 +33,7 @@ ERROR_VARY = ("Accept",)
 
 _CONTESTED = RESPONSE_FIELDS.union(
     ("vary", "cache-control", "expires", "www-authenticate", "retry-after"),
-    ("ratelimit", "ratelimit-policy"),
+    ("ratelimit", "ratelimit-policy", "x-request-id"),
     ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"),
 )
 

@@ -9,10 +9,12 @@ from .exchange import Exchange
 from .headers import merge_vary, private_cache_control
 from .policy import ERROR_VARY, RoutePolicy
 from .ratelimit import Hit
+from .request_ids import HEADER
 
 Headers = list[tuple[str, str]]
 
 _NO_STORE = ("Cache-Control", "no-store")
+_REPLACED = frozenset(("vary", "cache-control", HEADER.lower()))
 _NEVER_STORED = frozenset(("401", "403", "429"))
 
 
@@ -47,8 +49,9 @@ class Seal:
     ) -> Headers:
         """Return an answer's header fields with everything that belongs on them.
 
-        What the app set itself is kept, except CORS fields, which are the policy's alone, and
-        caching that would hand one caller's answer to another.
+        What the app set itself is kept, except CORS fields, which are the policy's alone, the
+        request's id, under which the logs have it, and caching that would hand one caller's
+        answer to another.
 
         Args:
             exchange: the request.
@@ -57,7 +60,7 @@ class Seal:
         """
         policy = exchange.policy or self._unrouted
         never_stored = exchange.refusal is not None or status[:3] in _NEVER_STORED
-        sealed = list(fields)
+        sealed = [*fields, (HEADER, exchange.request_id)]
         if exchange.cors_headers is not None:
             sealed += exchange.cors_headers
         elif policy.cors is not None:
@@ -134,7 +137,7 @@ def _merge(
     fields: Sequence[tuple[str, str]], ours: Headers, cors: bool, never_stored: bool
 ) -> Headers:
     """Return an answer's own fields and ours where some of them meet."""
-    replaced = {"vary", "cache-control"}.intersection(name.lower() for name, _ in ours)
+    replaced = _REPLACED.intersection(name.lower() for name, _ in ours)
     if cors:
         replaced |= RESPONSE_FIELDS
     merged = [field for field in fields if field[0].lower() not in replaced]

@@ -23,6 +23,7 @@ def test_the_public_names_are_these() -> None:
         "current_user",
         "get_client_address",
         "get_identity",
+        "get_request_id",
         "public",
         "rate_limit",
         "require_auth",

@@ -16,6 +16,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from flask_m9m import cacheable, csp_nonce, public, require_auth
 from flask_m9m.errors import InvalidToken
 from flask_m9m.testing import client_as
+from tests.bodies import error_of
 from tests.conftest import CHALLENGES, MakeApp
 
 ORIGIN = "https://app.example.com"
@@ -158,7 +159,7 @@ def test_every_status_is_sealed(make_app: MakeApp, code: int) -> None:
 def test_an_exception_that_leaves_flask_is_a_500_that_tells_nothing(make_app: MakeApp) -> None:
     app = build(make_app, PROPAGATE_EXCEPTIONS=True)
     answer = app.test_client().get("/broken")
-    assert answer.json == {
+    assert error_of(answer) == {
         "error": "Internal Server Error",
         "code": "INTERNAL_ERROR",
         "message": "Internal error",
@@ -386,7 +387,7 @@ def test_errors_come_as_problems_where_the_client_asks(
     app.add_url_rule("/x", "x", require_auth(lambda: "x"))
     answer = app.test_client().get("/x", headers={"Accept": accept})
     assert "Accept" in answer.headers["Vary"]
-    body = json.loads(answer.data)
+    body = error_of(answer)
     if problem:
         assert answer.mimetype == "application/problem+json"
         assert body == {

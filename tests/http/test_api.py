@@ -16,6 +16,7 @@ from flask_m9m import M9M, Identity, require_auth
 from flask_m9m.errors import SettingsError
 from flask_m9m.storage import tables
 from flask_m9m.testing import Clock, make_settings
+from tests.bodies import error_of
 from tests.databases import settle
 
 PASSWORD = "correct horse"
@@ -141,7 +142,7 @@ def test_every_wrong_login_is_the_same_401(served: Served) -> None:
     wrong += [login(app, name="a\0b"), login(app, "x\0y"), login(app, name="x" * 300)]
     for answer in wrong:
         assert answer.status_code == 401
-        assert answer.json == {
+        assert error_of(answer) == {
             "error": "Unauthorized",
             "code": "INVALID_CREDENTIALS",
             "message": "Invalid credentials",

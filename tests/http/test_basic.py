@@ -14,6 +14,7 @@ from werkzeug.security import generate_password_hash
 
 from flask_m9m import M9M, Identity, current_identity, require_auth
 from flask_m9m.testing import Clock, client_as, make_settings
+from tests.bodies import error_of
 from tests.conftest import CHALLENGES
 
 PASSWORD = "pa:ss:wörd"
@@ -123,7 +124,7 @@ def test_whatever_is_wrong_with_a_credential_is_the_same_401(authorization: str)
     app, _ = secured()
     answer = app.test_client().get("/x", environ_overrides={"HTTP_AUTHORIZATION": authorization})
     assert answer.status_code == 401
-    assert answer.json == {
+    assert error_of(answer) == {
         "error": "Unauthorized",
         "code": "INVALID_CREDENTIALS",
         "message": "Invalid credentials",

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from flask_m9m import M9M, current_identity, require_auth
 from flask_m9m.testing import Clock, client_as, make_settings
+from tests.bodies import error_of
 from tests.conftest import CHALLENGES, MakeApp
 
 SECRET = base64.b64encode(bytes(range(48))).decode()
@@ -52,7 +53,7 @@ def get(client: FlaskClient, authorization: str) -> Any:
 
 def assert_invalid(answer: Any) -> None:
     assert answer.status_code == 401
-    assert answer.json == {
+    assert error_of(answer) == {
         "error": "Unauthorized",
         "code": "INVALID_TOKEN",
         "message": "invalid or expired token",

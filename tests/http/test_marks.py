@@ -25,6 +25,7 @@ from flask_m9m import (
 )
 from flask_m9m.errors import AccessDenied, InvalidToken, M9MError
 from flask_m9m.testing import client_as, make_settings
+from tests.bodies import error_of
 from tests.conftest import MakeApp
 
 CLOSED = {"security": {"default_access": "authenticated"}}
@@ -210,7 +211,7 @@ def test_a_missing_scope_is_named_in_the_challenge(app: Flask) -> None:
     assert answer.headers["WWW-Authenticate"] == (
         'Bearer realm="m9m", error="insufficient_scope", scope="workflow:read b"'
     )
-    assert answer.json == {
+    assert error_of(answer) == {
         "error": "Forbidden",
         "code": "ACCESS_DENIED",
         "message": "Access denied",

@@ -22,6 +22,7 @@ from flask_m9m import (
 from flask_m9m.errors import InvalidSignature
 from flask_m9m.signing import Links
 from flask_m9m.testing import Clock, client_as, make_settings
+from tests.bodies import error_of
 from tests.conftest import MakeApp
 
 CLOSED = {"security": {"default_access": "authenticated"}}
@@ -40,7 +41,7 @@ def sign(app: Flask, url: str, max_age: Any = "15m", method: str = "GET", purpos
 
 
 def assert_refused(answer: Any) -> None:
-    assert (answer.status_code, answer.json) == (403, REFUSED)
+    assert (answer.status_code, error_of(answer)) == (403, REFUSED)
     assert answer.headers["Cache-Control"] == "no-store"
     assert "WWW-Authenticate" not in answer.headers
 
