@@ -71,6 +71,9 @@ class Exchange:
         scripted: whether a script of a page asks, and not a person who could be prompted.
         nonce: of the answer's Content-Security-Policy, if the view asked for one.
         sealed_later: whether the WSGI wrapper is around to seal the answer.
+        tried: the scheme of the credential that was judged, if one was.
+        spent: nanoseconds that the guard took, where somebody observes it.
+        told: whether the observers have been told how it ended.
         user: what the app's user loader returned, once it has been asked.
     """
 
@@ -90,6 +93,9 @@ class Exchange:
     scripted: bool = False
     nonce: str | None = None
     sealed_later: bool = False
+    tried: str | None = None
+    spent: int = 0
+    told: bool = False
     user: Any = NOT_LOADED
 
     def __init__(

@@ -110,6 +110,10 @@ class M9M(Declaring):
             from .api import serve
 
             serve(app, loaded.settings.api.prefix)
+        if loaded.settings.metrics.enabled:
+            from .api.metrics import serve_metrics
+
+            serve_metrics(app, loaded.settings.metrics)
         limit_sizes(app, loaded.settings.server.limits)
         app.context_processor(lambda: {"csp_nonce": csp_nonce})
         hooks = Hooks(app, state)

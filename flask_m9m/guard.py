@@ -42,7 +42,7 @@ from .marks import Mark
 from .policy import Access, PolicyCompiler, RouteLimit, RoutePolicy
 from .ratelimit import LimitStore, StoreFailure, Want
 from .request_ids import REQUEST_ID, request_id_of
-from .sealing import Seal
+from .sealing import Seal, Sealing
 from .settings import Settings
 from .signing import Links
 
@@ -105,7 +105,7 @@ class Guard:
         self._identity_limit = None if by_address else general
         self._shadow_address_limit = general if by_address and limiting.shadow else None
         self._shadow = limiting.shadow
-        self.seal = Seal(
+        self.seal: Sealing = Seal(
             self.policies.unrouted(),
             credential_fields=("Authorization", "Cookie", security.api_keys.header),
             challenges=partial(self._challenges, AuthenticationRequired(), self.authenticators),
@@ -280,6 +280,7 @@ class Guard:
         if presented != 1:
             self._without_one(exchange, environ, policy, several=presented > 1)
             return None
+        exchange.tried = authenticator.scheme
         try:
             identity, loaded = authenticator.authenticate(credential, exchange.client)
             if authenticator.ambient:

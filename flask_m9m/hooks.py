@@ -40,6 +40,7 @@ class Hooks:
         with self._lock:
             self._go_first()
         self._state.guard.prepare()
+        self._state.routes.check_own()
         return self._state.guard
 
     def failed(self) -> None:

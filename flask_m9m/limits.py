@@ -183,16 +183,20 @@ class Trials:
 
     Attributes:
         totals: requests by the limit's name.
+        observers: whom each of them is told, by the limit's name.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.totals: dict[str, int] = {}
+        self.observers: Sequence[Callable[[str], None]] = ()
         self._clock = clock
         self._said: dict[str, tuple[float, int]] = {}
         self._lock = forking.lock(self)
 
     def note(self, name: str) -> None:
         """Count a request that the limit of this name would have refused."""
+        for observer in self.observers:
+            observer(name)
         now = self._clock()
         with self._lock:
             total = self.totals[name] = self.totals.get(name, 0) + 1

@@ -16,6 +16,7 @@ from werkzeug.routing import RequestRedirect
 
 from .auth import Declared
 from .decorators import layers_of, marks_of
+from .errors import Problem, SettingsError
 from .identity import Identity
 from .marks import ANY_OTHER_METHOD, USUAL_METHODS, Mark, Opening
 from .policy import Level, PolicyCompiler, RoutePolicy
@@ -105,6 +106,9 @@ class Compiled(NamedTuple):
     revision: int
 
 
+METRICS_ENDPOINT = "m9m_metrics"
+
+
 class Routes:
     """Finds the policy of a request's route, compiling each once.
 
@@ -122,6 +126,21 @@ class Routes:
         self._unrouted = policies.unrouted()
         for pattern in declarations.unmatched(app.view_functions):
             logger.warning("m9m.protect(%a): no endpoint of %s fits", pattern, app.name)
+
+    def check_own(self) -> None:
+        """Before the first request: see that no route of the app's stands where ours does.
+
+        Raises:
+            SettingsError: one does.
+        """
+        for own in self._app.url_map.iter_rules():
+            if own.endpoint != METRICS_ENDPOINT:
+                continue
+            for rule in self._app.url_map.iter_rules():
+                same = rule.rule == own.rule and "GET" in (rule.methods or ("GET",))
+                if same and rule.endpoint != own.endpoint:
+                    found = f"{own.rule!r}, where the app has its route {rule.endpoint!r}"
+                    raise SettingsError([Problem("metrics.path", found, "a path of its own")])
 
     def policy(self, rule: Rule | None, method: str) -> RoutePolicy:
         """Return what holds for a request; for one that no route answers, what holds for all.

@@ -12,6 +12,8 @@ from .ratelimit import Hit
 from .request_ids import HEADER
 
 Headers = list[tuple[str, str]]
+Sealing = Callable[[Exchange, str, Sequence[tuple[str, str]]], Headers]
+"""Given an exchange, and the status and fields of its answer, return the fields sealed."""
 
 _NO_STORE = ("Cache-Control", "no-store")
 _REPLACED = frozenset(("vary", "cache-control", HEADER.lower()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from werkzeug.wrappers import Response
@@ -11,6 +12,8 @@ from werkzeug.wrappers import Response
 from . import forking
 from .auth import Declared, Identities
 from .guard import Guard
+from .metrics import Metrics, make_metrics
+from .observing import ObservedGuard
 from .ratelimit import limit_stores
 from .settings import CredentialSettings, Settings
 from .storage import ChangeFeed, Database
@@ -39,6 +42,7 @@ class Services:
         database: where state is kept.
         identities: what issues credentials, and knows whose they are.
         guard: what every request passes.
+        metrics: what counts them, where that is switched on.
     """
 
     def __init__(
@@ -71,7 +75,13 @@ class Services:
         self.identities = Identities(
             settings.security, declared, self._feed, stores.attempts, self._clock
         )
-        self.guard = Guard(
+        self.metrics: Metrics | None = None
+        make_guard: Callable[..., Guard] = Guard
+        if settings.metrics.enabled:
+            limiting, alone = settings.performance.rate_limit, private or clock is not None
+            self.metrics = make_metrics(limiting, app, stores, private=alone)
+            make_guard = partial(ObservedGuard, observers=[self.metrics])
+        self.guard = make_guard(
             settings,
             self.identities,
             stores.limits,

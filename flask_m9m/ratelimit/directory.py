@@ -104,6 +104,14 @@ class Directory:
         """Return the paths of the app's files, as far as there are any."""
         return self.path.glob(f"{self._app}-*.limit")
 
+    def named(self, name: str) -> Path:
+        """Return the path of another file of the app's."""
+        return self.path / f"{self._app}-{name}"
+
+    def files_named(self, pattern: str) -> Iterator[Path]:
+        """Return the paths of the app's files with such names."""
+        return self.path.glob(f"{self._app}-{pattern}")
+
     def build(self, limit: RateLimit, instead_of: int | None = None) -> int | None:
         """Build a limit's file and put it in its place.
 

@@ -113,15 +113,10 @@ class Failover(LimitStore):
         self._machines = machines
         self._breaker = breaker
         self._clock = clock
-        self._failures = 0
+        self.failures = 0
         self._say_at = 0.0
         self._said = False
         self._lock = forking.lock(self)
-
-    @property
-    def failures(self) -> int:
-        """How often the store has failed this process."""
-        return self._failures
 
     def prepare(self, limits: Iterable[RateLimit]) -> None:
         """Make sure, as far as it can be told, that these limits can be kept."""
@@ -213,7 +208,7 @@ class Failover(LimitStore):
         if self._breaker is not None:
             self._breaker.failed()
         with self._lock:
-            self._failures += 1
+            self.failures += 1
             now = self._clock()
             if now < self._say_at:
                 return
@@ -222,7 +217,7 @@ class Failover(LimitStore):
             "rate limits: the store fails, %s: %s (%d failures so far)",
             _CONSEQUENCES["closed" if failure.unsafe else self._policy],
             failure,
-            self._failures,
+            self.failures,
         )
 
     def _recovered(self) -> None:

@@ -53,9 +53,11 @@ class LimitStore(ABC):
 
     Attributes:
         shared: whether other processes, the command line among them, see the same numbers.
+        failures: how often it has failed this process.
     """
 
     shared = True
+    failures = 0
 
     def prepare(self, limits: Iterable[RateLimit]) -> None:  # noqa: B027  # most have nothing to do
         """Make sure, as far as it can be told, that these limits can be kept.

@@ -388,6 +388,16 @@ class APISettings(Section):
     prefix: UrlPrefix = Field(default="/api/v1", description="Where it is mounted.")
 
 
+class MetricsSettings(Section):
+    """`metrics`."""
+
+    enabled: Boolean = Field(default=False, description="Serve counts for Prometheus.")
+    path: UrlPrefix = Field(default="/metrics", description="Where they are served.")
+    allowed_networks: tuple[Network, ...] = Field(
+        default=(), description="Networks that read them without the scope m9m:metrics."
+    )
+
+
 class DevelopmentSettings(Section):
     """`development`."""
 
@@ -406,4 +416,5 @@ class Settings(Section):
     performance: PerformanceSettings = PerformanceSettings()
     audit: AuditSettings = AuditSettings()
     api: APISettings = APISettings()
+    metrics: MetricsSettings = MetricsSettings()
     development: DevelopmentSettings = DevelopmentSettings()

@@ -128,6 +128,9 @@ DEFAULTS: dict[str, Any] = {
     "audit.retention": 90 * 86400.0,
     "api.enabled": False,
     "api.prefix": "/api/v1",
+    "metrics.enabled": False,
+    "metrics.path": "/metrics",
+    "metrics.allowed_networks": (),
     "development.enabled": False,
 }
 

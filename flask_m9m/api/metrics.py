@@ -1,0 +1,62 @@
+"""The route that Prometheus reads, where `metrics.enabled` is set."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from flask import Flask, Response
+from werkzeug.exceptions import ServiceUnavailable
+
+from ..address import Networks
+from ..context import current_exchange, current_state
+from ..decorators import require_auth
+from ..errors import AccessDenied, AuthenticationRequired, Problem, SettingsError
+from ..routes import METRICS_ENDPOINT
+from ..settings import MetricsSettings
+
+SCOPE = "m9m:metrics"
+
+
+def serve_metrics(app: Flask, settings: MetricsSettings) -> None:
+    """Add the route to an app.
+
+    Raises:
+        SettingsError: prometheus-client is not installed.
+    """
+    if find_spec("prometheus_client") is None:
+        accepted = "pip install 'flask-m9m[metrics]', or false"
+        found = "true, and prometheus-client is not installed"
+        raise SettingsError([Problem("metrics.enabled", found, accepted)])
+    networks = Networks(settings.allowed_networks)
+
+    def show() -> Response:
+        return _show()
+
+    def show_to_networks() -> Response:
+        exchange = current_exchange(settings.path)
+        if not networks.contains(exchange.client.address):
+            if exchange.identity is None:
+                raise AuthenticationRequired
+            if not exchange.identity.has_scope(SCOPE):
+                error = AccessDenied()
+                error.scopes = (SCOPE,)
+                raise error
+        return _show()
+
+    if settings.allowed_networks:
+        view = require_auth(optional=True)(show_to_networks)
+    else:
+        view = require_auth(scopes=SCOPE)(show)
+    app.add_url_rule(settings.path, METRICS_ENDPOINT, view, methods=["GET"])
+
+
+def _show() -> Response:
+    from ..metrics.exposition import CONTENT_TYPE, expose
+
+    metrics = current_state("metrics").services.metrics
+    assert metrics is not None  # noqa: S101  # else there were no such route
+    try:
+        body = expose(metrics.totals())
+    except OSError:
+        raise ServiceUnavailable("the counts cannot be read now") from None
+    return Response(body, content_type=CONTENT_TYPE, headers={"Cache-Control": "no-store"})

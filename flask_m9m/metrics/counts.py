@@ -1,0 +1,91 @@
+"""Counts: numbers that only grow, kept by key; added up over all processes of a machine."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from .. import forking
+from ..ratelimit import StoreFailure
+
+if TYPE_CHECKING:
+    from .files import CountFiles
+
+logger = logging.getLogger("flask_m9m")
+
+_ENTRY = 128
+_ENTRIES = 512
+_LONGEST_KEY = _ENTRY - 10
+_NOWHERE = 1  # a cell of the first entry, which nobody reads
+
+
+class Counts:
+    """This process's counts, and those of the others.
+
+    Nothing is opened before the first count, nor kept over a fork.
+
+    Args:
+        files: where all processes see them; left out, this process counts alone.
+    """
+
+    def __init__(self, files: CountFiles | None = None) -> None:
+        self._files = files
+        self._values: memoryview[int] | None = None
+        self._bytes: memoryview[int]
+        self._cells: dict[str, int] = {}
+        self._lock = forking.lock(self)
+        forking.watch(self)
+
+    def after_fork(self) -> None:
+        """Count in a file of its own: the one that is open is the parent's."""
+        if self._files is not None and self._values is not None:
+            self._values = None
+            del self._bytes
+            self._cells = {}
+
+    def add(self, amounts: Iterable[tuple[str, int]]) -> None:
+        """Add to several counts at once."""
+        with self._lock:
+            values = self._values or self._open()
+            for key, amount in amounts:
+                cell = self._cells.get(key) or self._claim(key)
+                values[cell] += amount
+
+    def totals(self) -> Counter[str]:
+        """Return the counts of all processes.
+
+        Raises:
+            OSError: others have been at it for too long, or the files cannot be read.
+        """
+        with self._lock:
+            values = self._values or self._open()
+            files = self._files
+            if files is None:
+                return Counter({key: values[cell] for key, cell in self._cells.items()})
+        return files.totals()
+
+    def _open(self) -> memoryview[int]:
+        data = memoryview(bytearray(_ENTRY * _ENTRIES))
+        if self._files is not None:
+            try:
+                data = memoryview(self._files.create())
+            except (OSError, StoreFailure) as error:
+                logger.warning("metrics: this process counts alone: %s", error)
+                self._files = None
+        self._bytes = data
+        values = self._values = data.cast("Q")
+        return values
+
+    def _claim(self, key: str) -> int:
+        """Give a key the next entry; where there is none left, it is not counted."""
+        number = len(self._cells) + 1
+        text = key.encode("utf-8", "backslashreplace")[:_LONGEST_KEY]
+        if number >= _ENTRIES:
+            return _NOWHERE
+        start = number * _ENTRY
+        self._bytes[start + 10 : start + 10 + len(text)] = text
+        self._bytes[start + 8 : start + 10] = len(text).to_bytes(2, "little")
+        cell = self._cells[key] = start // 8
+        return cell
