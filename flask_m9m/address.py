@@ -190,7 +190,8 @@ def is_host(text: str) -> bool:
 
 
 def _is_unix_socket(peer: str) -> bool:
-    return not peer or peer.startswith("unix:")
+    """Tell how servers name the peer on a Unix socket: gunicorn, Werkzeug, others."""
+    return peer in ("", "<local>") or peer.startswith("unix:")
 
 
 def _x_forwarded(environ: WSGIEnvironment) -> Iterable[Hop]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 
+from .. import forking
 from ..errors import (
     InternalError,
     LimitsUnavailable,
@@ -50,6 +51,7 @@ class Metrics:
         self._counts = counts
         self._stores = tuple(zip(("rate_limits", "attempts"), stores, strict=True))
         self._seen = [0] * len(self._stores)
+        self._lock = forking.lock(self)
         self._values: dict[str, dict[str, str]] = {}
 
     def ended(self, exchange: Exchange, status: str) -> None:
@@ -102,9 +104,10 @@ class Metrics:
 
     def _add_failures(self, amounts: list[tuple[str, int]]) -> None:
         for number, (name, store) in enumerate(self._stores):
-            failures = store.failures
-            if failures != self._seen[number]:
-                new, self._seen[number] = failures - self._seen[number], failures
+            if store.failures != self._seen[number]:
+                with self._lock:
+                    new = store.failures - self._seen[number]
+                    self._seen[number] += new
                 amounts.append((self._key(STORE_FAILURES, name), new))
 
     def _key(self, family: str, *labels: str) -> str:
