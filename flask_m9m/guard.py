@@ -125,7 +125,7 @@ class Guard:
     def begin(self, environ: WSGIEnvironment) -> Exchange:
         """Begin the exchange of a request, whatever went on with this environ before."""
         client = self.resolver.resolve(environ)
-        request_id = environ[REQUEST_ID] = request_id_of(environ, trusted=client.forwarded)
+        request_id = environ[REQUEST_ID] = request_id_of(environ, client.forwarded)
         exchange = Exchange(self, environ, client, request_id)
         if self._any_ambient:
             exchange.scripted = environ.get("HTTP_SEC_FETCH_MODE", "navigate") != "navigate"

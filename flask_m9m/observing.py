@@ -50,13 +50,6 @@ class ObservedGuard(Guard):
         self._unobserved_seal, self.seal = self.seal, self._seal
         self.limits.trials.observers = [one.tried_out for one in self._observers]
 
-    def begin(self, environ: WSGIEnvironment) -> Exchange:
-        """Begin the exchange of a request."""
-        begun = perf_counter_ns()
-        exchange = super().begin(environ)
-        exchange.spent = perf_counter_ns() - begun
-        return exchange
-
     def receive(
         self,
         exchange: Exchange,

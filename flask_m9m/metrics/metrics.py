@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from functools import lru_cache
 
 from .. import forking
 from ..errors import (
     InternalError,
     LimitsUnavailable,
+    M9MError,
     RateLimited,
     ServiceUnavailable,
     TooManyAttempts,
 )
 from ..exchange import Exchange
-from ..ratelimit import LimitStores
+from ..ratelimit import LimitStore, LimitStores
 from ..settings import RateLimitSettings
 from .counts import Counts
+
+Amount = tuple[str, int]
+"""The key of a count, and what is added to it."""
 
 BOUNDS = tuple(
     bound * 1_000
@@ -37,6 +42,7 @@ GUARD_SUM = "guard_sum"
 _MOST_VALUES = 64
 _OTHER = "other"
 BUCKETS = tuple(f"{GUARD_BUCKET}{SEPARATOR}{bound}" for bound in (*BOUNDS, "inf"))
+_IN_BUCKET = tuple((bucket, 1) for bucket in BUCKETS)
 
 
 class Metrics:
@@ -49,33 +55,46 @@ class Metrics:
 
     def __init__(self, counts: Counts, stores: LimitStores) -> None:
         self._counts = counts
-        self._stores = tuple(zip(("rate_limits", "attempts"), stores, strict=True))
-        self._seen = [0] * len(self._stores)
+        self._stores = (("rate_limits", stores.limits, [0]), ("attempts", stores.attempts, [0]))
+        self._usual = lru_cache(1_024)(self._make_usual)
         self._lock = forking.lock(self)
         self._values: dict[str, dict[str, str]] = {}
 
     def ended(self, exchange: Exchange, status: str) -> None:
         """Count an exchange whose answer goes out under this status."""
-        refusal = exchange.refusal if exchange.ended else None
-        outcome, code = "answered", ""
-        if isinstance(refusal, InternalError) or (refusal is None and status[:1] == "5"):
-            outcome = "failed"
-        elif refusal is not None:
-            outcome, code = "refused", self._bounded("code", refusal.error_code)
-        spent = exchange.spent
-        amounts = [
-            (f"{REQUESTS}\x1f{outcome}\x1f{code}\x1f{status[:1]}xx", 1),
-            (BUCKETS[bisect_left(BOUNDS, spent)], 1),
+        error, spent = exchange.refusal, exchange.spent
+        amounts = (
             (GUARD_SUM, spent),
-        ]
-        if exchange.tried is not None:
-            error = exchange.refusal
-            result = "succeeded" if error is None or exchange.proved else error.error_code
-            amounts.append((self._key(AUTHENTICATIONS, exchange.tried, result), 1))
-        if refusal is not None:
-            self._add_refusal(amounts, exchange)
-        self._add_failures(amounts)
+            _IN_BUCKET[bisect_left(BOUNDS, spent)],
+            *self._usual(
+                status[:1],
+                None if error is None else error.error_code,
+                exchange.ended,
+                exchange.tried,
+                exchange.proved is not None,
+            ),
+        )
+        if error is not None and exchange.ended:
+            amounts += self._of_refusal(error, exchange)
+        for name, store, seen in self._stores:
+            if store.failures != seen[0]:
+                amounts += self._of_failures(name, store, seen)
         self._counts.add(amounts)
+
+    def _make_usual(
+        self, digit: str, code: str | None, ended: bool, tried: str | None, proved: bool
+    ) -> tuple[Amount, ...]:
+        """Return what exchanges that went alike add: the request, and the credential if any."""
+        outcome, label = "answered", ""
+        if code == InternalError.error_code or (digit == "5" and not (code and ended)):
+            outcome = "failed"
+        elif code is not None and ended:
+            outcome, label = "refused", code
+        amounts = ((self._key(REQUESTS, outcome, label, f"{digit}xx"), 1),)
+        if tried is None:
+            return amounts
+        result = "succeeded" if proved or code is None else code
+        return (*amounts, (self._key(AUTHENTICATIONS, tried, result), 1))
 
     def tried_out(self, limit: str) -> None:
         """Count a request that a limit with `shadow` would have refused."""
@@ -87,28 +106,25 @@ class Metrics:
         Raises:
             OSError: it cannot be told now.
         """
-        amounts: list[tuple[str, int]] = []
-        self._add_failures(amounts)
-        self._counts.add(amounts)
+        for name, store, seen in self._stores:
+            self._counts.add(self._of_failures(name, store, seen))
         return self._counts.totals()
 
-    def _add_refusal(self, amounts: list[tuple[str, int]], exchange: Exchange) -> None:
-        refusal = exchange.refusal
+    def _of_refusal(self, refusal: M9MError, exchange: Exchange) -> tuple[Amount, ...]:
         if isinstance(refusal, RateLimited):
             names = [hit.limit.name for hit in exchange.hits if not hit.admitted]
-            amounts += [(self._key(RATE_LIMITED, name), 1) for name in names[-1:]]
-        elif isinstance(refusal, TooManyAttempts):
-            amounts.append((LOCKOUTS, 1))
-        elif isinstance(refusal, ServiceUnavailable) and not isinstance(refusal, LimitsUnavailable):
-            amounts.append((self._key(STORE_FAILURES, "database"), 1))
+            return tuple((self._key(RATE_LIMITED, name), 1) for name in names[-1:])
+        if isinstance(refusal, TooManyAttempts):
+            return ((LOCKOUTS, 1),)
+        if isinstance(refusal, ServiceUnavailable) and not isinstance(refusal, LimitsUnavailable):
+            return ((self._key(STORE_FAILURES, "database"), 1),)
+        return ()
 
-    def _add_failures(self, amounts: list[tuple[str, int]]) -> None:
-        for number, (name, store) in enumerate(self._stores):
-            if store.failures != self._seen[number]:
-                with self._lock:
-                    new = store.failures - self._seen[number]
-                    self._seen[number] += new
-                amounts.append((self._key(STORE_FAILURES, name), new))
+    def _of_failures(self, name: str, store: LimitStore, seen: list[int]) -> tuple[Amount, ...]:
+        with self._lock:
+            new = store.failures - seen[0]
+            seen[0] += new
+        return ((self._key(STORE_FAILURES, name), new),) if new else ()
 
     def _key(self, family: str, *labels: str) -> str:
         return SEPARATOR.join((family, *(self._bounded(family, label) for label in labels)))
