@@ -1,0 +1,130 @@
+"""The files in which processes count: forks, damage, and directories that cannot be used."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flask_m9m.metrics import Counts
+from flask_m9m.request_ids import request_id_of
+
+if sys.platform == "win32":
+    pytest.skip("needs fork and flock", allow_module_level=True)
+
+from flask_m9m.metrics.files import ENTRIES, SIZE, CountFiles
+from flask_m9m.ratelimit.directory import Directory
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "shared"
+
+
+@pytest.fixture
+def counts(path: Path) -> Callable[[], Counts]:
+    """Return a function that makes counts as another process would."""
+    return lambda: Counts(CountFiles(Directory(str(path), ("app", "instance"))))
+
+
+def in_child(work: Callable[[], object]) -> str:
+    """Return what some work returns in a child process, as text."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, str(work()).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return text
+
+
+def test_a_child_counts_for_itself_and_its_counts_stay(counts: Callable[[], Counts]) -> None:
+    own = counts()
+    own.add([("a", 1)])
+
+    def work() -> int:
+        own.add([("a", 10), ("b", 1)])
+        return own.totals()["a"]
+
+    assert in_child(work) == "11"
+    own.add([("a", 100)])
+    assert own.totals() == {"a": 111, "b": 1}
+    assert counts().totals() == {"a": 111, "b": 1}
+
+
+def test_a_file_that_was_folded_and_not_removed_is_not_counted_twice(
+    counts: Callable[[], Counts], path: Path
+) -> None:
+    own, gone = counts(), counts()
+    own.add([("a", 1)])
+    first = {*path.glob("*.counts")}
+    gone.add([("a", 10)])
+    (left,) = {*path.glob("*.counts")} - first
+    data = left.read_bytes()
+    del gone
+    assert own.totals() == {"a": 11}
+    assert not left.exists()
+    left.write_bytes(data)  # as if it had died before it removed the file
+    assert own.totals() == {"a": 11}
+    assert not left.exists()
+
+
+def test_more_keys_than_there_is_room_for_are_not_counted(counts: Callable[[], Counts]) -> None:
+    own = counts()
+    own.add([(f"key-{number}" * 50, 1) for number in range(10)])
+    own.add([(f"{number}", 1) for number in range(2 * ENTRIES)])
+    assert len(own.totals()) <= ENTRIES
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\xff" * SIZE, b"m9m-ct-1".ljust(SIZE, b"\xff")])
+def test_garbage_counts_nothing_and_is_cleared_away(
+    counts: Callable[[], Counts], path: Path, garbage: bytes
+) -> None:
+    own = counts()
+    own.add([("a", 1)])
+    (file,) = path.glob("*.counts")
+    other = file.with_name(file.name[:-10] + "0.counts")
+    other.write_bytes(garbage)
+    assert own.totals() == {"a": 1}
+    assert not other.exists()
+    for past in ("", "[]", "{}", json.dumps({"counts": [], "folded": 7})):
+        next(path.glob("*past.json")).write_text(past)
+        assert own.totals() == {"a": 1}
+
+
+def test_where_the_directory_is_not_safe_a_process_counts_alone(
+    counts: Callable[[], Counts], path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.mkdir()
+    path.chmod(0o777)
+    own = counts()
+    own.add([("a", 1)])
+    assert own.totals() == {"a": 1}
+    assert not list(path.iterdir())
+    assert len(caplog.records) == 1
+    assert "this process counts alone" in caplog.text
+
+
+def test_files_of_processes_that_nobody_asked_are_folded_as_others_start(
+    counts: Callable[[], Counts], path: Path
+) -> None:
+    for _ in range(20):
+        counts().add([("a", 1)])
+    assert len(list(path.glob("*.counts"))) <= 2
+    assert counts().totals() == {"a": 20}
+
+
+def test_a_child_has_request_ids_of_its_own() -> None:
+    request_id_of({}, False)  # so that some are ready
+    childs = in_child(lambda: request_id_of({}, False))
+    assert len(childs) == 32
+    assert childs not in {request_id_of({}, False) for _ in range(300)}
