@@ -24,17 +24,14 @@ from .models import (
     RateLimitSettings,
     RevocationSettings,
     SecuritySettings,
-    ServerLimits,
-    ServerSettings,
-    ServerTimeouts,
     Settings,
-    TLSSettings,
 )
 from .origins import OriginKind, OriginRule, parse_origin_rule
 from .paths import get, nearest_path
 from .presets import PRESETS
 from .schema import json_schema
 from .secrets import is_asymmetric_key, is_der
+from .server import ServerLimits, ServerSettings, ServerTimeouts, TLSSettings
 from .sources import Loaded, SettingsSource, load, settings_of
 
 __all__ = [

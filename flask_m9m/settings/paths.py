@@ -11,7 +11,8 @@ from typing import Any, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from .models import Section, Settings
+from .models import Settings
+from .section import Section
 
 
 @dataclass(frozen=True, slots=True)
