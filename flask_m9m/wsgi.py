@@ -88,8 +88,8 @@ class SealedApp:
 def begun(body: Iterable[bytes]) -> ClosingIterator:
     """Run an answer's body as far as its first part, for what it raises before."""
     close = getattr(body, "close", None)
-    chunks = iter(body)
     try:
+        chunks = iter(body)
         first = next(chunks, b"")
     except BaseException:
         if close is not None:

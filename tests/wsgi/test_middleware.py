@@ -304,6 +304,21 @@ def test_a_body_is_closed_once(guarded: Guarded, parts: tuple[bytes, ...], fails
     assert (status, content) == ("500", content) if fails else ("200", b"".join(parts))
 
 
+def test_a_body_that_cannot_be_begun_is_closed(guarded: Guarded) -> None:
+    class Broken(Body):
+        def __iter__(self) -> Body:
+            raise ZeroDivisionError
+
+    body = Broken()
+
+    def app(environ: Any, start_response: Any) -> Body:
+        start_response("200 OK", [])
+        return body
+
+    assert ask(guarded(app=app), "/")[0] == "500"
+    assert body.closed == 1
+
+
 def test_a_body_that_nobody_reads_is_closed(guarded: Guarded) -> None:
     body = Body(b"a", b"b")
 
