@@ -47,7 +47,11 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
             process = subprocess.Popen(
                 [*command, "--bind", f"fd://{listening.fileno()}", "app:application"],
                 cwd=folder,
-                env={"PYTHONPATH": str(ROOT), "M9M_JWT_SECRET": secrets.token_urlsafe(48)},
+                env={
+                    "PYTHONPATH": str(ROOT),
+                    "M9M_PERFORMANCE_RATE_LIMIT_PATH": str(folder / "limits"),
+                    "M9M_JWT_SECRET": secrets.token_urlsafe(48),
+                },
                 pass_fds=[listening.fileno()],
                 stdout=log,
                 stderr=subprocess.STDOUT,
