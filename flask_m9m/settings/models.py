@@ -26,6 +26,7 @@ from .types import (
     KeyPrefix,
     MaxAge,
     Method,
+    Network,
     Origin,
     Period,
     PrefixLength,
