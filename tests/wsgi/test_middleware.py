@@ -23,6 +23,7 @@ from flask_m9m import M9M, Identity, M9MMiddleware, SettingsError, get_identity,
 from flask_m9m.credentials import SYSTEM
 from flask_m9m.errors import InvalidCredentials, NotFound
 from flask_m9m.testing import Clock, make_settings
+from tests.bodies import error_of
 from tests.conftest import CHALLENGES
 from tests.wsgi.conftest import Guarded, ask, client_as, echo
 
@@ -62,9 +63,10 @@ def test_an_identity_reaches_the_app_in_the_environ(guarded: Guarded) -> None:
     assert identity.scopes == {"a", "b"}
     assert identity.roles == {"admin"}
     assert seen[0]["m9m.client_address"] == "192.0.2.7"
-    assert [key for key in seen[0] if key.startswith("m9m.")] == [
+    assert sorted(key for key in seen[0] if key.startswith("m9m.")) == [
         "m9m.client_address",
         "m9m.identity",
+        "m9m.request_id",
     ]
 
 
@@ -87,7 +89,7 @@ def test_refusals_read_as_in_flask(guarded: Guarded) -> None:
     m9m = guarded([{"prefix": "/admin", "scopes": "admin"}], CLOSED)
     answer = Client(m9m).get("/nowhere")
     assert answer.status_code == 401
-    assert answer.json == {
+    assert error_of(answer) == {
         "error": "Unauthorized",
         "code": "AUTH_REQUIRED",
         "message": "Authentication required",
@@ -242,7 +244,9 @@ def test_an_app_that_fails_is_answered_for_and_logged(
     m9m = guarded(app=app, settings=CORS)
     status, headers, body = ask(m9m, "/", HTTP_ORIGIN=ORIGIN)
     assert status == "500"
-    assert json.loads(body) == {
+    told = json.loads(body)
+    assert told.pop("request_id") == headers["X-Request-ID"]
+    assert told == {
         "error": "Internal Server Error",
         "code": "INTERNAL_ERROR",
         "message": "Internal error",
