@@ -122,10 +122,9 @@ def test_no_client_chooses_a_label() -> None:
 
 def test_an_app_that_makes_names_without_end_stays_within_bounds() -> None:
     app = make()
-    metrics = app.extensions["m9m"]
-    assert metrics.guard is not None
+    metrics = app.extensions["m9m"].services.metrics
     for number in range(5_000):
-        metrics.metrics.tried_out(f'name {number}\n"\\\x1f\udc80')
+        metrics.tried_out(f'name {number}\n"\\\x1f\udc80')
     found = counted(app)
     kept = [key for key in found if key[0] == "m9m_rate_limit_shadow_total"]
     assert len(kept) <= 65
@@ -179,7 +178,7 @@ def test_networks_read_them_without_a_credential() -> None:
 def test_switched_off_there_is_no_route() -> None:
     app = make({"metrics": {"enabled": False}})
     assert app.test_client().get("/metrics").status_code == 404
-    assert app.extensions["m9m"].metrics is None
+    assert app.extensions["m9m"].services.metrics is None
 
 
 @pytest.mark.parametrize("before", [True, False])

@@ -97,8 +97,11 @@ def test_a_reload_drops_no_request_under_load(server: Server) -> None:
         time.sleep(1)
         before = set(load.workers)
         for _ in range(3):
+            known, until = set(load.workers), time.monotonic() + 20
             server.signal(signal.SIGHUP)
-            time.sleep(2)
+            while load.workers <= known:
+                assert time.monotonic() < until, server.said()
+                time.sleep(0.1)
     assert set(load.statuses) == {200}, load.statuses
     assert load.statuses[200] > 100
     assert len(load.workers - before) >= 2
