@@ -57,6 +57,7 @@ class Services:
         response_class: type[Response] = Response,
     ) -> None:
         self._clock, steady = clock or time.time, clock or time.monotonic
+        private = private or clock is not None
         revocation = settings.security.revocation
         self.database = Database(settings.database, app[1], engine)
         self._feed = ChangeFeed(
@@ -69,7 +70,7 @@ class Services:
             settings.performance.rate_limit,
             app,
             key=_counting_key(settings),
-            private=private or clock is not None,
+            private=private,
             clock=steady,
         )
         self.identities = Identities(
@@ -78,8 +79,8 @@ class Services:
         self.metrics: Metrics | None = None
         make_guard: Callable[..., Guard] = Guard
         if settings.metrics.enabled:
-            limiting, alone = settings.performance.rate_limit, private or clock is not None
-            self.metrics = make_metrics(limiting, app, stores, private=alone)
+            limiting = settings.performance.rate_limit
+            self.metrics = make_metrics(limiting, app, stores, private=private)
             make_guard = partial(ObservedGuard, observers=[self.metrics])
         self.guard = make_guard(
             settings,

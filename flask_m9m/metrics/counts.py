@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("flask_m9m")
 
-_ENTRY = 128
-_ENTRIES = 512
-_LONGEST_KEY = _ENTRY - 10
+ENTRY = 128
+ENTRIES = 512
+LONGEST_KEY = ENTRY - 10
 _NOWHERE = 1  # a cell of the first entry, which nobody reads
 
 
@@ -67,7 +67,7 @@ class Counts:
         return files.totals()
 
     def _open(self) -> memoryview[int]:
-        data = memoryview(bytearray(_ENTRY * _ENTRIES))
+        data = memoryview(bytearray(ENTRY * ENTRIES))
         if self._files is not None:
             try:
                 data = memoryview(self._files.create())
@@ -81,10 +81,10 @@ class Counts:
     def _claim(self, key: str) -> int:
         """Give a key the next entry; where there is none left, it is not counted."""
         number = len(self._cells) + 1
-        text = key.encode("utf-8", "backslashreplace")[:_LONGEST_KEY]
-        if number >= _ENTRIES:
+        text = key.encode("utf-8", "backslashreplace")[:LONGEST_KEY]
+        if number >= ENTRIES:
             return _NOWHERE
-        start = number * _ENTRY
+        start = number * ENTRY
         self._bytes[start + 10 : start + 10 + len(text)] = text
         self._bytes[start + 8 : start + 10] = len(text).to_bytes(2, "little")
         cell = self._cells[key] = start // 8

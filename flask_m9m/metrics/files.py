@@ -29,15 +29,13 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from mmap import mmap
 from pathlib import Path
 
-from ..ratelimit.directory import Directory
+from ..ratelimit.directory import Directory, allocate
+from .counts import ENTRIES, ENTRY, LONGEST_KEY
 
 logger = logging.getLogger("flask_m9m")
 
 MAGIC = b"m9m-ct-1"
-ENTRY = 128
-ENTRIES = 512
 SIZE = ENTRY * ENTRIES
-LONGEST_KEY = ENTRY - 10
 
 _WAIT = 1.0
 _ABANDONED = 60  # seconds after which a file that never got its name is its maker's no more
@@ -69,7 +67,7 @@ class CountFiles:
         descriptor = os.open(draft, _CREATE, 0o600)
         try:
             flock(descriptor, LOCK_EX | LOCK_NB)
-            _allocate(descriptor)
+            allocate(descriptor, SIZE)
             os.pwrite(descriptor, MAGIC, 0)
             mapped = mmap(descriptor, SIZE)  # with a descriptor of its own, which keeps the lock
             os.rename(draft, path)
@@ -184,11 +182,3 @@ def entries(data: bytes) -> Iterator[tuple[str, int]]:
             return
         key = data[start + 10 : start + 10 + length].decode("utf-8", "replace")
         yield key, int.from_bytes(data[start : start + 8], sys.byteorder)
-
-
-def _allocate(descriptor: int) -> None:
-    """Give the file its space, so that no later write into the mapping can lack any."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, SIZE)
-    else:
-        os.pwrite(descriptor, bytes(SIZE), 0)

@@ -132,7 +132,7 @@ class Directory:
         descriptor = os.open(draft, flags, 0o600)
         try:
             os.fchmod(descriptor, 0o600)  # whatever the umask takes away
-            _allocate(descriptor)
+            allocate(descriptor, _SIZE)
             os.pwrite(descriptor, _header(limit), 0)
             if instead_of is None:
                 os.link(draft, path)
@@ -226,12 +226,12 @@ def _header(limit: RateLimit) -> bytes:
     return parts + crc32(parts).to_bytes(4, "little")
 
 
-def _allocate(descriptor: int) -> None:
+def allocate(descriptor: int, size: int) -> None:
     """Give a file its size and the space for it, so that no later write can lack any."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, _SIZE)
+        os.posix_fallocate(descriptor, 0, size)
     else:
-        os.pwrite(descriptor, bytes(_SIZE), 0)
+        os.pwrite(descriptor, bytes(size), 0)
 
 
 def _default_path() -> Path:

@@ -16,7 +16,8 @@ from flask_m9m.request_ids import request_id_of
 if sys.platform == "win32":
     pytest.skip("needs fork and flock", allow_module_level=True)
 
-from flask_m9m.metrics.files import ENTRIES, SIZE, CountFiles
+from flask_m9m.metrics.counts import ENTRIES
+from flask_m9m.metrics.files import SIZE, CountFiles
 from flask_m9m.ratelimit.directory import Directory
 
 
