@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -29,12 +27,12 @@ from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 
 from flask_m9m import M9M, unlimited
+from tests.gunicorn import ROOT, gunicorn
 from tests.redis_servers import RedisServer
 
 PER_MINUTE, BURST = 600, 50
 WORKERS, THREADS, CONNECTIONS = 4, 4, 16
 OWN = (200, 429)
-ROOT = Path(__file__).parents[1]
 
 
 class Flooded(NamedTuple):
@@ -73,31 +71,11 @@ def served(kind: str, **store: Any) -> Flask:
 @contextmanager
 def serving(directory: Path, factory: str) -> Iterator[int]:
     """Run gunicorn on an app, and return its port."""
-    config = directory / "gunicorn.conf.py"
-    config.write_text("control_socket_disable = True\n")
-    command = [sys.executable, "-m", "gunicorn", "--config", str(config), "--keep-alive", "10"]
-    command += ["-w", str(WORKERS), "--threads", str(THREADS)]
-    with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
-        port: int = listening.getsockname()[1]
-        with (directory / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [*command, "--bind", f"fd://{listening.fileno()}", factory],
-                cwd=directory,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                pass_fds=[listening.fileno()],
-                stdout=log,
-                stderr=log,
-            )
-    try:
+    options = ["--keep-alive", "10", "-w", str(WORKERS), "--threads", str(THREADS)]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with gunicorn(directory, factory, *options, environ=environ) as port:
         wait_for_workers(port)
         yield port
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        finally:
-            process.kill()
-            process.wait()
 
 
 def wait_for_workers(port: int) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -17,7 +15,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as families
 
-from .conftest import ROOT, WORKERS
+from tests.gunicorn import ROOT, gunicorn
+
+from .conftest import WORKERS
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs fork")
 
@@ -25,30 +25,11 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs 
 @contextmanager
 def serving(directory: Path, *options: str) -> Iterator[int]:
     """Run four workers; they have ended when this does."""
-    config = directory / "gunicorn.conf.py"
-    config.write_text("control_socket_disable = True\n")
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        command = [sys.executable, "-m", "gunicorn", "-c", str(config), "-w", str(WORKERS)]
-        command += ["--threads", "2", "--bind", f"fd://{listening.fileno()}", *options]
-        command.append(f"tests.processes.metrics_app:create({str(directory)!r})")
-        with open(directory / "gunicorn.log", "ab") as log:
-            process = subprocess.Popen(
-                command,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path[1:]))},
-                pass_fds=[listening.fileno()],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-    try:
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path[1:]))}
+    workers = ["-w", str(WORKERS), "--threads", "2"]
+    app = f"tests.processes.metrics_app:create({str(directory)!r})"
+    with gunicorn(directory, app, *workers, *options, environ=environ) as port:
         yield port
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        finally:
-            process.kill()
-            process.wait()
 
 
 def get(port: int, path: str) -> str:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import secrets
 import socket
-import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.gunicorn import gunicorn
+
 APP = """
     from flask_m9m import M9MMiddleware
 
@@ -38,33 +36,14 @@ APP = """
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of two workers, whose parent has loaded the app."""
     folder = tmp_path_factory.mktemp("gunicorn")
-    (folder / "gunicorn.conf.py").write_text("control_socket_disable = True\n")
     (folder / "app.py").write_text(textwrap.dedent(APP))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        found: int = listening.getsockname()[1]
-        command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2"]
-        with open(folder / "gunicorn.log", "wb") as log:
-            process = subprocess.Popen(
-                [*command, "--bind", f"fd://{listening.fileno()}", "app:application"],
-                cwd=folder,
-                env={
-                    "PYTHONPATH": str(ROOT),
-                    "M9M_PERFORMANCE_RATE_LIMIT_PATH": str(folder / "limits"),
-                    "M9M_JWT_SECRET": secrets.token_urlsafe(48),
-                },
-                pass_fds=[listening.fileno()],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-    try:
+    environ = {
+        "M9M_PERFORMANCE_RATE_LIMIT_PATH": str(folder / "limits"),
+        "M9M_JWT_SECRET": secrets.token_urlsafe(48),
+    }
+    options = ["--preload", "--workers", "2"]
+    with gunicorn(folder, "app:application", *options, environ=environ) as found:
         yield found
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        finally:
-            process.kill()
-            process.wait()
 
 
 def ask(port: int, line: str, *fields: str) -> tuple[int, str, bytes]:
