@@ -305,6 +305,13 @@ class SchemaError(DatabaseUnavailable):
     """The database's tables are missing, or of another version."""
 
 
+class TrailBroken(DatabaseUnavailable):
+    """The audit trail was tampered with, so that nothing may be appended to it."""
+
+    def __str__(self) -> str:
+        return f"{self.reason}: run flask m9m audit verify"
+
+
 class DecryptionFailed(Exception):
     """Something encrypted does not open; every cause reads the same.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .address import Client
+from .audit import Circumstances
 from .errors import M9MError
 from .identity import Identity
 from .marks import LimitMark, Mark
@@ -72,6 +73,9 @@ class Exchange:
         nonce: of the answer's Content-Security-Policy, if the view asked for one.
         sealed_later: whether the WSGI wrapper is around to seal the answer.
         tried: the scheme of the credential that was judged, if one was.
+        claimed: who presented it, as it says itself, where it was refused.
+        noted: whether the audit trail knows already that a password was refused.
+        method: the request's.
         spent: nanoseconds that the guard took, where somebody observes it.
         told: whether the observers have been told how it ended.
         user: what the app's user loader returned, once it has been asked.
@@ -94,6 +98,8 @@ class Exchange:
     nonce: str | None = None
     sealed_later: bool = False
     tried: str | None = None
+    claimed: str | None = None
+    noted: bool = False
     spent: int = 0
     told: bool = False
     user: Any = NOT_LOADED
@@ -103,7 +109,20 @@ class Exchange:
     ) -> None:
         # It does not hold the environ, which may hold it: both go when the request does.
         self.owner = owner
+        self.method: str = environ["REQUEST_METHOD"]
         self.origin: str | None = environ.get("HTTP_ORIGIN")
         self.accept: str | None = environ.get("HTTP_ACCEPT")
         self.client = client
         self.request_id = request_id
+
+    def circumstances(self) -> Circumstances:
+        """Return what the audit trail says of the request."""
+        proved, policy = self.proved, self.policy
+        return Circumstances(
+            self.request_id,
+            None if proved is None else proved.subject,
+            None if proved is None else proved.scheme,
+            self.client.address,
+            self.method,
+            None if policy is None else policy.route,
+        )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import Blueprint, Flask, Response
 
+from .audit import AuditTrail
 from .auth import ApiKeys, Declaring, TokenPair, Tokens, Users
 from .context import EXTENSION, csp_nonce, current_state
 from .decorators import Marking, require_auth, require_signed_url
@@ -187,6 +188,11 @@ class M9M(Declaring):
     def users(self) -> Users:
         """Make, change and disable the current app's users."""
         return current_state("m9m.users").identities.users
+
+    @property
+    def audit(self) -> AuditTrail:
+        """Write down what happened in the current app, read it, and verify it."""
+        return current_state("m9m.audit").trail
 
     @property
     def credentials(self) -> Credentials:

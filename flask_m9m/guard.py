@@ -290,6 +290,7 @@ class Guard:
                 asked = self._declared.identity_loader is not None
                 loaded = self._load(identity) if asked else identity
         except M9MError as error:
+            exchange.claimed = authenticator.claimed(credential)
             other = self._lockout.forged(exchange.client) if error.guess else None
             self.refuse(exchange, other or error, policy.authenticators)
         exchange.proved = identity

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import forking
+from .audit import AuditTrail
 from .auth import ApiKeys, Declared, Declaring, Tokens, Users
 from .decorators import public
 from .dev_secret import with_secret
@@ -115,6 +116,7 @@ class M9MMiddleware(Declaring):
                     self._identity,
                     clock=self._clock,
                     engine=self._engine,
+                    sender=self,
                 )
                 policies = services.guard.policies
                 self._unrouted = policies.unrouted()
@@ -214,6 +216,11 @@ class M9MMiddleware(Declaring):
     def credentials(self) -> Credentials:
         """Keep credentials, encrypted. Every call that can says who asks, with `caller=`."""
         return self._made().credentials(_nobody_knows, self._credential_types)
+
+    @property
+    def audit(self) -> AuditTrail:
+        """Write down what happened, read it, and verify it."""
+        return self._made().trail
 
     @property
     def cipher(self) -> Cipher:

@@ -36,7 +36,7 @@ class Observer(Protocol):
 
 
 class ObservedGuard(Guard):
-    """A guard with observers, which also takes the time that it needs itself.
+    """A guard with observers.
 
     Args:
         args: as for `Guard`.
@@ -49,6 +49,25 @@ class ObservedGuard(Guard):
         self._observers = tuple(observers)
         self._unobserved_seal, self.seal = self.seal, self._seal
         self.limits.trials.observers = [one.tried_out for one in self._observers]
+
+    def _seal(self, exchange: Exchange, status: str, fields: Sequence[tuple[str, str]]) -> Headers:
+        sealed = self._unobserved_seal(exchange, status, fields)
+        self._tell(exchange, status)
+        return sealed
+
+    def _tell(self, exchange: Exchange, status: str) -> None:
+        if exchange.told:  # the head may be written again, over one that was not sent
+            return
+        exchange.told = True
+        for observer in self._observers:
+            try:
+                observer.ended(exchange, status)
+            except Exception:
+                logger.exception("an observer failed")
+
+
+class TimedGuard(ObservedGuard):
+    """A guard with observers that takes the time that it needs itself: `exchange.spent`."""
 
     def receive(
         self,
@@ -76,11 +95,5 @@ class ObservedGuard(Guard):
         begun = perf_counter_ns()
         sealed = self._unobserved_seal(exchange, status, fields)
         exchange.spent += perf_counter_ns() - begun
-        if not exchange.told:  # the head may be written again, over one that was not sent
-            exchange.told = True
-            for observer in self._observers:
-                try:
-                    observer.ended(exchange, status)
-                except Exception:
-                    logger.exception("an observer failed")
+        self._tell(exchange, status)
         return sealed

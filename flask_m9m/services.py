@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from werkzeug.wrappers import Response
 
 from . import forking
+from .audit import AuditTrail, Circumstances
 from .auth import Declared, Identities
 from .guard import Guard
 from .metrics import Metrics, make_metrics
-from .observing import ObservedGuard
+from .observing import ObservedGuard, TimedGuard
 from .ratelimit import limit_stores
-from .settings import CredentialSettings, Settings
+from .request_events import RequestEvents
+from .settings import Settings
 from .storage import ChangeFeed, Database
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from .credentials import Caller, Credentials, CredentialTypes
+    from .crypto.cipher import Cipher
+    from .observing import Observer
 
     WhoCalls = Callable[[], Caller]
 
@@ -37,8 +40,11 @@ class Services:
         engine: the app's own database, in place of the one in the settings.
         private: whether this object of an app is to have rate limits of its own, as in a test.
         response_class: what the guard's answers are made of.
+        sender: who sends signals.
+        circumstances: tells in which request something happens.
 
     Attributes:
+        trail: what everything that happens is told to.
         database: where state is kept.
         identities: what issues credentials, and knows whose they are.
         guard: what every request passes.
@@ -55,11 +61,20 @@ class Services:
         engine: Engine | Callable[[], Engine] | None = None,
         private: bool = False,
         response_class: type[Response] = Response,
+        sender: object = None,
+        circumstances: Callable[[], Circumstances] = Circumstances,
     ) -> None:
+        self._settings = settings.credentials
+        self._lock = forking.lock(self)
+        self._cipher: Cipher | None = None
+        self._credentials: Credentials | None = None
         self._clock, steady = clock or time.time, clock or time.monotonic
         private = private or clock is not None
         revocation = settings.security.revocation
         self.database = Database(settings.database, app[1], engine)
+        self.trail = AuditTrail(
+            settings.audit, self.database, self.cipher, sender, circumstances, self._clock
+        )
         self._feed = ChangeFeed(
             self.database,
             propagation=revocation.propagation,
@@ -74,23 +89,24 @@ class Services:
             clock=steady,
         )
         self.identities = Identities(
-            settings.security, declared, self._feed, stores.attempts, self._clock
+            settings.security, declared, self._feed, stores.attempts, self.trail, self._clock
         )
         self.metrics: Metrics | None = None
-        make_guard: Callable[..., Guard] = Guard
+        observers: list[Observer] = [RequestEvents(self.trail, self._clock)]
+        make_guard = ObservedGuard
         if settings.metrics.enabled:
             limiting = settings.performance.rate_limit
             self.metrics = make_metrics(limiting, app, stores, private=private)
-            make_guard = partial(ObservedGuard, observers=[self.metrics])
-        self.guard = make_guard(
+            observers.append(self.metrics)
+            make_guard = TimedGuard
+        self.guard: Guard = make_guard(
             settings,
             self.identities,
             stores.limits,
+            observers=observers,
             response_class=response_class,
             clock=self._clock,
         )
-        self._lock = forking.lock(self)
-        self._credentials: Credentials | None = None
 
     def credentials(self, who_calls: WhoCalls, types: CredentialTypes) -> Credentials:
         """Return what keeps credentials, made when it is first needed.
@@ -99,21 +115,31 @@ class Services:
             who_calls: tells who asks where a call does not say.
             types: the credential types that the app knows.
         """
+        cipher = self.cipher()
         with self._lock:
             if self._credentials is None:
-                settings = self.guard.settings.credentials
-                self._credentials = self._make_credentials(settings, who_calls, types)
+                self._credentials = self._make_credentials(cipher, who_calls, types)
             return self._credentials
 
-    def _make_credentials(
-        self, settings: CredentialSettings, who_calls: WhoCalls, types: CredentialTypes
-    ) -> Credentials:
-        from .credentials import Credentials, DatabaseShelf, MemoryShelf
+    def cipher(self) -> Cipher:
+        """Return what encrypts under the settings' keys, made when it is first needed."""
         from .crypto.cipher import Cipher
 
+        with self._lock:
+            if self._cipher is None:
+                self._cipher = Cipher(self._settings)
+            return self._cipher
+
+    def _make_credentials(
+        self, cipher: Cipher, who_calls: WhoCalls, types: CredentialTypes
+    ) -> Credentials:
+        from .credentials import Credentials, DatabaseShelf, MemoryShelf
+
+        settings = self._settings
         return Credentials(
             MemoryShelf() if settings.storage == "memory" else DatabaseShelf(self._feed),
-            Cipher(settings),
+            cipher,
+            self.trail,
             settings.environment,
             who_calls,
             types,

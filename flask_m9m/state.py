@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from flask import has_request_context
 
 from . import forking
-from .context import get_identity
+from .audit import AuditTrail, Circumstances
+from .context import current_request, get_identity
 from .dev_secret import with_secret
 from .errors import SettingsError
 from .exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, ON_REQUEST, Exchange
@@ -84,9 +85,14 @@ class AppState:
         return self.services.credentials(_who_calls, self.declarations.credential_types)
 
     @property
+    def trail(self) -> AuditTrail:
+        """What everything that happens is told to."""
+        return self.services.trail
+
+    @property
     def cipher(self) -> Cipher:
         """What encrypts under the settings' keys."""
-        return self.credentials.cipher
+        return self.services.cipher()
 
     @property
     def routes(self) -> Routes:
@@ -129,6 +135,8 @@ class AppState:
                     engine=self._own(),
                     private=self.app.testing,
                     response_class=self.app.response_class,
+                    sender=self.app,
+                    circumstances=_circumstances,
                 )
                 self._routes = Routes(self.app, services.guard.policies, self.declarations)
                 self._guard = services.guard
@@ -145,6 +153,14 @@ class AppState:
                 return given()
 
         return engine
+
+
+def _circumstances() -> Circumstances:
+    """Return in which request something happens."""
+    exchange: Exchange | None = None
+    if has_request_context():
+        exchange = getattr(current_request(), ON_REQUEST, None)
+    return Circumstances() if exchange is None else exchange.circumstances()
 
 
 def _who_calls() -> Caller:

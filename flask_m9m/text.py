@@ -46,3 +46,8 @@ def checked_name(argument: str, typed: object) -> str:
     if name is None or not name.isprintable():
         raise ValueError(f"{argument} is 1 to {LONGEST_NAME} printable characters")
     return name
+
+
+def printable(text: str) -> str:
+    """Return a text with whatever a terminal or a log might obey escaped."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

@@ -20,9 +20,11 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flask_m9m.audit import AuditTrail
 from flask_m9m.auth import Tokens
+from flask_m9m.crypto.cipher import Cipher
 from flask_m9m.errors import InvalidSignature, InvalidToken, SettingsError
-from flask_m9m.settings import DatabaseSettings, JWTSettings
+from flask_m9m.settings import AuditSettings, DatabaseSettings, JWTSettings
 from flask_m9m.signing import LONGEST, Links
 from flask_m9m.storage import ChangeFeed, Database
 from flask_m9m.testing import Clock, make_settings
@@ -388,10 +390,15 @@ def test_previous_secrets_verify_and_the_current_one_signs(clock: Clock) -> None
     assert not Links(settings(SECRET, OLD), clock).admits(request(url))
 
 
+def no_cipher() -> Cipher:
+    raise AssertionError("nothing is encrypted")
+
+
 def test_no_link_is_a_token_and_no_token_a_link(links: Links, clock: Clock) -> None:
     database = Database(DatabaseSettings(), "nowhere")
     feed = ChangeFeed(database, propagation=1.0, max_staleness=30.0, clock=clock)
-    tokens = Tokens(settings(), feed, clock)
+    trail = AuditTrail(AuditSettings(enabled=False), database, no_cipher, "an app", clock=clock)
+    tokens = Tokens(settings(), feed, trail, clock)
     token = tokens.issue("ann")
     with pytest.raises(InvalidSignature):
         links.unsign(token)

@@ -8,6 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 from pydantic import Field
 
+from ..audit import EventName
 from ..auth import ACCESS, REFRESH, Identities, TokenPair, cookie_of, csrf
 from ..context import current_exchange, current_state
 from ..decorators import public, require_auth
@@ -16,8 +17,10 @@ from ..errors import (
     Conflict,
     InvalidCredentials,
     InvalidToken,
+    M9MError,
     ValidationError,
 )
+from ..identity import Identity
 from ..text import is_control, name_of, normalize
 from .bodies import Body, moment, read
 
@@ -52,8 +55,7 @@ def login() -> Response:
     name = name_of(sent.username)
     if name is None or any(is_control(one) for one in sent.password):
         raise InvalidCredentials
-    exchange = current_exchange("login")
-    identity, is_user, _ = services.sign_in(name, normalize(sent.password), exchange.client)
+    identity, is_user = _signed_in(services, name, normalize(sent.password))
     try:
         pair = services.tokens.issue_pair(
             identity.subject,
@@ -65,6 +67,22 @@ def login() -> Response:
         logger.warning("login: no session for %a: %s", identity.subject[:64], error)
         raise InvalidCredentials from None
     return _answer(services, pair, cookies=sent.cookies)
+
+
+def _signed_in(services: Identities, name: str, password: str) -> tuple[Identity, bool]:
+    """Return who signs in, and whether that is a user of the table; the audit trail is told."""
+    exchange, trail = current_exchange("login"), current_state("login").trail
+    try:
+        identity, is_user, _ = services.sign_in(name, password, exchange.client)
+    except M9MError as error:
+        exchange.noted = True
+        failed = EventName.AUTHENTICATION_FAILED
+        event = trail.event(failed, name, outcome=error.error_code)
+        trail.happened(event._replace(scheme="password"))
+        raise
+    event = trail.event(EventName.AUTHENTICATED, identity.subject)
+    trail.happened(event._replace(scheme="password"))
+    return identity, is_user
 
 
 @blueprint.post("/refresh")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from ..audit import AuditTrail, EventName
 from ..errors import Conflict, NotFound
 from ..identity import names
 from ..ratelimit import parse_limits
@@ -32,14 +33,20 @@ class ApiKeys:
     Args:
         prefix: how every key begins.
         feed: of the app's database.
+        trail: told what is made and revoked.
         clock: seconds since the epoch.
     """
 
     def __init__(
-        self, prefix: str, feed: ChangeFeed, clock: Callable[[], float] = time.time
+        self,
+        prefix: str,
+        feed: ChangeFeed,
+        trail: AuditTrail,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._prefix = prefix
         self._feed = feed
+        self._trail = trail
         self._clock = clock
 
     def create(
@@ -142,6 +149,7 @@ class ApiKeys:
             if not transaction.change_key(key_id, revoked_at=now):
                 raise _not_found()
             transaction.changed(Topic.API_KEY, key_id, now)
+            self._note(transaction, EventName.API_KEY_REVOKED, key)
 
     def rotate(self, key_id: str, grace: Span = 86_400.0) -> tuple[ApiKey, str]:
         """Make a key that takes another's place, with the same rights and the same life.
@@ -182,7 +190,9 @@ class ApiKeys:
                 expires_at=None if life is None else now + life,
                 last_used_at=None,
             )
-            return self._add(transaction, following)
+            if not left:
+                self._note(transaction, EventName.API_KEY_REVOKED, old, replaced_by=following.id)
+            return self._add(transaction, following, replaces=old.id)
 
     def prune(self, unused_for: Span) -> Sequence[ApiKey]:
         """Delete the keys that were not used, nor made, for so long, and return them.
@@ -205,9 +215,10 @@ class ApiKeys:
             for key in pruned:
                 transaction.delete_key(key.id)
                 transaction.changed(Topic.API_KEY, key.id, now)
+                self._note(transaction, EventName.API_KEY_REVOKED, key, reason="unused")
         return pruned
 
-    def _add(self, transaction: Transaction, key: ApiKey) -> tuple[ApiKey, str]:
+    def _add(self, transaction: Transaction, key: ApiKey, **details: str) -> tuple[ApiKey, str]:
         owner = transaction.user(key.owner)
         if owner is not None:
             if owner.disabled:
@@ -216,7 +227,12 @@ class ApiKeys:
                 raise ValueError(f"the owner {key.owner!a} does not have {', '.join(sorted(more))}")
         text = make_key(self._prefix)
         transaction.add_key(key, digest_of(text))
+        self._note(transaction, EventName.API_KEY_CREATED, key, **details)
         return key, text
+
+    def _note(self, transaction: Transaction, name: EventName, key: ApiKey, **details: str) -> None:
+        event = self._trail.event(name, target=key.id, owner=key.owner, **details)
+        self._trail.changed(transaction, event)
 
     def _existing(self, key_id: str) -> None:
         """Refuse an id that nothing can have, without making a database for it."""

@@ -46,6 +46,10 @@ class Authenticator:
         """
         raise NotImplementedError
 
+    def claimed(self, credential: Any) -> str | None:
+        """Return who presented a credential that was refused, as far as it says so."""
+        return None
+
     def limits(self, identity: Identity) -> Sequence[tuple[RateLimit, str]]:
         """Return the rate limits of the credential itself, each with what is counted under it."""
         return ()

@@ -45,6 +45,13 @@ class BasicAuthenticator(Authenticator):
         signed_in = self._sign_in(*decode(credential), client)
         return signed_in.identity, signed_in.loaded
 
+    def claimed(self, credential: str) -> str | None:
+        """Return the name in a credential."""
+        try:
+            return decode(credential)[0]
+        except InvalidCredentials:
+            return None
+
     def challenge(self, realm: str, error: M9MError) -> str:
         """Return the challenge (RFC 7617 §2.1)."""
         return f'Basic realm="{realm}", charset="UTF-8"'

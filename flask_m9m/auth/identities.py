@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..audit import AuditTrail
 from ..crypto import PasswordHasher
 from ..identity import Identity
 from ..ratelimit import LimitStore
@@ -31,6 +32,7 @@ class Identities:
         declared: what the app brings itself.
         feed: of the app's database.
         store: where attempts are counted.
+        trail: told what happens.
         clock: seconds since the epoch.
 
     Attributes:
@@ -51,12 +53,13 @@ class Identities:
         declared: Declared,
         feed: ChangeFeed,
         store: LimitStore,
+        trail: AuditTrail,
         clock: Callable[[], float],
     ) -> None:
         hasher = PasswordHasher()
-        self.tokens = Tokens(settings.jwt, feed, clock)
-        self.users = Users(feed, hasher, clock)
-        self.api_keys = ApiKeys(settings.api_keys.prefix, feed, clock)
+        self.tokens = Tokens(settings.jwt, feed, trail, clock)
+        self.users = Users(feed, hasher, trail, clock)
+        self.api_keys = ApiKeys(settings.api_keys.prefix, feed, trail, clock)
         self.declared = declared
         self.load = LoadedIdentities(declared, clock)
         self.lockout = Lockout(settings.lockout, store, clock)

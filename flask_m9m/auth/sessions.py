@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from ..audit import AuditTrail, EventName
 from ..errors import Conflict, InvalidToken
 from ..identity import Identity, names
 from ..settings import JWTSettings
@@ -58,6 +59,7 @@ class Sessions:
         issuer: writes tokens.
         verifier: of refresh tokens.
         feed: of the app's database.
+        trail: told what is issued and revoked.
         clock: seconds since the epoch.
     """
 
@@ -67,6 +69,7 @@ class Sessions:
         issuer: Issuer,
         verifier: Verifier,
         feed: ChangeFeed,
+        trail: AuditTrail,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._access_life = timedelta(seconds=settings.expiration)
@@ -75,6 +78,7 @@ class Sessions:
         self._issuer = issuer
         self._verifier = verifier
         self._feed = feed
+        self._trail = trail
         self._clock = clock
 
     def begin(
@@ -131,8 +135,8 @@ class Sessions:
                     return pair
             elif session.previous == jti and now - session.rotated_at <= _GRACE:
                 raise Conflict("this refresh token was spent a moment ago")
-            self._end(transaction, sid, now, session.ends_at)
-        reason = "its user is disabled" if spendable else "it was spent before"
+            reason = "its user is disabled" if spendable else "it was spent before"
+            self._end(transaction, sid, now, session.ends_at, session.subject, reason=reason)
         raise InvalidToken(reason, guess=False)
 
     def session_of(self, token: str) -> str:
@@ -151,11 +155,21 @@ class Sessions:
                 return False
             if session.revoked_at is not None:
                 return False
-            self._end(transaction, sid, now, session.ends_at)
+            self._end(transaction, sid, now, session.ends_at, session.subject)
             return True
 
-    def _end(self, transaction: Transaction, sid: str, now: datetime, ends: datetime) -> None:
+    def _end(
+        self,
+        transaction: Transaction,
+        sid: str,
+        now: datetime,
+        ends: datetime,
+        subject: str | None = None,
+        **details: str,
+    ) -> None:
         revoke_session(transaction, sid, now, ends + self._access_life)
+        event = self._trail.event(EventName.TOKEN_REVOKED, subject, sid, of="session", **details)
+        self._trail.changed(transaction, event)
 
     def _pair(
         self, transaction: Transaction, session: Session, jti: str, now: datetime, *, fresh: bool
@@ -181,6 +195,10 @@ class Sessions:
         refresh = self._issuer.issue_refresh(
             session.subject, session.sid, jti, life.total_seconds()
         )
+        event = self._trail.event(
+            EventName.TOKEN_ISSUED, session.subject, session.sid, of="session"
+        )
+        self._trail.changed(transaction, event)
         ends = now + self._access_life, now + life
         return TokenPair(access, refresh, *ends, session.subject, session.sid)
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..audit import AuditTrail, EventName
 from ..errors import InvalidToken, Problem, SettingsError
 from ..identity import Identity
 from ..settings import JWTSettings, parse_duration
 from ..storage import ChangeFeed, User, moment
 from ..text import name_of, normalize
-from ..tokens import ClaimRules, Issuer, KeyRing, SigningKey, Verifier
+from ..tokens import ClaimRules, Issuer, KeyRing, SigningKey, Verifier, new_jti
 from .revocations import Revocations, revoke_subject, revoke_token, version_of
 from .sessions import Sessions, TokenPair
 
@@ -34,13 +35,19 @@ class Tokens:
         settings: the app's; without a secret, or with `security.jwt.enabled: false`, JWT is
             switched off.
         feed: of the app's database.
+        trail: told what is issued and revoked.
         clock: seconds since the epoch.
     """
 
     def __init__(
-        self, settings: JWTSettings, feed: ChangeFeed, clock: Callable[[], float] = time.time
+        self,
+        settings: JWTSettings,
+        feed: ChangeFeed,
+        trail: AuditTrail,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._feed = feed
+        self._trail = trail
         self._clock = clock
         self._revocations = Revocations(feed)
         self._issuer: Issuer | None = None
@@ -63,7 +70,7 @@ class Tokens:
         )
         self._verifier = Verifier(ring, _rules(settings), clock=clock)
         refreshing = Verifier(ring, _rules(settings, refresh=True), clock=clock, capacity=1)
-        self._sessions = Sessions(settings, self._issuer, refreshing, feed, clock)
+        self._sessions = Sessions(settings, self._issuer, refreshing, feed, trail, clock)
 
     @property
     def enabled(self) -> bool:
@@ -98,8 +105,13 @@ class Tokens:
         """
         issuer = _switched_on(self._issuer)
         subject, life = _subject(subject), None if expires_in is None else _seconds(expires_in)
-        version = self._version_for(subject)
-        return issuer.issue(subject, scopes, roles, claims or {}, life, fresh, version=version)
+        version, jti = self._version_for(subject), new_jti()
+        token = issuer.issue(
+            subject, scopes, roles, claims or {}, life, fresh, jti=jti, version=version
+        )
+        if self._trail.is_heard(EventName.TOKEN_ISSUED):
+            self._trail.happened(self._trail.event(EventName.TOKEN_ISSUED, subject, jti))
+        return token
 
     def _version_for(self, subject: str) -> int:
         """Return the version that a subject's new tokens have to carry."""
@@ -186,10 +198,10 @@ class Tokens:
             DatabaseUnavailable: it could not be revoked.
         """
         jti: str | None = token
-        expires_at = None
+        subject = expires_at = None
         if _JWT.match(token):
             identity = self.verify(token)
-            jti, ends = identity.credential_id, identity.expires_at
+            subject, jti, ends = identity.subject, identity.credential_id, identity.expires_at
             if ends is not None and ends < self._clock() + _FOR_EVER:
                 # A minute for the clocks of others, as `security.jwt.leeway` at its most.
                 expires_at = moment(ends + 60)
@@ -197,6 +209,8 @@ class Tokens:
             raise InvalidToken("it has no jti: revoke its subject")
         with self._feed.write() as transaction:
             revoke_token(transaction, jti, moment(self._clock()), expires_at)
+            event = self._trail.event(EventName.TOKEN_REVOKED, subject, jti)
+            self._trail.changed(transaction, event)
 
     def revoke_session(self, sid: str) -> bool:
         """End a session: its refresh token, and its access tokens by their `sid`.
@@ -220,6 +234,8 @@ class Tokens:
         subject = _subject(subject)
         with self._feed.write() as transaction:
             revoke_subject(transaction, subject, moment(self._clock()))
+            event = self._trail.event(EventName.TOKEN_REVOKED, subject, subject, of="subject")
+            self._trail.changed(transaction, event)
 
 
 def _subject(given: str) -> str:

@@ -6,15 +6,19 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import forking
+from ..audit import AuditTrail, EventName
 from ..crypto import LONGEST, PasswordHasher
 from ..errors import Conflict, NotFound, ServiceUnavailable
 from ..identity import names
 from ..storage import ChangeFeed, Topic, User, moment
 from ..text import checked_name, is_control, is_surrogate, name_of
 from .revocations import revoke_subject
+
+if TYPE_CHECKING:
+    from ..storage.transaction import Transaction
 
 _SHORTEST_PASSWORD = 8  # NIST SP 800-63B-4 §3.1.1.2
 _PATIENCE = 0.05  # seconds that a login waits for other writers
@@ -26,13 +30,19 @@ class Users:
     Args:
         feed: of the app's database.
         hasher: hashes and verifies.
+        trail: told what changes.
         clock: seconds since the epoch.
     """
 
     def __init__(
-        self, feed: ChangeFeed, hasher: PasswordHasher, clock: Callable[[], float] = time.time
+        self,
+        feed: ChangeFeed,
+        hasher: PasswordHasher,
+        trail: AuditTrail,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._feed = feed
+        self._trail = trail
         self._hasher = hasher
         self._clock = clock
         self._nobodys_hash: str | None = None
@@ -71,6 +81,7 @@ class Users:
                 raise Conflict(f"there is a user {user.username!a} already")
             transaction.add_user(user)
             transaction.changed(Topic.USER, user.username, user.created_at)
+            self._note(transaction, user.username, "created")
         return user
 
     def list(self) -> Sequence[User]:
@@ -105,7 +116,7 @@ class Users:
             changes["roles"] = frozenset(names("roles", roles))
         if scopes is not None:
             changes["scopes"] = frozenset(names("scopes", scopes))
-        self._change(username, changes, revoke=False)
+        self._change("rights", username, changes, revoke=False)
 
     def set_password(self, username: str, password: str) -> None:
         """Change a password, which revokes all the user's tokens and sessions.
@@ -115,7 +126,7 @@ class Users:
             ValueError: it cannot be a password.
         """
         hashed = self._hasher.hash(_password(password))
-        self._change(username, {"password_hash": hashed}, revoke=True)
+        self._change("password", username, {"password_hash": hashed}, revoke=True)
 
     def disable(self, username: str) -> None:
         """Keep a user out: the password, all tokens and sessions, and the user's API keys.
@@ -123,7 +134,7 @@ class Users:
         Raises:
             NotFound: there is no such user.
         """
-        self._change(username, {"disabled": True}, revoke=True)
+        self._change("disabled", username, {"disabled": True}, revoke=True)
 
     def enable(self, username: str) -> None:
         """Let a disabled user in again; tokens of before stay revoked.
@@ -131,7 +142,7 @@ class Users:
         Raises:
             NotFound: there is no such user.
         """
-        self._change(username, {"disabled": False}, revoke=False)
+        self._change("enabled", username, {"disabled": False}, revoke=False)
 
     def verify_password(self, username: str, password: str) -> User | None:
         """Return the user whose name and password these are.
@@ -173,7 +184,7 @@ class Users:
             with self._feed.database.write(patience=_PATIENCE) as transaction:
                 transaction.replace_hash(user.username, user.password_hash, hashed)
 
-    def _change(self, username: str, changes: dict[str, Any], *, revoke: bool) -> None:
+    def _change(self, what: str, username: str, changes: dict[str, Any], *, revoke: bool) -> None:
         name, now = name_of(username), moment(self._clock())
         if name is None or not self._feed.database.present():
             raise _not_found(username)
@@ -185,6 +196,11 @@ class Users:
             transaction.changed(Topic.USER, name, now)
             if revoke:
                 revoke_subject(transaction, name, now)
+            self._note(transaction, name, what)
+
+    def _note(self, transaction: Transaction, username: str, change: str) -> None:
+        event = self._trail.event(EventName.USER_CHANGED, target=username, change=change)
+        self._trail.changed(transaction, event)
 
     def _hash_of_nobody(self) -> str:
         with self._lock:

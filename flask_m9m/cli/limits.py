@@ -12,7 +12,8 @@ from ..auth.lockout import account_key
 from ..limits import custom_key, identity_key
 from ..ratelimit import Hit, LimitStore, RateLimit
 from ..state import AppState
-from .output import fail, output_option, print_rows, printable, refusals, with_app
+from ..text import printable
+from .output import fail, output_option, print_rows, refusals, with_app
 
 Row = dict[str, object]
 

@@ -27,6 +27,7 @@ from ..errors import (
 )
 from ..ratelimit import StoreFailure
 from ..state import AppState
+from ..text import printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -144,11 +145,6 @@ def print_document(document: object, output: str) -> None:
     else:
         # JSON escapes all that a terminal might obey but this one.
         click.echo(json.dumps(document, indent=2).replace("\x7f", "\\u007f"))
-
-
-def printable(text: str) -> str:
-    """Return a text with whatever a terminal might obey escaped."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _cell(value: object) -> str:

@@ -18,7 +18,8 @@ from ..server.address import bind_address, check_development, check_free, is_loo
 from ..server.tls import Certificate
 from ..settings import Settings
 from ..state import AppState
-from .output import fail, printable, settings_errors, state_of
+from ..text import printable
+from .output import fail, settings_errors, state_of
 
 _Number = click.IntRange(1)
 

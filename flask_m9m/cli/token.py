@@ -9,8 +9,9 @@ import click
 
 from ..errors import InvalidToken
 from ..state import AppState
+from ..text import printable
 from ..tokens import inspect as inspect_token
-from .output import fail, print_document, printable, refusals, with_app
+from .output import fail, print_document, refusals, with_app
 
 _DATES = ("iat", "nbf", "exp")
 

@@ -1,9 +1,10 @@
 """Stored credentials: encrypted, bound, and rotated."""
 
+from .caller import CURRENT, SYSTEM, Caller
 from .imports import Imported, ImportedRecord
 from .info import Credential, CredentialInfo
 from .shelf import DatabaseShelf, MemoryShelf, Shelf
-from .store import CURRENT, SYSTEM, Caller, Credentials
+from .store import Credentials
 from .types import CredentialTypes
 
 __all__ = [

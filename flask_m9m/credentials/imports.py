@@ -92,6 +92,7 @@ class Import:
         types: the types that the app knows; others are taken as they are.
         owner: whose they become; empty: nobody's.
         now: when they are made.
+        kept: told what is kept, within the transaction that keeps it.
         dry_run: read, decrypt and check, but change nothing.
     """
 
@@ -103,6 +104,7 @@ class Import:
         types: CredentialTypes,
         owner: str,
         now: datetime,
+        kept: Callable[[Rows, Sequence[SealedCredential]], None],
         *,
         dry_run: bool = False,
     ) -> None:
@@ -112,6 +114,7 @@ class Import:
         self._types = types
         self._owner = owner
         self._now = now
+        self._told = kept
         self._dry_run = dry_run
         self._seen: set[str] = set()
         self._imported: list[ImportedRecord] = []
@@ -189,6 +192,7 @@ class Import:
                 kept = [one for one in records if rows.get(one.id) is None]
                 self._keys.keep_canary(rows)
                 rows.add_all(kept)
+                self._told(rows, kept)
         ids = {one.id for one in kept}
         for one in records:
             if one.id in ids:

@@ -6,11 +6,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from .. import forking
 from ..crypto.cipher import Record
 from ..storage import ChangeFeed, Envelope, SealedCredential
+
+if TYPE_CHECKING:
+    from ..storage.transaction import Transaction
 
 T = TypeVar("T")
 
@@ -22,6 +25,9 @@ def bound_to(record: SealedCredential | Envelope) -> Record:
 
 class Rows(Protocol):
     """What is asked of sealed credentials, and changed in them."""
+
+    @property
+    def transaction(self) -> Transaction | None: ...
 
     def add_all(self, made: Sequence[SealedCredential]) -> None: ...
     def get(self, credential_id: str) -> SealedCredential | None: ...
@@ -105,6 +111,8 @@ class MemoryShelf:
 
 class MemoryRows:
     """Sealed credentials and canaries in dictionaries."""
+
+    transaction = None
 
     def __init__(self) -> None:
         self._credentials: dict[str, SealedCredential] = {}

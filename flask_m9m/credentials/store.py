@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from enum import Enum
-from typing import Any, Final
+from typing import Any
 
+from ..audit import AuditTrail, Event, EventName
 from ..crypto.cipher import Cipher
 from ..errors import AccessDenied, Conflict, DecryptionFailed, NotFound
 from ..identity import Identity
 from ..storage import SealedCredential, moment
 from ..text import checked_name, name_of
+from .caller import CURRENT, SYSTEM, Caller, WhoCalls, is_admin, sees_all
+from .events import event_of
 from .fields import deserialized, serialized
-from .imports import Import, Imported, ImportedRecord, Open, Source, records_of
+from .imports import Import, Imported, Open, Source, records_of
 from .info import Credential, CredentialInfo, info_of
 from .keys import KeyCheck
 from .n8n import open_plain, opener, writer
@@ -25,24 +26,6 @@ from .rotation import Progress, Rotated, Rotation
 from .shelf import Rows, Shelf, bound_to
 from .types import CredentialTypes
 from .variables import resolved
-
-logger = logging.getLogger("flask_m9m")
-
-_ADMIN = "admin"
-
-
-class _Caller(Enum):
-    SYSTEM = "the app itself"
-    CURRENT = "whoever sends the current request"
-
-
-SYSTEM: Final = _Caller.SYSTEM
-"""The app itself, for which every record exists."""
-
-CURRENT: Final = _Caller.CURRENT
-
-Caller = Identity | _Caller | None
-WhoCalls = Callable[[], Identity | _Caller | None]
 
 
 class Credentials:
@@ -55,6 +38,7 @@ class Credentials:
     Args:
         shelf: where they are kept.
         cipher: encrypts and decrypts them.
+        trail: told what is read and changed.
         environment: names that records made with `resolve=True` may read.
         who_calls: tells who does where a call does not say.
         types: the credential types that the app knows.
@@ -66,6 +50,7 @@ class Credentials:
         self,
         shelf: Shelf,
         cipher: Cipher,
+        trail: AuditTrail,
         environment: Sequence[str] = (),
         who_calls: WhoCalls = lambda: SYSTEM,
         types: CredentialTypes | None = None,
@@ -75,6 +60,7 @@ class Credentials:
         self.types = types or CredentialTypes()
         self._shelf = shelf
         self.cipher = cipher
+        self._trail = trail
         self._environment = frozenset(environment)
         self._who_calls = who_calls
         self._clock = clock
@@ -124,7 +110,7 @@ class Credentials:
         with self._shelf.write() as rows:
             self._keys.keep_canary(rows)
             rows.add_all([record])
-        self._note("created", record, caller)
+            self._changed(rows, "created", caller, record)
         return info_of(record)
 
     def get(self, credential_id: str, *, caller: Caller = CURRENT) -> Credential:
@@ -142,7 +128,7 @@ class Credentials:
         data = self._opened(record)
         if record.resolve:
             data = resolved(data, self._environment, self._environ)
-        self._note("read", record, caller)
+        self._trail.changed(None, self._event(EventName.CREDENTIAL_READ, record, caller))
         info = info_of(record)
         known = {name: getattr(info, name) for name in CredentialInfo.__slots__}
         return Credential(**known, data=data)
@@ -201,7 +187,7 @@ class Credentials:
                 self._keys.keep_canary(rows)
             if not rows.replace(old, new):
                 raise Conflict("the credential changed at the same moment")
-        self._note("changed", new, caller)
+            self._changed(rows, "changed", caller, new)
         return info_of(new)
 
     def delete(self, credential_id: str, *, caller: Caller = CURRENT) -> None:
@@ -213,7 +199,7 @@ class Credentials:
         with self._shelf.write() as rows:
             record = self._existing(rows, credential_id, caller)
             rows.delete(record.id)
-        self._note("deleted", record, caller)
+            self._changed(rows, "deleted", caller, record)
 
     def test(self, credential_id: str, *, caller: Caller = CURRENT) -> Any:
         """Ask the app's checker for the credential's type, and return what it returns.
@@ -244,7 +230,13 @@ class Credentials:
         """
         keys = self._keys
         sealing = cipher or self.cipher
-        return Rotation(self._shelf, sealing, keys, progress, dry_run=dry_run).run()
+        rotated = Rotation(self._shelf, sealing, keys, progress, dry_run=dry_run).run()
+        if not dry_run:
+            self._trail.reseal()
+            counts = {"resealed": rotated.resealed, "unreadable": len(rotated.unreadable)}
+            event = self._trail.event(EventName.KEYS_ROTATED)
+            self._trail.changed(None, event._replace(details=counts))
+        return rotated
 
     # Other programs' records
 
@@ -314,19 +306,23 @@ class Credentials:
         self._keys.check()
         write, found = writer(key), self._visible(caller)
         made = [write(one, self._opened(one)) for one in found]
-        for record in found:
-            self._note("exported", record, caller)
+        read, who = EventName.CREDENTIAL_READ, self._who(caller)
+        events = [event_of(self._trail, read, one, who, exported=True) for one in found]
+        self._trail.changed(None, *events)
         return made
 
     def _import(
         self, records: Source, open_data: Open, dry_run: bool, owner: str | None, caller: Caller
     ) -> Imported:
         owner, now = self._owner_for(caller, owner), moment(self._clock())
-        work = Import(self._shelf, self.cipher, self._keys, self.types, owner, now, dry_run=dry_run)
-        result = work.run(records_of(records), open_data)
-        for one in () if dry_run else result.imported:
-            self._note("imported", one, caller)
-        return result
+
+        def kept(rows: Rows, made: Sequence[SealedCredential]) -> None:
+            self._changed(rows, "imported", caller, *made)
+
+        work = Import(
+            self._shelf, self.cipher, self._keys, self.types, owner, now, kept, dry_run=dry_run
+        )
+        return work.run(records_of(records), open_data)
 
     # Who may
 
@@ -347,13 +343,13 @@ class Credentials:
             return owner or ""
         if not isinstance(who, Identity):
             raise AccessDenied
-        if owner is not None and owner != who.subject and not who.has_role(_ADMIN):
+        if owner is not None and owner != who.subject and not is_admin(who):
             raise AccessDenied
         return owner or who.subject
 
     def _check_may_import(self, caller: Caller) -> None:
         """Refuse those from whom records are hidden: a skipped one would tell that it is there."""
-        if not _sees_all(self._who(caller)):
+        if not sees_all(self._who(caller)):
             raise AccessDenied
 
     def _visible(
@@ -362,7 +358,7 @@ class Credentials:
         who = self._who(caller)
         if who is None:
             return []
-        owner = None if _sees_all(who) else who.subject  # type: ignore[union-attr]
+        owner = None if sees_all(who) else who.subject  # type: ignore[union-attr]
         return self._shelf.read(lambda rows: rows.all(owner, type, envelopes=envelopes))
 
     def _existing(self, rows: Rows, credential_id: str, caller: Caller) -> SealedCredential:
@@ -370,14 +366,23 @@ class Credentials:
         record = None if name_of(credential_id) is None else rows.get(credential_id)
         if record is None or who is None:
             raise NotFound
-        if not _sees_all(who) and record.owner != who.subject:  # type: ignore[union-attr]
+        if not sees_all(who) and record.owner != who.subject:  # type: ignore[union-attr]
+            denied = EventName.ACCESS_DENIED
+            event = self._event(denied, record, caller)
+            self._trail.happened(event._replace(outcome=NotFound.error_code))
             raise NotFound
         return record
 
-    def _note(self, what: str, record: SealedCredential | ImportedRecord, caller: Caller) -> None:
+    # The audit trail
+
+    def _changed(self, rows: Rows, change: str, caller: Caller, *records: SealedCredential) -> None:
+        changed = EventName.CREDENTIAL_CHANGED
         who = self._who(caller)
-        name = ascii(who.subject) if isinstance(who, Identity) else "the app"
-        logger.info("credential %s (%s) %s by %s", record.id, record.type, what, name)
+        events = [event_of(self._trail, changed, one, who, change=change) for one in records]
+        self._trail.changed(rows.transaction, *events)
+
+    def _event(self, name: EventName, record: SealedCredential, caller: Caller) -> Event:
+        return event_of(self._trail, name, record, self._who(caller))
 
     # What is in it
 
@@ -392,7 +397,3 @@ class Credentials:
             raise
         except (ValueError, AttributeError):  # the row is none of ours: no type, or no text
             raise DecryptionFailed from None
-
-
-def _sees_all(who: Caller) -> bool:
-    return who is SYSTEM or (isinstance(who, Identity) and who.has_role(_ADMIN))

@@ -28,6 +28,7 @@ def check(settings: Settings) -> list[Problem]:
         *_encryption(settings),
         *_basic_auth(settings.security.basic_auth),
         *_serving(settings),
+        *_audit(settings),
     ]
 
 
@@ -171,3 +172,10 @@ def _serving(settings: Settings) -> Iterator[Problem]:
             f"{revocation.max_staleness:g} seconds",
             f"at least security.revocation.propagation, {revocation.propagation:g} seconds",
         )
+
+
+def _audit(settings: Settings) -> Iterator[Problem]:
+    audit = settings.audit
+    if audit.enabled and "database" in audit.sinks and settings.credentials.encryption_key is None:
+        found = "database, while there is no credentials.encryption_key to chain its rows under"
+        yield Problem("audit.sinks", found, f"set M9M_ENCRYPTION_KEY ({_INIT}), or leave it out")

@@ -16,6 +16,7 @@ from .presets import FROM_PRESET, HEADER_FIELDS, PRESETS
 from .section import Section
 from .server import ServerSettings
 from .types import (
+    AuditEvent,
     Boolean,
     Count,
     Duration,
@@ -290,6 +291,9 @@ class AuditSettings(Section):
         default=("log",), description="database: the tamper-evident trail."
     )
     retention: Period = Field(default=7_776_000.0, description="How long rows are kept.")
+    omit: tuple[AuditEvent, ...] = Field(
+        default=(), description='Events that are not written down, such as "authenticated".'
+    )
 
 
 class APISettings(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -200,3 +200,18 @@ Username = Annotated[Text, AfterValidator(_username)]
 EnvironmentName = Annotated[str, AfterValidator(_environment_name)]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
 SecretUrl = Annotated[Secret, AfterValidator(_secret_url)]
+
+AuditEvent = Literal[
+    "authenticated",
+    "authentication_failed",
+    "access_denied",
+    "rate_limited",
+    "token_issued",
+    "token_revoked",
+    "api_key_created",
+    "api_key_revoked",
+    "user_changed",
+    "credential_read",
+    "credential_changed",
+    "keys_rotated",
+]

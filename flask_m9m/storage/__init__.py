@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from .database import Database
 from .feed import Cache, ChangeFeed, Topic
-from .records import ApiKey, Envelope, SealedCredential, Session, User, moment
+from .records import ApiKey, EndRow, Envelope, SealedCredential, Session, Sought, User, moment
 
 __all__ = [
     "ApiKey",
     "Cache",
     "ChangeFeed",
     "Database",
+    "EndRow",
     "Envelope",
     "SealedCredential",
     "Session",
+    "Sought",
     "Topic",
     "User",
     "include_name",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     Connection,
@@ -19,6 +19,9 @@ from sqlalchemy import (
 
 from .records import Envelope, SealedCredential
 from .tables import canaries, credentials
+
+if TYPE_CHECKING:
+    from .transaction import Transaction
 
 _ROW = (
     credentials.c.id,
@@ -56,10 +59,15 @@ _LONGEST_SEAL = len("m9m:f1:01234567:")
 
 
 class CredentialRows:
-    """The rows of credentials and canaries, over one connection."""
+    """The rows of credentials and canaries, over one connection.
 
-    def __init__(self, connection: Connection) -> None:
+    Attributes:
+        transaction: of which they are a part.
+    """
+
+    def __init__(self, connection: Connection, transaction: Transaction) -> None:
         self._connection = connection
+        self.transaction = transaction
 
     def add_all(self, made: Sequence[SealedCredential]) -> None:
         """Keep new credentials."""

@@ -137,7 +137,10 @@ class Database:
         with translated():
             self._make()
             with exclusive(self._connected(), patience) as connection:
-                yield Transaction(connection)
+                transaction = Transaction(connection)
+                yield transaction
+        for call in transaction.committed:
+            call()
 
     # The schema
 

@@ -1,4 +1,4 @@
-"""What is kept: API keys, users, sessions, credentials."""
+"""What is kept: API keys, users, sessions, credentials, and the ends of the audit trail."""
 
 from __future__ import annotations
 
@@ -143,3 +143,39 @@ class Envelope(NamedTuple):
     owner: str
     resolve: bool
     envelope: str
+
+
+class EndRow(NamedTuple):
+    """Where the trail begins or ends, as it is written down.
+
+    Attributes:
+        seq: of the last row before the trail that is kept (`tail`), or of the last one (`head`).
+        mac: that row's.
+        seal: what nobody can write without the key.
+    """
+
+    seq: int
+    mac: bytes
+    seal: bytes
+
+
+class Sought(NamedTuple):
+    """Which rows of the trail are looked for; `None`: any.
+
+    Attributes:
+        since: in microseconds since the epoch, this moment too.
+        until: likewise, this moment not.
+        subject: who acted.
+        event: its name.
+        address: the client's.
+        target: what it was done to.
+        before: only those ahead of this `seq`.
+    """
+
+    since: int | None = None
+    until: int | None = None
+    subject: str | None = None
+    event: str | None = None
+    address: str | None = None
+    target: str | None = None
+    before: int | None = None

@@ -155,3 +155,39 @@ canaries = Table(
     Column("key_id", String(8), primary_key=True),
     Column("envelope", Text, nullable=False),
 )
+
+# No index but that of `seq`: each would cost as much as writing the row does, and who looks
+# through the trail has time.
+audit_events = Table(
+    "m9m_audit",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),  # microseconds since the epoch
+    Column("event", String(64), nullable=False),
+    Column("outcome", String(64), nullable=False),
+    Column("request_id", String(128)),
+    Column("subject", String(255)),
+    Column("scheme", String(64)),
+    Column("address", String(64)),
+    Column("method", String(32)),
+    Column("route", String(255)),
+    Column("target", String(255)),
+    Column("details", Text),
+    Column("mac", LargeBinary(32), nullable=False),
+)
+
+audit_ends = Table(
+    "m9m_audit_ends",
+    metadata,
+    Column("name", String(4), primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("mac", LargeBinary(32), nullable=False),
+    Column("seal", LargeBinary(32), nullable=False),
+)
+
+audit_keys = Table(
+    "m9m_audit_keys",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("envelope", Text, nullable=False),
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,6 +20,7 @@ from sqlalchemy import (
     update,
 )
 
+from .audit_rows import AuditRows
 from .credential_rows import CredentialRows
 from .feed import Change
 from .records import ApiKey, Session, User
@@ -58,15 +59,25 @@ _REVOCATIONS = select(revocations.c.name, revocations.c.version)
 
 
 class Transaction:
-    """One connection to the database, and what is asked and changed over it."""
+    """One connection to the database, and what is asked and changed over it.
+
+    Attributes:
+        committed: what is called once its changes are there, and not where they are taken back.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.committed: list[Callable[[], None]] = []
 
     @property
     def credentials(self) -> CredentialRows:
         """Stored credentials."""
-        return CredentialRows(self._connection)
+        return CredentialRows(self._connection, self)
+
+    @property
+    def audit(self) -> AuditRows:
+        """The audit trail."""
+        return AuditRows(self._connection)
 
     # The change feed
 

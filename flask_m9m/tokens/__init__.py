@@ -1,9 +1,9 @@
 """Tokens: issuing and verifying JWTs under a ring of keys."""
 
 from .claims import ClaimRules
-from .issuer import Issuer
+from .issuer import Issuer, new_jti
 from .jws import inspect
 from .keys import KeyRing, SigningKey
 from .verifier import Verifier
 
-__all__ = ["ClaimRules", "Issuer", "KeyRing", "SigningKey", "Verifier", "inspect"]
+__all__ = ["ClaimRules", "Issuer", "KeyRing", "SigningKey", "Verifier", "inspect", "new_jti"]

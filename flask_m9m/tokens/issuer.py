@@ -53,6 +53,7 @@ class Issuer:
         expires_in: float | None = None,
         fresh: bool = False,
         *,
+        jti: str | None = None,
         sid: str | None = None,
         version: int = 0,
     ) -> str:
@@ -65,6 +66,7 @@ class Issuer:
             claims: further claims; those with a meaning here cannot be set.
             expires_in: seconds that it lives, more than 0 and at most a century.
             fresh: whether the subject has just now logged in.
+            jti: its id; left out, a new one.
             sid: the session's of which it is.
             version: that of the subject's tokens, which goes up when all are revoked at once.
 
@@ -81,7 +83,7 @@ class Issuer:
             raise ValueError(f"claims cannot set {', '.join(sorted(taken))}")
         payload = {
             **(claims or {}),
-            **self._dated(subject, secrets.token_urlsafe(16), life),
+            **self._dated(subject, jti or new_jti(), life),
             "scope": " ".join(names("scopes", scopes)),
             "roles": list(names("roles", roles)),
         }
@@ -117,6 +119,11 @@ class Issuer:
             "exp": now + math.ceil(life),
             "jti": jti,
         }
+
+
+def new_jti() -> str:
+    """Return the id of a new token (RFC 7519 §4.1.7)."""
+    return secrets.token_urlsafe(16)
 
 
 def _for_m9m(subject: str, roles: list[str]) -> dict[str, str]:

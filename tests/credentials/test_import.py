@@ -574,9 +574,12 @@ def test_the_log_tells_who_imported_and_exported_what_and_no_secret(
         m9m.credentials.import_n8n([entry(id="1", data=write_old(DATA, KEY))], KEY)
         m9m.credentials.import_n8n([entry(id="2")], dry_run=True)
         m9m.credentials.export_n8n(KEY)
-    said = [record.getMessage() for record in caplog.records if record.name == "flask_m9m"]
-    assert "credential 1 (githubApi) imported by the app" in said
-    assert "credential 1 (githubApi) exported by the app" in said
-    assert not [one for one in said if "credential 2" in one]
+    said = [record.getMessage() for record in caplog.records if record.name == "flask_m9m.audit"]
+    (imported,) = [json.loads(one) for one in said if "credential_changed" in one]
+    assert imported["target"] == "1"
+    assert imported["details"] == {"change": "imported", "owner": "", "type": "githubApi"}
+    (exported,) = [json.loads(one) for one in said if "credential_read" in one]
+    assert exported["target"] == "1"
+    assert exported["details"]["exported"] is True
     assert "ghp_" not in caplog.text
     assert KEY not in caplog.text

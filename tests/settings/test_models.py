@@ -126,6 +126,7 @@ DEFAULTS: dict[str, Any] = {
     "audit.enabled": True,
     "audit.sinks": ("log",),
     "audit.retention": 90 * 86400.0,
+    "audit.omit": (),
     "api.enabled": False,
     "api.prefix": "/api/v1",
     "metrics.enabled": False,

@@ -347,6 +347,7 @@ def test_app_config_holds_a_nested_mapping_or_flat_keys(loading: Load) -> None:
             "M9M": {"server": {"port": "${PORT}"}},
             "M9M_SECURITY_CORS_ALLOWED_ORIGINS": ["https://a.example"],
             "M9M_AUDIT_SINKS": "log, database",
+            "M9M_AUDIT_ENABLED": False,
             "M9M_DEV_MODE": True,
             "SECRET_KEY": "x",
             "MAX_CONTENT_LENGTH": 3,

@@ -1,0 +1,35 @@
+"""Who asks for stored credentials, and whose they may see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
+
+from ..identity import Identity
+
+_ADMIN = "admin"
+
+
+class _Caller(Enum):
+    SYSTEM = "the app itself"
+    CURRENT = "whoever sends the current request"
+
+
+SYSTEM: Final = _Caller.SYSTEM
+"""The app itself, for which every record exists."""
+
+CURRENT: Final = _Caller.CURRENT
+
+Caller = Identity | _Caller | None
+WhoCalls = Callable[[], Identity | _Caller | None]
+
+
+def is_admin(who: Identity) -> bool:
+    """Tell whether an identity sees what others own."""
+    return who.has_role(_ADMIN)
+
+
+def sees_all(who: Caller) -> bool:
+    """Tell whether every record exists for whoever asks."""
+    return who is SYSTEM or (isinstance(who, Identity) and is_admin(who))

@@ -1,0 +1,96 @@
+"""Request events: what the audit trail is told of each request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+from .audit import SUCCESS, AuditTrail, Event, EventName
+from .errors import (
+    AccessDenied,
+    AddressNotAllowed,
+    AuthenticationRequired,
+    CORSRefused,
+    CSRFFailed,
+    FreshTokenRequired,
+    HTTPSRequired,
+    InvalidApiKey,
+    InvalidCredentials,
+    InvalidRequest,
+    InvalidSignature,
+    InvalidToken,
+    RateLimited,
+    ServiceUnavailable,
+    TooManyAttempts,
+)
+from .exchange import Exchange
+
+_FAILED, _DENIED = EventName.AUTHENTICATION_FAILED, EventName.ACCESS_DENIED
+_BY_CODE = MappingProxyType(
+    {
+        InvalidRequest.error_code: _FAILED,
+        InvalidToken.error_code: _FAILED,
+        InvalidApiKey.error_code: _FAILED,
+        InvalidCredentials.error_code: _FAILED,
+        TooManyAttempts.error_code: _FAILED,
+        AuthenticationRequired.error_code: _DENIED,
+        FreshTokenRequired.error_code: _DENIED,
+        AccessDenied.error_code: _DENIED,
+        AddressNotAllowed.error_code: _DENIED,
+        CORSRefused.error_code: _DENIED,
+        CSRFFailed.error_code: _DENIED,
+        HTTPSRequired.error_code: _DENIED,
+        InvalidSignature.error_code: _DENIED,
+        RateLimited.error_code: EventName.RATE_LIMITED,
+    }
+)
+
+
+class RequestEvents:
+    """Observes exchanges, and tells the audit trail what became of them.
+
+    Args:
+        trail: is told.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, trail: AuditTrail, clock: Callable[[], float]) -> None:
+        self._trail = trail
+        self._clock = clock
+
+    def ended(self, exchange: Exchange, status: str) -> None:
+        """Tell of a credential that was good or was not, and of a request that was refused."""
+        proved, refusal = exchange.proved, exchange.refusal
+        if proved is not None:
+            self._happened(EventName.AUTHENTICATED, SUCCESS, exchange)
+        if refusal is None:
+            return
+        code = refusal.error_code
+        name = _BY_CODE.get(code)
+        if name is None and code == ServiceUnavailable.error_code:
+            # Nobody could tell whether the credential was good: it let nobody in.
+            name = _FAILED if exchange.tried is not None and proved is None else None
+        if name is not None and not (name is _FAILED and exchange.noted):
+            self._happened(name, code, exchange)
+
+    def tried_out(self, limit: str) -> None:
+        """Pass over a request that a limit with `shadow` would have refused."""
+
+    def _happened(self, name: EventName, outcome: str, exchange: Exchange) -> None:
+        if not self._trail.is_heard(name):
+            return
+        proved, policy = exchange.proved, exchange.policy
+        self._trail.happened(
+            Event(
+                name,
+                self._clock(),
+                outcome,
+                exchange.request_id,
+                exchange.claimed if proved is None else proved.subject,
+                exchange.tried if proved is None else proved.scheme,
+                exchange.client.address,
+                exchange.method,
+                None if policy is None else policy.route,
+                None if proved is None else proved.credential_id,
+            )
+        )
