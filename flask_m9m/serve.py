@@ -18,6 +18,7 @@ from typing import Any
 
 import gunicorn
 
+from .audit.lines import write_somewhere
 from .errors import SettingsError
 from .server import HANDED_ON, REMEDY
 from .server.address import bind_address, check_development
@@ -103,6 +104,11 @@ def on_reload(server: Any) -> None:
         server.log.error("The certificate that is served stays: %s", error)
     else:
         server.log.info("The certificate is valid until %s", _certificate.not_after)
+
+
+def post_worker_init(worker: Any) -> None:
+    """See that the audit trail's lines get somewhere, now that the app has set up its logging."""
+    write_somewhere()
 
 
 def _start_problem(app: str) -> str:

@@ -40,6 +40,12 @@ def is_read() -> bool:
     return logger.isEnabledFor(logging.INFO) and logger.hasHandlers()
 
 
+def write_somewhere() -> None:
+    """Have lines written to the standard error output, unless a handler takes them already."""
+    if not logger.hasHandlers():
+        logger.addHandler(logging.StreamHandler())  # each is a whole line of its own
+
+
 def write(event: Event) -> None:
     """Write an event's line."""
     at, *values, details = event.columns()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .. import signals
+from ..errors import TrailBroken
 from ..settings import AuditSettings
 from ..storage import Database, Sought
 from . import lines
@@ -20,6 +22,8 @@ from .verification import Progress, Verification, Verifier
 if TYPE_CHECKING:
     from ..crypto.cipher import Cipher
     from ..storage.transaction import Transaction
+
+logger = logging.getLogger("flask_m9m")
 
 _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 _OWN_NAMES = frozenset(EventName)
@@ -202,10 +206,14 @@ class AuditTrail:
         """
         kept = [one for one in events if one.name not in self._omitted]
         if self._backlog is not None and kept:
-            if transaction is None:
-                self._write(kept)
-            else:
-                self._chain.append(transaction, kept)
+            try:
+                if transaction is None:
+                    self._write(kept)
+                else:
+                    self._chain.append(transaction, kept)
+            except TrailBroken as error:
+                logger.error("%s", error)  # the answer is a 503 that says nothing of it
+                raise
         for one in events:
             if transaction is None:
                 self._tell(one)

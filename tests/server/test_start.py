@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import subprocess
@@ -71,6 +72,23 @@ def test_settings_that_the_app_gives_in_code_are_served(server: Server) -> None:
     server.start()
     assert server.get("/scheme") == (200, b"in code")
     wait_for_workers(server, 1)
+
+
+@BOTH
+def test_the_audit_trail_is_written_where_the_server_writes(
+    server: Server, command: tuple[str, ...]
+) -> None:
+    server.configure(security={"jwt": {"secret": "s" * 16 + "ecret-of-a-test-" * 2}})
+    (server.directory / "app.py").write_text(
+        "from flask import Flask\nfrom flask_m9m import M9M, require_auth\n"
+        "app = Flask(__name__)\nM9M(app)\n"
+        "app.add_url_rule('/scheme', 'scheme', require_auth(lambda: 'x'))\n"
+    )
+    server.start(*command)
+    (line,) = {one for one in server.said().splitlines() if '"event"' in one}
+    event = json.loads(line)
+    assert (event["event"], event["outcome"]) == ("access_denied", "AUTH_REQUIRED")
+    assert (event["route"], event["address"]) == ("scheme", "127.0.0.1")
 
 
 def test_debug_mode_is_not_served(server: Server) -> None:
