@@ -220,6 +220,19 @@ class AuditTrail:
             else:
                 transaction.committed.append(lambda event=one: self._tell(event))  # type: ignore[misc]
 
+    def sealed_with(self) -> str | None:
+        """Return the id of the encryption key that the database's trail needs, if there is one.
+
+        Raises:
+            DatabaseUnavailable: it cannot be told.
+        """
+        from ..crypto.cipher import key_id_of
+
+        if not self._database.present():
+            return None
+        envelope = self._database.read(lambda rows: rows.audit.key())
+        return None if envelope is None else key_id_of(envelope)
+
     def reseal(self) -> None:
         """Seal the key of the database's trail under today's encryption key.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..audit import AuditTrail, EventName
 from ..crypto.cipher import Cipher
 from ..errors import DecryptionFailed
 from ..storage import Envelope
@@ -32,7 +33,8 @@ class Rotated:
     Attributes:
         resealed: how many credentials were sealed anew; in a dry run, how many would be.
         unreadable: the ids of those that do not open; they are as they were.
-        keys_in_use: the ids of the keys that credentials need afterwards, and how many need each.
+        keys_in_use: the ids of the keys that credentials need afterwards, and how many need each;
+            the audit trail's own key counts as one of them.
     """
 
     resealed: int
@@ -47,6 +49,7 @@ class Rotation:
         shelf: where credentials are kept.
         cipher: with the keys; its primary one seals.
         keys: keeps its canary.
+        trail: whose key is sealed anew as well, and which is told.
         progress: told after each batch.
         dry_run: read and decrypt, but change nothing.
     """
@@ -56,6 +59,7 @@ class Rotation:
         shelf: Shelf,
         cipher: Cipher,
         keys: KeyCheck,
+        trail: AuditTrail,
         progress: Progress | None = None,
         *,
         dry_run: bool = False,
@@ -63,6 +67,7 @@ class Rotation:
         self._shelf = shelf
         self._cipher = cipher
         self._keys = keys
+        self._trail = trail
         self._progress = progress
         self._dry_run = dry_run
         self._done = 0
@@ -79,7 +84,18 @@ class Rotation:
         for _ in range(_MOST_WALKS):  # what changed meanwhile is found by the next walk
             if not self._walk() or self._dry_run:
                 break
-        return Rotated(self._done, list(self._unreadable), self._shelf.read(needed_keys))
+        if not self._dry_run:
+            self._trail.reseal()
+            counts = {"resealed": self._done, "unreadable": len(self._unreadable)}
+            event = self._trail.event(EventName.KEYS_ROTATED)
+            self._trail.changed(None, event._replace(details=counts))
+        return Rotated(self._done, list(self._unreadable), self._keys_in_use())
+
+    def _keys_in_use(self) -> Mapping[str, int]:
+        needed, key_id = self._shelf.read(needed_keys), self._trail.sealed_with()
+        if key_id is not None and key_id != self._cipher.keys.primary.id:  # after a dry run
+            needed[key_id] = needed.get(key_id, 0) + 1
+        return needed
 
     def _walk(self) -> int:
         """Go once through all that is sealed otherwise; return how many were sealed anew."""

@@ -230,13 +230,8 @@ class Credentials:
         """
         keys = self._keys
         sealing = cipher or self.cipher
-        rotated = Rotation(self._shelf, sealing, keys, progress, dry_run=dry_run).run()
-        if not dry_run:
-            self._trail.reseal()
-            counts = {"resealed": rotated.resealed, "unreadable": len(rotated.unreadable)}
-            event = self._trail.event(EventName.KEYS_ROTATED)
-            self._trail.changed(None, event._replace(details=counts))
-        return rotated
+        rotation = Rotation(self._shelf, sealing, keys, self._trail, progress, dry_run=dry_run)
+        return rotation.run()
 
     # Other programs' records
 

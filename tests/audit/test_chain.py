@@ -16,7 +16,7 @@ from flask_m9m.errors import DatabaseUnavailable, TrailBroken
 from flask_m9m.storage.tables import audit_ends, audit_events, audit_keys
 from flask_m9m.testing import Clock
 
-from .conftest import Audited
+from .conftest import Audited, new_key
 
 COLUMNS = [column.name for column in audit_events.c]
 
@@ -291,12 +291,11 @@ def test_the_key_is_sealed_anew_with_the_credentials(
     old = app.extensions["m9m"].loaded.settings.credentials.encryption_key.get_secret_value()
     with app.app_context():
         m9m.audit.record("counted")
-    from .conftest import new_key
-
     new = new_key()
     rotating, other = audited(credentials={"encryption_key": new, "previous_keys": [old]})
     with rotating.app_context():
-        other.credentials.rotate()
+        assert list(other.credentials.rotate(dry_run=True).keys_in_use.values()) == [1]
+        assert other.credentials.rotate().keys_in_use == {}
         assert other.audit.query()[0].event == "keys_rotated"
     alone, third = audited(credentials={"encryption_key": new})
     with alone.app_context():
@@ -310,8 +309,6 @@ def test_a_key_that_is_not_the_trails_is_named(audited: Audited) -> None:
     app, m9m = audited()
     with app.app_context():
         m9m.audit.record("counted")
-    from .conftest import new_key
-
     stranger, other = audited(credentials={"encryption_key": new_key()})
     with stranger.app_context():
         with pytest.raises(TrailBroken, match="does not open: it needs m9m:1:"):

@@ -320,3 +320,25 @@ def test_a_child_process_leaves_the_parents_connections_alone(database: Database
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert names(database) == ["", "parent", "child"]
+
+
+def test_what_waits_for_a_commit_is_called_once_it_is_there_and_not_where_it_is_taken_back(
+    database_url: str, open_database: OpenDatabase
+) -> None:
+    database = open_database(database_url)
+    database.upgrade()
+    called: list[list[str]] = []
+    with database.write() as transaction:
+        transaction.committed.append(lambda: called.append(names(database)))
+        transaction.changed("test", "x", NOW)
+        assert called == []
+    assert called == [["", "x"]]
+
+    def fail() -> None:
+        with database.write() as transaction:
+            transaction.committed.append(lambda: called.append([]))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert len(called) == 1
