@@ -1,20 +1,17 @@
-"""RoutePolicy: what one endpoint demands, compiled once from settings and decorator marks."""
+"""PolicyCompiler: makes a route's policy of the settings and the marks around its view."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
-from functools import cached_property
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from .auth import BUILT_IN, Authenticator
-from .cors import RESPONSE_FIELDS, CORSPolicy
-from .errors import Problem, SettingsError
-from .headers import SecurityHeaders
-from .marks import (
+from ..auth import BUILT_IN, Authenticator
+from ..cors import CORSPolicy
+from ..errors import Problem, SettingsError
+from ..headers import SecurityHeaders
+from ..marks import (
     AccessMark,
     CacheableMark,
     CORSMark,
@@ -26,158 +23,12 @@ from .marks import (
     SignedURLMark,
     UnlimitedMark,
 )
-from .ratelimit import RateLimit, limit_name, parse_limits
-from .settings import CORSSettings, HeadersSettings, Settings
-
-ERROR_VARY = ("Accept",)
-
-_CONTESTED = RESPONSE_FIELDS.union(
-    ("vary", "cache-control", "expires", "www-authenticate", "retry-after"),
-    ("ratelimit", "ratelimit-policy", "x-request-id"),
-    ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"),
-)
+from ..ratelimit import limit_name, parse_limits
+from ..settings import CORSSettings, HeadersSettings, Settings
+from .route import Access, Level, RouteLimit, RoutePolicy
 
 T = TypeVar("T")
 S = TypeVar("S", bound=BaseModel)
-
-
-class Access(StrEnum):
-    """Who gets through to a route."""
-
-    PUBLIC = "public"
-    OPTIONAL = "optional"
-    AUTHENTICATED = "authenticated"
-    SIGNED = "signed"
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """The marks found in one place, the nearest to the view first in a list of levels.
-
-    Attributes:
-        origin: where they stand: `view`, `blueprint api`, `pattern api-docs.*`.
-        marks: in the order in which they were written, the innermost first.
-        binding: whether what they close stays closed although a nearer level opens it.
-        view_class: the view class on which, or on a base of which, they stand.
-    """
-
-    origin: str
-    marks: Sequence[Mark]
-    binding: bool = False
-    view_class: type | None = None
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class RouteLimit:
-    """One `@rate_limit` as it holds for one route.
-
-    Attributes:
-        mark: the decorator's.
-        name: what its limits are called.
-        scope: whose they are.
-        fixed: its limits, unless a callable returns them.
-        plain: its one limit, where a request always takes the same of it, whatever its answer is.
-    """
-
-    mark: LimitMark
-    name: str
-    scope: str
-    fixed: tuple[RateLimit, ...] | None
-    plain: RateLimit | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        mark, fixed = self.mark, self.fixed
-        computed = callable(mark.cost) or mark.exempt_when is not None
-        usual = not (computed or mark.shadow or mark.count is not None)
-        plain = fixed[0] if usual and fixed is not None and len(fixed) == 1 else None
-        object.__setattr__(self, "plain", plain)
-
-    def limits(self) -> tuple[RateLimit, ...]:
-        """Return the limits in force for this request.
-
-        Raises:
-            ValueError: the app's callable returned what is no limit.
-        """
-        if self.fixed is not None:
-            return self.fixed
-        notation = self.mark.limits
-        assert callable(notation)  # noqa: S101  # the compiler parses every string
-        return parse_limits(notation(), burst=self.mark.burst, name=self.name, scope=self.scope)
-
-
-@dataclass(frozen=True, eq=False)
-class RoutePolicy:
-    """What one endpoint demands of a request by one method, and adds to its answer.
-
-    Attributes:
-        route: its name: the endpoint's, mostly.
-        access: who gets through.
-        decided_by: what decided that: a level's origin, or `settings`.
-        requirements: all of them hold, besides what `access` says.
-        signatures: those that the URL has to bear, besides what `access` says.
-        authenticators: the schemes that are accepted here.
-        limits: rate limits of the route, besides the general one.
-        unlimited: whether the general one does not count it.
-        cors: `None` where CORS is switched off.
-        headers: `None` where security headers are switched off.
-        demanding: whether it asks more of a request than who is calling.
-        marks: what this policy enforces.
-        view_class: the class of which the view is made, if it is made of one.
-        class_marks: the marks of that class and its bases, the overridden ones too.
-        cacheable: whether shared caches may keep authenticated answers.
-        vary: request fields on which the answer depends.
-    """
-
-    route: str
-    access: Access
-    decided_by: str
-    requirements: tuple[Requirement, ...]
-    signatures: tuple[SignedURLMark, ...]
-    authenticators: tuple[Authenticator, ...]
-    limits: tuple[RouteLimit, ...]
-    unlimited: bool
-    cors: CORSPolicy | None
-    headers: SecurityHeaders | None
-    demanding: bool
-    marks: frozenset[Mark]
-    view_class: type | None
-    class_marks: frozenset[Mark]
-    cacheable: bool
-    vary: tuple[str, ...]
-
-    def weighed(self, mark: Mark, instance: object) -> bool:
-        """Tell whether a mark of this view object's class was weighed against its methods' own."""
-        return type(instance) is self.view_class and mark in self.class_marks
-
-    @property
-    def undecided(self) -> bool:
-        """Whether nobody but the settings' default said who gets through."""
-        return self.decided_by == "settings"
-
-    @cached_property
-    def vary_fields(self) -> tuple[tuple[str, str], ...]:
-        """The `Vary` of an answer that sets none itself, if it varies at all."""
-        return (("Vary", ", ".join(self.vary)),) if self.vary else ()
-
-    @cached_property
-    def plain_fields(self) -> tuple[tuple[str, str], ...]:
-        """What every answer over plain HTTP carries that is nothing unusual."""
-        return (*(self.headers.plain if self.headers is not None else ()), *self.vary_fields)
-
-    @cached_property
-    def secure_fields(self) -> tuple[tuple[str, str], ...]:
-        """The same over HTTPS."""
-        return (*(self.headers.secure if self.headers is not None else ()), *self.vary_fields)
-
-    @cached_property
-    def refusal_vary_fields(self) -> tuple[tuple[str, str], ...]:
-        """The `Vary` of an error, whose format the client may choose."""
-        return (("Vary", ", ".join((*self.vary, *ERROR_VARY))),)
-
-    @cached_property
-    def contested(self) -> frozenset[str]:
-        """The fields, in lower case, that an answer of its own accord may have as well."""
-        return _CONTESTED.union(self.headers.names if self.headers is not None else ())
 
 
 class PolicyCompiler:

@@ -1,0 +1,8 @@
+"""Policies: what one endpoint demands, compiled once from settings and decorator marks."""
+
+from __future__ import annotations
+
+from .compiler import PolicyCompiler
+from .route import ERROR_VARY, Access, Level, RouteLimit, RoutePolicy
+
+__all__ = ["ERROR_VARY", "Access", "Level", "PolicyCompiler", "RouteLimit", "RoutePolicy"]
