@@ -228,6 +228,24 @@ class M9M(Declaring):
 
         return declare
 
+    def openapi(self, schemes: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+        """Return what the current app's routes demand, as a part of an OpenAPI 3 document.
+
+        It has the security schemes, and for each route its `security` and the answers 401, 403
+        and 429 where they can come. `flask_m9m.openapi.merge` puts it into a document.
+
+        Args:
+            schemes: Security Scheme Objects by the scheme's name, for schemes of the app's own,
+                of which nothing else says where their credential stands.
+
+        Raises:
+            ValueError: one of `schemes` is not switched on.
+            SettingsError: the app's marks contradict each other or the settings.
+        """
+        from .openapi import describe
+
+        return describe(current_state("m9m.openapi"), schemes)
+
     def set_cookies(self, response: Response, pair: TokenPair) -> None:
         """Give a browser a session's tokens in cookies that scripts cannot read.
 

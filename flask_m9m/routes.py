@@ -108,6 +108,9 @@ class Compiled(NamedTuple):
 
 METRICS_ENDPOINT = "m9m_metrics"
 
+FLASK = "Flask"
+"""The origin of what Flask decides: its static files are public, as is its own `OPTIONS`."""
+
 
 class Routes:
     """Finds the policy of a request's route, compiling each once.
@@ -181,12 +184,16 @@ class Routes:
     def all(self) -> Iterator[tuple[Rule, str, RoutePolicy]]:
         """Yield every route of the app, each of its methods, and what holds there.
 
+        `HEAD` beside `GET` is left out, and so is an `OPTIONS` that Flask answers.
+
         Raises:
             SettingsError: marks contradict each other or the settings.
         """
         for rule in self._app.url_map.iter_rules():
-            automatic = {"HEAD", "OPTIONS"} if _answers_options(rule) else {"HEAD"}
             methods = USUAL_METHODS if rule.methods is None else rule.methods
+            automatic = {"HEAD"} if "GET" in methods else set()
+            if _answers_options(rule):
+                automatic.add("OPTIONS")
             for method in sorted(methods - automatic):
                 yield rule, method, self.policy(rule, method)
 
@@ -205,7 +212,7 @@ class Routes:
         """
         levels = list(self._levels(endpoint, method))
         if method == _AUTOMATIC_OPTIONS:
-            levels.insert(0, Level("Flask", [Opening()]))
+            levels.insert(0, Level(FLASK, [Opening()]))
             levels = [Level(one.origin, one.marks) for one in levels]
         return self._policies.compile(endpoint, levels, method)
 
@@ -217,7 +224,7 @@ class Routes:
             yield from _class_levels(view_class, method)
         yield from self._declarations.levels_of(endpoint, self._app)
         if layers and _serves_static_files(endpoint, layers[-1]):
-            yield Level("Flask", [Opening()])
+            yield Level(FLASK, [Opening()])
 
 
 def _answers_options(rule: Rule) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -52,3 +53,19 @@ def test_the_middlewares_example_runs_as_written(
     assert [client.get(path).status_code for path in ("/admin", "/items")] == [401, 401]
     client = Client(M9MMiddleware(namespace["app"], policies=yaml.safe_load(policies)))  # type: ignore[arg-type]
     assert [client.get("/items").status_code, client.post("/items").status_code] == [200, 401]
+
+
+def test_the_example_of_openapi_runs_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / "openapi.md").read_text()
+    example = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("M9M_JWT_SECRET", os.urandom(32).hex())
+    namespace: dict[str, Any] = {"__name__": "app"}
+    exec(compile(example, "app.py", "exec"), namespace)
+    document = namespace["app"].test_client().get("/openapi.json").json
+    assert list(document["paths"]) == ["/items/{number}"]
+    operation = document["paths"]["/items/{number}"]["get"]
+    assert operation["security"] == [{"bearer": ["items:read"]}, {"api_key": ["items:read"]}]
+    assert list(operation["responses"]) == ["200", "401", "403", "429"]

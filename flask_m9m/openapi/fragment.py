@@ -1,0 +1,148 @@
+"""The fragment: what the guard demands of each operation, and how it refuses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..auth import BUILT_IN, csrf
+from ..policy import Access, RoutePolicy
+from ..routes import FLASK
+from .components import ANSWERS, CSRF_TOKEN, SIGNED_URL, component_of, components, security_schemes
+
+if TYPE_CHECKING:
+    from ..guard import Guard
+    from ..state import AppState
+
+METHODS = frozenset(("get", "put", "post", "delete", "options", "head", "patch", "trace"))
+"""The operations that a path can have (OpenAPI 3.1.1 §4.8.9)."""
+
+EXTENSION = "x-m9m"
+
+_VARIABLE = re.compile(r"<(?:[A-Za-z_]\w*(?:\(.*?\))?:)?([A-Za-z_]\w*)>", re.ASCII)
+
+
+def describe(
+    state: AppState, schemes: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Return the fragment of one app.
+
+    Args:
+        state: the app's.
+        schemes: Security Scheme Objects (OpenAPI 3.1.1 §4.8.27) by the scheme's name.
+
+    Raises:
+        ValueError: one of `schemes` is not switched on.
+        SettingsError: the app's marks contradict each other or the settings.
+    """
+    guard = state.guard
+    operations = Operations(guard)
+    paths: dict[str, Any] = {}
+    signed = False
+    for rule, method, policy in state.routes.all():
+        lower = method.lower()
+        hidden = rule.build_only or rule.websocket or policy.decided_by == FLASK
+        if lower in METHODS and not hidden:
+            item = paths.setdefault(path_of(rule.rule), {})
+            item.setdefault(lower, operations.describe(policy, method))
+            signed = signed or bool(policy.signatures)
+    security = security_schemes(guard.settings, guard.authenticators, schemes or {}, signed=signed)
+    return {"components": components(guard.settings, security), "paths": paths}
+
+
+def path_of(rule: str) -> str:
+    """Return the path that a rule of Werkzeug's stands for: `/files/{name}`."""
+    return _VARIABLE.sub(r"{\1}", rule)
+
+
+class Operations:
+    """Describes operations, each by the policy of its route.
+
+    Args:
+        guard: the app's.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        settings = guard.settings
+        self._closed_to_some = bool(settings.server.allowed_networks)
+        self._https = settings.server.https
+        self._limited = (
+            guard.limits.general is not None and not settings.performance.rate_limit.shadow
+        )
+        self._lockout = settings.security.lockout.enabled
+
+    def describe(self, policy: RoutePolicy, method: str) -> dict[str, Any]:
+        """Return what is to stand in the operation."""
+        answers = {status: ANSWERS[status][0] for status in self._refusals(policy, method)}
+        operation: dict[str, Any] = {"security": _security(policy, method)}
+        if answers:
+            operation["responses"] = {
+                status: {"$ref": f"#/components/responses/{name}"}
+                for status, name in answers.items()
+            }
+        if extension := _extension(policy):
+            operation[EXTENSION] = extension
+        return operation
+
+    def _refusals(self, policy: RoutePolicy, method: str) -> Iterator[str]:
+        """Yield the statuses of the refusals that a request can meet."""
+        if policy.authenticators:
+            yield "401"
+        rights = any(one.scopes or one.any_scope or one.roles for one in policy.requirements)
+        ambient = any(one.ambient for one in policy.authenticators) and not _is_safe(method)
+        insecure = self._https == "refuse" or (
+            self._https == "redirect" and method not in ("GET", "HEAD")
+        )
+        if rights or ambient or policy.signatures or insecure or self._closed_to_some:
+            yield "403"
+        schemes = {one.scheme for one in policy.authenticators}
+        guessed = self._lockout and not schemes.isdisjoint(BUILT_IN)
+        limited = self._limited and not policy.unlimited
+        if limited or guessed or "api_key" in schemes or _refuses(policy):
+            yield "429"
+
+
+def _refuses(policy: RoutePolicy) -> bool:
+    """Tell whether a limit of the route's own can end a request."""
+    return any(not limit.mark.shadow for limit in policy.limits)
+
+
+def _is_safe(method: str) -> bool:
+    return csrf.is_safe({"REQUEST_METHOD": method})
+
+
+def _security(policy: RoutePolicy, method: str) -> list[dict[str, list[str]]]:
+    """Return the alternatives of what a request brings (OpenAPI 3.1.1 §4.8.30)."""
+    signed: dict[str, list[str]] = {SIGNED_URL: []} if policy.signatures else {}
+    if policy.access is Access.PUBLIC:
+        return []
+    if policy.access is Access.SIGNED:
+        return [signed]
+    scopes = list(dict.fromkeys(scope for one in policy.requirements for scope in one.scopes))
+    alternatives: list[dict[str, list[str]]] = []
+    for one in policy.authenticators:
+        alternative = {component_of(one.scheme): list(scopes), **signed}
+        if one.scheme == "cookie" and not _is_safe(method):
+            alternative[CSRF_TOKEN] = []
+        alternatives.append(alternative)
+    if policy.access is Access.OPTIONAL:
+        alternatives.append(dict(signed))
+    return alternatives
+
+
+def _extension(policy: RoutePolicy) -> dict[str, Any]:
+    extension: dict[str, Any] = {}
+    requirements = [
+        {
+            name: list(value) if isinstance(value, tuple) else value
+            for name in ("scopes", "any_scope", "roles", "fresh")
+            if (value := getattr(one, name))
+        }
+        for one in policy.requirements
+    ]
+    if requirements:
+        extension["requirements"] = requirements
+    for mark in policy.signatures:
+        extension[SIGNED_URL] = {"purpose": mark.purpose}
+    return extension
