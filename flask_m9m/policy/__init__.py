@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from .compiler import PolicyCompiler
-from .route import ERROR_VARY, Access, Level, RouteLimit, RoutePolicy
+from .route import ERROR_VARY, SETTINGS, Access, Level, RouteLimit, RoutePolicy
 
-__all__ = ["ERROR_VARY", "Access", "Level", "PolicyCompiler", "RouteLimit", "RoutePolicy"]
+__all__ = [
+    "ERROR_VARY",
+    "SETTINGS",
+    "Access",
+    "Level",
+    "PolicyCompiler",
+    "RouteLimit",
+    "RoutePolicy",
+]

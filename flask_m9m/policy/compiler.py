@@ -25,7 +25,7 @@ from ..marks import (
 )
 from ..ratelimit import limit_name, parse_limits
 from ..settings import CORSSettings, HeadersSettings, Settings
-from .route import Access, Level, RouteLimit, RoutePolicy
+from .route import SETTINGS, Access, Level, RouteLimit, RoutePolicy
 
 T = TypeVar("T")
 S = TypeVar("S", bound=BaseModel)
@@ -62,7 +62,9 @@ class PolicyCompiler:
         access, decided_by, closing = self._access(route, levels)
         requirements = [one for one in closing if isinstance(one, Requirement)]
         authenticators = self._schemes(route, requirements) if requirements else ()
-        cors = self._nearest_cors(route, levels)
+        unlimited, unlimited_decided_by = _nearest(levels, UnlimitedMark)
+        cors, cors_decided_by = self._nearest_cors(route, levels)
+        headers, headers_decided_by = self._nearest_headers(route, levels)
         vary = ["Origin"] if cors is not None and cors.varies else []
         if authenticators:
             vary += ["Authorization", "Cookie", self._settings.security.api_keys.header]
@@ -77,14 +79,17 @@ class PolicyCompiler:
             signatures=signatures,
             authenticators=authenticators,
             limits=limits,
-            unlimited=_nearest(levels, UnlimitedMark) is not None,
+            unlimited=unlimited is not None,
+            unlimited_decided_by=unlimited_decided_by,
             cors=cors,
-            headers=self._nearest_headers(route, levels),
+            cors_decided_by=cors_decided_by,
+            headers=headers,
+            headers_decided_by=headers_decided_by,
             demanding=bool(demands or signatures or limits),
             marks=frozenset((*closing, *_limit_marks(levels))),
             view_class=next((one.view_class for one in levels if one.view_class), None),
             class_marks=frozenset(mark for one in levels if one.view_class for mark in one.marks),
-            cacheable=_nearest(levels, CacheableMark) is not None,
+            cacheable=_nearest(levels, CacheableMark)[0] is not None,
             vary=tuple(vary),
         )
 
@@ -100,26 +105,27 @@ class PolicyCompiler:
     def _access(
         self, route: str, levels: Sequence[Level]
     ) -> tuple[Access, str, tuple[AccessMark, ...]]:
-        binding = _unique(
-            mark
+        binding = _by_origin(
+            (level.origin, mark)
             for level in levels
             for mark in level.marks
             if level.binding and isinstance(mark, AccessMark) and mark.closes
         )
         for level in levels:
-            closing = _unique(mark for mark in level.marks if isinstance(mark, AccessMark))
+            own = [mark for mark in level.marks if isinstance(mark, AccessMark)]
             opened = any(isinstance(mark, Opening) for mark in level.marks)
-            if closing and opened:
-                both = f"both @public and {closing[0].decorator} ({level.origin})"
+            if own and opened:
+                both = f"both @public and {own[0].decorator} ({level.origin})"
                 raise _contradiction(route, both)
-            closing = _unique((*closing, *binding))
+            closing = {**dict.fromkeys(own, level.origin), **binding}
             if closing:
-                return _access_under(closing), level.origin, closing
+                origins = ", ".join(dict.fromkeys(closing.values()))
+                return _access_under(closing), origins, tuple(closing)
             if opened:
                 return Access.PUBLIC, level.origin, ()
         if self._settings.security.default_access == "authenticated":
-            return Access.AUTHENTICATED, "settings", (Requirement(),)
-        return Access.PUBLIC, "settings", ()
+            return Access.AUTHENTICATED, SETTINGS, (Requirement(),)
+        return Access.PUBLIC, SETTINGS, ()
 
     def _schemes(
         self, route: str, requirements: Iterable[Requirement]
@@ -144,7 +150,7 @@ class PolicyCompiler:
     def _limits(self, route: str, levels: Iterable[Level], method: str) -> tuple[RouteLimit, ...]:
         method = "GET" if method == "HEAD" else method
         limits = []
-        for number, mark in enumerate(_limit_marks(levels), 1):
+        for number, (mark, origin) in enumerate(_limit_marks(levels).items(), 1):
             name = mark.name or limit_name(route if number == 1 else f"{route}-{number}")
             # What an app names itself and what follows from a route never share a bucket.
             scope = f"name {name}" if mark.name else f"route {route} limit {number}"
@@ -152,24 +158,26 @@ class PolicyCompiler:
             if isinstance(mark.limits, str):
                 fixed = parse_limits(mark.limits, burst=mark.burst, name=name, scope=scope)
             if mark.counts(method):
-                limits.append(RouteLimit(mark, name, scope, fixed))
+                limits.append(RouteLimit(mark, name, scope, origin, fixed))
         return tuple(limits)
 
-    def _nearest_cors(self, route: str, levels: Iterable[Level]) -> CORSPolicy | None:
-        mark = _nearest(levels, CORSMark)
+    def _nearest_cors(self, route: str, levels: Iterable[Level]) -> tuple[CORSPolicy | None, str]:
+        mark, origin = _nearest(levels, CORSMark)
         if mark is None:
-            return self._cors
+            return self._cors, origin
         own = overridden(self._settings.security.cors, mark.overrides, f"@cors of {route}")
-        return cors_policy(own, development=self._development)
+        return cors_policy(own, development=self._development), origin
 
-    def _nearest_headers(self, route: str, levels: Iterable[Level]) -> SecurityHeaders | None:
-        mark = _nearest(levels, HeadersMark)
+    def _nearest_headers(
+        self, route: str, levels: Iterable[Level]
+    ) -> tuple[SecurityHeaders | None, str]:
+        mark, origin = _nearest(levels, HeadersMark)
         if mark is None:
-            return self._headers
+            return self._headers, origin
         own = overridden(
             self._settings.security.headers, mark.overrides, f"@security_headers of {route}"
         )
-        return header_policy(own, development=self._development)
+        return header_policy(own, development=self._development), origin
 
 
 def overridden(section: S, overrides: Mapping[str, Any], where: str) -> S:
@@ -228,20 +236,30 @@ def _signatures(route: str, closing: Iterable[AccessMark]) -> tuple[SignedURLMar
     return signatures[:1]
 
 
-def _nearest(levels: Iterable[Level], kind: type[T]) -> T | None:
+def _nearest(levels: Iterable[Level], kind: type[T]) -> tuple[T | None, str]:
+    """Return the nearest mark of a kind and where it stands; without one, the settings decide."""
     for level in levels:
         for mark in reversed(level.marks):
             if isinstance(mark, kind):
-                return mark
-    return None
+                return mark, level.origin
+    return None, SETTINGS
 
 
-def _limit_marks(levels: Iterable[Level]) -> tuple[LimitMark, ...]:
-    return _unique(mark for one in levels for mark in one.marks if isinstance(mark, LimitMark))
+def _limit_marks(levels: Iterable[Level]) -> dict[LimitMark, str]:
+    return _by_origin(
+        (level.origin, mark)
+        for level in levels
+        for mark in level.marks
+        if isinstance(mark, LimitMark)
+    )
 
 
-def _unique(items: Iterable[T]) -> tuple[T, ...]:
-    return tuple(dict.fromkeys(items))
+def _by_origin(found: Iterable[tuple[str, T]]) -> dict[T, str]:
+    """Return each mark once, with where it stands nearest to the view."""
+    origins: dict[T, str] = {}
+    for origin, mark in found:
+        origins.setdefault(mark, origin)
+    return origins
 
 
 def _contradiction(route: str, found: str) -> SettingsError:

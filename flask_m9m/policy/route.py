@@ -14,6 +14,8 @@ from ..marks import LimitMark, Mark, Requirement, SignedURLMark
 from ..ratelimit import RateLimit, parse_limits
 
 ERROR_VARY = ("Accept",)
+SETTINGS = "settings"
+"""The origin of what no mark decides."""
 
 _CONTESTED = RESPONSE_FIELDS.union(
     ("vary", "cache-control", "expires", "www-authenticate", "retry-after"),
@@ -56,6 +58,7 @@ class RouteLimit:
         mark: the decorator's.
         name: what its limits are called.
         scope: whose they are.
+        origin: where the decorator stands, as in `Level`.
         fixed: its limits, unless a callable returns them.
         plain: its one limit, where a request always takes the same of it, whatever its answer is.
     """
@@ -63,6 +66,7 @@ class RouteLimit:
     mark: LimitMark
     name: str
     scope: str
+    origin: str
     fixed: tuple[RateLimit, ...] | None
     plain: RateLimit | None = field(init=False)
 
@@ -93,14 +97,17 @@ class RoutePolicy:
     Attributes:
         route: its name: the endpoint's, mostly.
         access: who gets through.
-        decided_by: what decided that: a level's origin, or `settings`.
+        decided_by: what decided that: the origins of levels, or `settings`.
         requirements: all of them hold, besides what `access` says.
         signatures: those that the URL has to bear, besides what `access` says.
         authenticators: the schemes that are accepted here.
         limits: rate limits of the route, besides the general one.
         unlimited: whether the general one does not count it.
+        unlimited_decided_by: what decided that.
         cors: `None` where CORS is switched off.
+        cors_decided_by: what decided that.
         headers: `None` where security headers are switched off.
+        headers_decided_by: what decided that.
         demanding: whether it asks more of a request than who is calling.
         marks: what this policy enforces.
         view_class: the class of which the view is made, if it is made of one.
@@ -117,8 +124,11 @@ class RoutePolicy:
     authenticators: tuple[Authenticator, ...]
     limits: tuple[RouteLimit, ...]
     unlimited: bool
+    unlimited_decided_by: str
     cors: CORSPolicy | None
+    cors_decided_by: str
     headers: SecurityHeaders | None
+    headers_decided_by: str
     demanding: bool
     marks: frozenset[Mark]
     view_class: type | None
@@ -133,7 +143,7 @@ class RoutePolicy:
     @property
     def undecided(self) -> bool:
         """Whether nobody but the settings' default said who gets through."""
-        return self.decided_by == "settings"
+        return self.decided_by == SETTINGS
 
     @cached_property
     def vary_fields(self) -> tuple[tuple[str, str], ...]:

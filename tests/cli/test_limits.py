@@ -220,7 +220,10 @@ def test_routes_tells_which_limits_count_some_answers_or_refuse_nothing(run: Run
     assert told["free"] == ["not the general one"]
     assert told["failures"][0].endswith("of some answers only")
     assert told["trial"][0].endswith("refuses nothing (shadow)")
-    assert told["computed"] == ["computed: computed"]
+    assert told["computed"] == [
+        "computed: computed",
+        "60 per 60 s, burst 10 (at most 69 in any 60 s)",
+    ]
 
 
 def test_limits_in_the_memory_of_a_process_cannot_be_shown_and_that_is_said(
