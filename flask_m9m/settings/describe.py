@@ -26,7 +26,8 @@ def describe(loaded: Loaded) -> list[Described]:
     headers = loaded.settings.security.headers
     described = []
     for path in LEAVES:
-        value, source = get(loaded.settings, path), loaded.sources[path]
+        value = get(loaded.settings, path)
+        source = " ".join((loaded.sources[path], *loaded.references.get(path, ())))
         if value == FROM_PRESET:
             value, source = headers.value(path.rpartition(".")[2]), f"preset {headers.preset}"
         described.append(Described(path, _plain(value), source))

@@ -145,7 +145,10 @@ class NamedSettings:
         variable = filled[0]
         value = variables[variable.name]
         self._report.give(
-            path, f"{source} {variable.name}".strip(), lambda: self._value(variable, value)
+            path,
+            f"{source} {variable.name}".strip(),
+            lambda: self._value(variable, value),
+            lambda: self._interpolator.references(value),
         )
 
     def _value(self, variable: Variable, value: object) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _FORMS = 'write ${NAME}, ${NAME:-default} or ${file:/path}, and "$${" for a literal "${"'
@@ -62,6 +62,17 @@ class Interpolator:
         if len(expanded) > _LARGEST:
             raise InterpolationError("more than 64 KiB of text", "refer to less")
         return expanded
+
+    def references(self, value: object) -> Iterator[str]:
+        """Yield the references in a text, or in the texts of a list, that give something to it.
+
+        One that is not set gives nothing: what stands there instead is its default.
+        """
+        for text in value if isinstance(value, list | tuple) else (value,):
+            for match in _REFERENCE.finditer(text) if isinstance(text, str) else ():
+                name = match["name"]
+                if match["file"] or (name and self._look_up(name, ())):
+                    yield f"${{{name or 'file:' + match['file']}}}"
 
     def _replace(self, match: re.Match[str], within: tuple[str, ...]) -> str:
         if match["escape"]:

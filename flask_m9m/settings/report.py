@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,10 +11,17 @@ from .interpolation import InterpolationError
 
 
 class Given(NamedTuple):
-    """A value, and where it came from in words (`environment M9M_JWT_SECRET`)."""
+    """A value, and where it came from in words (`environment M9M_JWT_SECRET`).
+
+    Attributes:
+        value: what it is.
+        source: the source that gives it.
+        references: what that refers to for it: `${NAME}`.
+    """
 
     value: object
     source: str
+    references: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -33,14 +40,21 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     failed: dict[str, list[Problem]] = field(default_factory=dict)
 
-    def give(self, path: str, source: str, read: Callable[[], object]) -> None:
-        """Note a path's value, or the problem that reading it meets."""
+    def give(
+        self,
+        path: str,
+        source: str,
+        read: Callable[[], object],
+        references: Callable[[], Iterable[str]],
+    ) -> None:
+        """Note a path's value and what it refers to, or the problem that reading it meets."""
         try:
             value = read()
+            referred_to = tuple(dict.fromkeys(references()))
         except InterpolationError as error:
             self.fail(path, error.found, error.accepted, source)
         else:
-            self.values[path] = Given(value, source)
+            self.values[path] = Given(value, source, referred_to)
             self.failed.pop(path, None)
 
     def fail(self, path: str, found: str, accepted: str, source: str, index: str = "") -> None:

@@ -46,12 +46,14 @@ class Loaded:
         sources: where the value of every setting came from, by its path.
         warnings: what is to be logged, a line each; no secrets.
         files: the files that were read.
+        references: what the sources of some refer to for them, by path: `${NAME}`.
     """
 
     settings: Settings
     sources: Mapping[str, str]
     warnings: tuple[str, ...]
     files: tuple[Path, ...]
+    references: Mapping[str, tuple[str, ...]]
 
     def log(self) -> None:
         """Say which files were read, and what was passed over."""
@@ -109,7 +111,14 @@ def load(
         path: report.values[path].source if path in report.values else "default" for path in LEAVES
     }
     warnings = (*report.warnings, *_doubts(effective))
-    return Loaded(effective, MappingProxyType(sources), warnings, tuple(files))
+    references = {path: given.references for path, given in report.values.items()}
+    return Loaded(
+        effective,
+        MappingProxyType(sources),
+        warnings,
+        tuple(files),
+        MappingProxyType({path: found for path, found in references.items() if found}),
+    )
 
 
 def settings_of(given: Mapping[str, Any], source: str = "settings=") -> Settings:
@@ -265,7 +274,12 @@ class _Reader:
 
     def _leaf(self, path: str, value: object, source: str) -> None:
         if path in LEAVES:
-            self._report.give(path, source, lambda: complete(value, self._interpolator))
+            self._report.give(
+                path,
+                source,
+                lambda: complete(value, self._interpolator),
+                lambda: self._interpolator.references(value),
+            )
             return
         near = nearest_path(path)
         accepted = f"did you mean {near}?" if near else "remove it"
