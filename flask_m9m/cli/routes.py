@@ -11,7 +11,8 @@ from ..policy import SETTINGS, Access, RoutePolicy
 from ..ratelimit import RateLimit
 from ..routes import FLASK
 from ..state import AppState
-from .output import output_option, print_rows, printable, with_app
+from ..text import printable
+from .output import output_option, print_rows, with_app
 
 _REMEDIES = {
     "undecided": "mark them with @require_auth or @public",
