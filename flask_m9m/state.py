@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import click
 from flask import has_request_context
 
 from . import forking
@@ -156,11 +157,14 @@ class AppState:
 
 
 def _circumstances() -> Circumstances:
-    """Return in which request something happens."""
-    exchange: Exchange | None = None
+    """Return in which request or by which command something happens."""
     if has_request_context():
-        exchange = getattr(current_request(), ON_REQUEST, None)
-    return Circumstances() if exchange is None else exchange.circumstances()
+        exchange: Exchange | None = getattr(current_request(), ON_REQUEST, None)
+        return Circumstances() if exchange is None else exchange.circumstances()
+    command = click.get_current_context(silent=True)
+    if command is None:
+        return Circumstances()
+    return Circumstances(scheme="command line", route=command.command_path)
 
 
 def _who_calls() -> Caller:
