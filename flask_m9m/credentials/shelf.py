@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from .. import forking
 from ..crypto.cipher import Record
 from ..storage import ChangeFeed, Envelope, SealedCredential
+from ..text import name_of
 
 if TYPE_CHECKING:
     from ..storage.transaction import Transaction
@@ -21,6 +22,11 @@ T = TypeVar("T")
 def bound_to(record: SealedCredential | Envelope) -> Record:
     """Return what a record's envelope is bound to."""
     return Record(record.id, record.type, record.owner, bool(record.resolve))
+
+
+def row_of(rows: Rows, credential_id: str) -> SealedCredential | None:
+    """Return a record by whatever came as its id."""
+    return None if name_of(credential_id) is None else rows.get(credential_id)
 
 
 class Rows(Protocol):

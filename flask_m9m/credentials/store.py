@@ -23,7 +23,7 @@ from .info import Credential, CredentialInfo, info_of
 from .keys import KeyCheck
 from .n8n import open_plain, opener, writer
 from .rotation import Progress, Rotated, Rotation
-from .shelf import Rows, Shelf, bound_to
+from .shelf import Rows, Shelf, bound_to, row_of
 from .types import CredentialTypes
 from .variables import resolved
 
@@ -124,7 +124,7 @@ class Credentials:
             DatabaseUnavailable: it cannot be told.
         """
         self._keys.check()
-        record = self._shelf.read(lambda rows: self._existing(rows, credential_id, caller))
+        record = self._found(credential_id, caller)
         data = self._opened(record)
         if record.resolve:
             data = resolved(data, self._environment, self._environ)
@@ -151,7 +151,7 @@ class Credentials:
             NotFound: there is none of that id for this caller.
             DatabaseUnavailable: it cannot be told.
         """
-        return info_of(self._shelf.read(lambda rows: self._existing(rows, credential_id, caller)))
+        return info_of(self._found(credential_id, caller))
 
     def update(
         self,
@@ -176,7 +176,7 @@ class Credentials:
         """
         self._keys.check()
         with self._shelf.write() as rows:
-            old = self._existing(rows, credential_id, caller)
+            old = self._admitted(row_of(rows, credential_id), caller)
             new = replace(old, updated_at=moment(self._clock()))
             if name is not None:
                 new = replace(new, name=checked_name("a credential's name", name))
@@ -197,7 +197,7 @@ class Credentials:
             NotFound: there is none of that id for this caller.
         """
         with self._shelf.write() as rows:
-            record = self._existing(rows, credential_id, caller)
+            record = self._admitted(row_of(rows, credential_id), caller)
             rows.delete(record.id)
             self._changed(rows, "deleted", caller, record)
 
@@ -356,14 +356,19 @@ class Credentials:
         owner = None if sees_all(who) else who.subject  # type: ignore[union-attr]
         return self._shelf.read(lambda rows: rows.all(owner, type, envelopes=envelopes))
 
-    def _existing(self, rows: Rows, credential_id: str, caller: Caller) -> SealedCredential:
+    def _found(self, credential_id: str, caller: Caller) -> SealedCredential:
+        """Return a record that exists for a caller.
+
+        Who that is, is asked here: the query may run in a thread of its own, outside the request.
+        """
+        return self._admitted(self._shelf.read(lambda rows: row_of(rows, credential_id)), caller)
+
+    def _admitted(self, record: SealedCredential | None, caller: Caller) -> SealedCredential:
         who = self._who(caller)
-        record = None if name_of(credential_id) is None else rows.get(credential_id)
         if record is None or who is None:
             raise NotFound
         if not sees_all(who) and record.owner != who.subject:  # type: ignore[union-attr]
-            denied = EventName.ACCESS_DENIED
-            event = self._event(denied, record, caller)
+            event = self._event(EventName.ACCESS_DENIED, record, caller)
             self._trail.happened(event._replace(outcome=NotFound.error_code))
             raise NotFound
         return record

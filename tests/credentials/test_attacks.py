@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
+from flask import Flask, request
 
-from flask_m9m import Identity
+from flask_m9m import Identity, require_auth
 from flask_m9m.credentials import MemoryShelf, rotation
 from flask_m9m.credentials.variables import resolved
 from flask_m9m.crypto.keys import EncryptionKey
 from flask_m9m.errors import DecryptionFailed, NotFound, SettingsError, UnresolvedVariable
 from flask_m9m.storage import Envelope, tables
+from flask_m9m.testing import client_as
 
 from .conftest import Kept, new_key
 
@@ -214,3 +215,28 @@ def test_a_change_that_fails_in_the_middle_leaves_memory_as_it_was() -> None:
     with pytest.raises(RuntimeError):
         fail()
     assert shelf.read(lambda rows: rows.canaries()) == {}
+
+
+def test_who_asks_is_whoever_sends_the_request_wherever_the_query_runs(
+    storage: dict[str, Any], keep: Kept, key: str
+) -> None:
+    app, m9m = keep(storage, key)
+
+    @app.route("/c/<which>", methods=["GET", "PUT", "DELETE"])
+    @require_auth
+    def one(which: str) -> Any:
+        if request.method == "PUT":
+            return m9m.credentials.update(which, name="taken").name
+        if request.method == "DELETE":
+            m9m.credentials.delete(which)
+            return "deleted"
+        return {**m9m.credentials.get(which).data, "name": m9m.credentials.info(which).name}
+
+    with app.app_context():
+        data = {"apiKey": "of alice"}
+        which = m9m.credentials.create("a", "apiKey", data, owner="alice").id
+    mallory, alice = client_as(app, "mallory"), client_as(app, "alice")
+    for method in ("GET", "PUT", "DELETE"):
+        assert mallory.open(f"/c/{which}", method=method).status_code == 404, method
+    assert alice.get(f"/c/{which}").json == {"apiKey": "of alice", "name": "a"}
+    assert alice.delete(f"/c/{which}").status_code == 200
