@@ -44,6 +44,7 @@ from .ratelimit import LimitStore, StoreFailure, Want
 from .request_ids import REQUEST_ID, request_id_of
 from .sealing import Seal, Sealing
 from .settings import Settings
+from .sightings import Sightings
 from .signing import Links
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Guard:
         settings: the app's.
         identities: what knows who calls.
         store: where rate limits are counted.
+        sightings: notes forwarding fields of peers that are not trusted.
         response_class: what answers are made of.
         clock: seconds since the epoch.
     """
@@ -72,6 +74,7 @@ class Guard:
         settings: Settings,
         identities: Identities,
         store: LimitStore,
+        sightings: Sightings,
         *,
         response_class: type[Response] = Response,
         clock: Callable[[], float] = time.time,
@@ -88,6 +91,7 @@ class Guard:
             trust_forwarded_host=server.trust_forwarded_host,
         )
         self.store = store
+        self.sightings = sightings
         self._declared = identities.declared
         self._load = identities.load
         self._lockout = identities.lockout
@@ -125,6 +129,7 @@ class Guard:
     def begin(self, environ: WSGIEnvironment) -> Exchange:
         """Begin the exchange of a request, whatever went on with this environ before."""
         client = self.resolver.resolve(environ)
+        self.sightings.look(environ, client)
         request_id = environ[REQUEST_ID] = request_id_of(environ, client.forwarded)
         exchange = Exchange(self, environ, client, request_id)
         if self._any_ambient:

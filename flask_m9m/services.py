@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from werkzeug.wrappers import Response
 
 from . import forking
+from .address import ProxyHeader
 from .audit import AuditTrail, Circumstances
 from .auth import Declared, Identities
 from .guard import Guard
@@ -17,6 +18,7 @@ from .observing import ObservedGuard, TimedGuard
 from .ratelimit import limit_stores
 from .request_events import RequestEvents
 from .settings import Settings
+from .sightings import make_sightings
 from .storage import ChangeFeed, Database
 
 if TYPE_CHECKING:
@@ -103,6 +105,12 @@ class Services:
             settings,
             self.identities,
             stores.limits,
+            make_sightings(
+                ProxyHeader(settings.server.proxy_headers),
+                settings.performance.rate_limit.path,
+                app,
+                private=private,
+            ),
             observers=observers,
             response_class=response_class,
             clock=self._clock,
