@@ -88,9 +88,10 @@ class Sightings:
             environ: the request.
             client: who sent it, as far as it is believed.
         """
-        if self._key in environ and not client.forwarded and self._directory is not None:
-            if _READ_BY_OTHERS not in environ:
-                self._note(self._directory, client.address or UNIX)
+        if self._key not in environ or client.forwarded or self._directory is None:
+            return
+        if _READ_BY_OTHERS not in environ:
+            self._note(self._directory, client.address or UNIX)
 
     def seen(self) -> list[Sighting]:
         """Return what any process of the app has noted; nothing where that cannot be read."""
