@@ -9,6 +9,7 @@ from .config import config
 from .cors import cors
 from .credential import credential
 from .db import db
+from .doctor import doctor
 from .init import init, secret
 from .limits import limits
 from .routes import routes
@@ -26,6 +27,7 @@ for command in (
     init,
     secret,
     config,
+    doctor,
     token,
     user,
     apikey,

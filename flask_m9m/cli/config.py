@@ -96,7 +96,7 @@ def _loaded(context: click.Context) -> Loaded:
     try:
         app = info.load_app()
     except Exception as error:
-        if (cause := _settings_error(error)) is not None:
+        if (cause := settings_error(error)) is not None:
             raise cause from None
         # Whatever else keeps the app from starting is not what was asked about.
         if info.app_import_path or any(Path(name).exists() for name in _APP_FILES):
@@ -111,7 +111,7 @@ def _loaded(context: click.Context) -> Loaded:
     return loaded
 
 
-def _settings_error(error: BaseException | None) -> SettingsError | None:
+def settings_error(error: BaseException | None) -> SettingsError | None:
     """Return what is wrong with the settings, if that is behind an app's error."""
     for _ in range(20):
         if error is None or isinstance(error, SettingsError):

@@ -1,0 +1,188 @@
+"""Checks of security headers: the settings', and those of routes that have their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from ..headers import CONTENT_SECURITY_POLICY, STRICT_TRANSPORT_SECURITY
+from ..policy.compiler import header_policy
+from ..settings.presets import HEADER_FIELDS
+from .findings import Finding, Kind, Severity
+from .subject import Subject, finds
+
+OFF = Kind(
+    "headers-off",
+    Severity.MEDIUM,
+    "security headers are switched off",
+    "browsers guess content types, frame pages and fall back to plain HTTP (ASVS 3.4.1 to 3.4.6)",
+    "security: {headers: {enabled: true}}; on a route, remove enabled=False",
+)
+MISSING = Kind(
+    "header-missing",
+    Severity.LOW,
+    "a security header is switched off",
+    "<reason>",
+    "remove <setting>: null, or the override of the route; the default is right",
+)
+CSP_WEAK = Kind(
+    "csp-weak",
+    Severity.MEDIUM,
+    "the Content-Security-Policy allows scripts from anywhere, or written into a page",
+    "it stops no injected script then (ASVS 3.4.3; CSP3 §6.7)",
+    'security: {headers: {content_security_policy: "<preset>"}} without <source>; scripts of pages '
+    'get nonce="{{ csp_nonce() }}", and the preset is: web',
+)
+HSTS_SHORT = Kind(
+    "hsts-short",
+    Severity.MEDIUM,
+    "Strict-Transport-Security holds for less than a year",
+    "a browser that comes back later may be led to plain HTTP (ASVS 3.4.1; RFC 6797 §11.4)",
+    'security: {headers: {strict_transport_security: "max-age=63072000; includeSubDomains"}}',
+)
+FRAMING = Kind(
+    "framing-allowed",
+    Severity.MEDIUM,
+    "pages of others may frame the app's",
+    "they can have users click on what they do not see (ASVS 3.4.6; RFC 7034)",
+    "security: {headers: {x_frame_options: DENY}}, and frame-ancestors 'none' in the "
+    "Content-Security-Policy",
+)
+WEAK = Kind(
+    "header-weak",
+    Severity.LOW,
+    "a security header has a value that protects little",
+    "<reason>",
+    'security: {headers: {<setting>: "<good>"}}',
+)
+
+_YEAR = 31_536_000
+_MAX_AGE = re.compile(r'\s*max-age\s*=\s*"?(\d+)"?\s*', re.IGNORECASE)
+_REASONS = {
+    "X-Content-Type-Options": "browsers guess what an answer is, and run it (ASVS 3.4.4)",
+    CONTENT_SECURITY_POLICY: "an injected script runs (ASVS 3.4.3)",
+    STRICT_TRANSPORT_SECURITY: "browsers may be led to plain HTTP (ASVS 3.4.1)",
+    "Referrer-Policy": "URLs go to the sites that are linked to (ASVS 3.4.5)",
+    "Permissions-Policy": "an injected page may use camera and place (OWASP Secure Headers)",
+    "Cross-Origin-Opener-Policy": "a page that opened this one keeps a hold on it (ASVS 3.4.8)",
+    "Cross-Origin-Resource-Policy": "other sites may embed answers (ASVS 3.5.8)",
+}
+_SETTINGS = {field: name for name, field in HEADER_FIELDS.items()}
+_UNSAFE_SOURCES = ("'unsafe-inline'", "'unsafe-eval'", "*", "http:", "https:", "data:")
+_LEAKING_REFERRERS = ("unsafe-url", "no-referrer-when-downgrade", "origin-when-cross-origin")
+
+
+@finds(OFF, MISSING, CSP_WEAK, HSTS_SHORT, FRAMING, WEAK)
+def security_headers(subject: Subject) -> Iterator[Finding]:
+    """Look at what each answer carries."""
+    own = subject.settings.security.headers
+    development = subject.settings.development.enabled
+    general = dict(own.effective()) if own.enabled else None
+    if general is None:
+        yield OFF.at(subject.at("security.headers.enabled"))
+    else:
+        for name, finding in _of(general, "security.headers"):
+            path = f"security.headers.{name}"
+            yield finding if subject.source(path) == "default" else _at(finding, subject.at(path))
+    compiled = header_policy(own, development=development)
+    known = None if compiled is None else dict(compiled.secure)
+    for routes in subject.routes_by_endpoint.values():
+        seen: list[dict[str, str] | None] = [known]
+        for route in routes:
+            policy = route.policy.headers
+            fields = None if policy is None else dict(policy.secure)
+            if fields in seen:
+                continue
+            seen.append(fields)
+            if fields is None:
+                yield OFF.at(f"@security_headers of {route}")
+                continue
+            if development and known is not None and STRICT_TRANSPORT_SECURITY not in fields:
+                fields = {**fields, STRICT_TRANSPORT_SECURITY: f"max-age={_YEAR}"}
+            for _, finding in _of(fields, f"@security_headers of {route}"):
+                if general is None or not _same(finding, general):
+                    yield finding
+
+
+CHECKS = (security_headers,)
+
+
+def _at(finding: Finding, where: str) -> Finding:
+    return Finding(finding.id, finding.severity, where, finding.why, finding.fix)
+
+
+def _same(finding: Finding, general: Mapping[str, str]) -> bool:
+    """Tell whether a route has a finding from the settings, where it was named already."""
+    known = [(one.id, one.why, one.fix) for _, one in _of(general, "")]
+    return (finding.id, finding.why, finding.fix) in known
+
+
+def _of(fields: Mapping[str, str], where: str) -> Iterator[tuple[str, Finding]]:
+    """Yield what is wrong with an answer's fields, and the name of the setting."""
+    for field, reason in _REASONS.items():
+        if field not in fields:
+            name = _SETTINGS[field]
+            yield name, MISSING.at(f"{where}: no {field}", reason=reason, setting=name)
+    policy = _directives(fields.get(CONTENT_SECURITY_POLICY, ""))
+    if source := _unsafe(policy):
+        finding = CSP_WEAK.at(f"{where}: {source}", source=source, preset="default-src 'self'; …")
+        yield "content_security_policy", finding
+    transport = fields.get(STRICT_TRANSPORT_SECURITY)
+    if transport is not None and _max_age(transport) < _YEAR:
+        yield "strict_transport_security", HSTS_SHORT.at(f"{where}: {transport}")
+    if not _forbids_framing(policy, fields.get("X-Frame-Options")):
+        yield "x_frame_options", FRAMING.at(f"{where}: X-Frame-Options, frame-ancestors")
+    yield from _weak(fields, where)
+
+
+def _weak(fields: Mapping[str, str], where: str) -> Iterator[tuple[str, Finding]]:
+    sniffing = fields.get("X-Content-Type-Options", "nosniff")
+    if sniffing.strip().lower() != "nosniff":
+        reason = _REASONS["X-Content-Type-Options"]
+        name = "x_content_type_options"
+        yield name, WEAK.at(f"{where}: {sniffing}", reason=reason, setting=name, good="nosniff")
+    referrer = fields.get("Referrer-Policy", "")
+    if referrer.rpartition(",")[2].strip().lower() in _LEAKING_REFERRERS:
+        reason, name = _REASONS["Referrer-Policy"], "referrer_policy"
+        good = "no-referrer"
+        yield name, WEAK.at(f"{where}: {referrer}", reason=reason, setting=name, good=good)
+
+
+def _directives(policy: str) -> dict[str, list[str]]:
+    """Read a policy; of a directive that comes twice the first holds (CSP3 §2.2.1)."""
+    directives: dict[str, list[str]] = {}
+    for text in policy.split(";"):
+        name, *sources = text.split()[:1] + text.split()[1:] or [""]
+        if name:
+            directives.setdefault(name.lower(), [one.lower() for one in sources])
+    return directives
+
+
+def _unsafe(policy: Mapping[str, list[str]]) -> str | None:
+    """Return what in a policy lets in scripts that the app did not mean."""
+    if not policy:
+        return None
+    for name in ("script-src", "script-src-elem", "script-src-attr", "object-src"):
+        sources = policy.get(name)
+        if sources is None and name in ("script-src", "object-src"):
+            name, sources = "default-src", policy.get("default-src", ["*"])
+        strict = any(one.startswith(("'nonce-", "'sha")) for one in sources or ())
+        for source in sources or ():
+            # A browser that reads a nonce passes 'unsafe-inline' over (CSP3 §6.7.3.3).
+            if source in _UNSAFE_SOURCES and not (strict and source == "'unsafe-inline'"):
+                return f"{name} {source}"
+    return None
+
+
+def _max_age(value: str) -> int:
+    for directive in value.split(";"):
+        if match := _MAX_AGE.fullmatch(directive):
+            return int(match[1])
+    return 0
+
+
+def _forbids_framing(policy: Mapping[str, list[str]], frame_options: str | None) -> bool:
+    ancestors = policy.get("frame-ancestors")
+    if ancestors is not None:
+        return not any(one in ("*", "http:", "https:") for one in ancestors)
+    return (frame_options or "").strip().upper() in ("DENY", "SAMEORIGIN")

@@ -1,0 +1,177 @@
+"""Checks of the database, of Redis, and of clocks."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from ..server.address import is_loopback
+from ..storage.engine import sqlite_path, url_of
+from .backends import Unreachable
+from .dependencies import KNOWN_ON
+from .findings import Finding, Kind, Severity
+from .subject import Subject, finds
+
+UNREACHABLE = Kind(
+    "database-unreachable",
+    Severity.HIGH,
+    "the database cannot be used",
+    "<reason>: API keys, users and revocations cannot be read, so such requests are refused with "
+    "503 (ASVS 16.5.2)",
+    "correct database.url, or start the server; then: flask m9m db status",
+)
+SCHEMA = Kind(
+    "database-schema",
+    Severity.MEDIUM,
+    "the database's schema is not this version's",
+    "its schema is <found>, and this version wants <newest>: what is kept there cannot be used",
+    "flask m9m db upgrade; where <found> is the newer one: pip install --upgrade flask-m9m",
+)
+READABLE = Kind(
+    "database-readable",
+    Severity.MEDIUM,
+    "other users of the machine can read or write SQLite's file",
+    "it holds password hashes, names and sealed credentials; who can write to it is anybody "
+    "(ASVS 13.3.2)",
+    "chmod 600 <file>*",
+)
+INCLUDE_NAME = Kind(
+    "include-name-missing",
+    Severity.MEDIUM,
+    "the app's Alembic environment does not leave our tables alone",
+    "alembic revision --autogenerate proposes to drop every m9m_ table of the shared database",
+    "in <file>: from flask_m9m.storage import include_name, and context.configure(…, "
+    "include_name=include_name)",
+)
+REDIS = Kind(
+    "redis-unreachable",
+    Severity.MEDIUM,
+    "Redis cannot be used",
+    "<reason>: machines no longer count together (ASVS 16.5.2)",
+    "correct performance.rate_limit.redis_url, or start the server; without one: performance: "
+    "{rate_limit: {storage: shared}}",
+)
+PLAIN = Kind(
+    "backend-plain",
+    Severity.LOW,
+    "a server elsewhere is asked without TLS",
+    "passwords and data can be read and changed on the way (ASVS 12.3.1, 12.3.2)",
+    "<fix>",
+)
+CLOCK = Kind(
+    "clock-off",
+    Severity.MEDIUM,
+    "a clock is wrong",
+    "<reason>: tokens expire, and revocations hold, at the wrong time (RFC 7519 §4.1.4; ASVS "
+    "9.2.1, 16.2.2)",
+    "timedatectl set-ntp true, or chronyd, on both machines",
+)
+
+_MOST_SECONDS_OFF = 5.0
+_ENVIRONMENTS = ("migrations/env.py", "alembic/env.py")
+_VERIFIED = ("verify-full", "verify-ca", "require")
+_INCLUDED = re.compile(r"^[^#\n]*\binclude_(name|object)\b", re.MULTILINE)
+
+
+@finds(UNREACHABLE, SCHEMA)
+def database(subject: Subject) -> Iterator[Finding]:
+    """Ask the database whether it can be used; one that is not there yet can."""
+    answer = subject.database
+    if isinstance(answer, Unreachable):
+        yield UNREACHABLE.at("database", reason=answer.reason)
+        return
+    server = not answer.where.startswith("sqlite")
+    if answer.version != answer.newest and (answer.version is not None or server):
+        found = answer.version or "not there"
+        yield SCHEMA.at(f"database ({answer.where})", found=found, newest=answer.newest)
+
+
+@finds(READABLE)
+def database_file(subject: Subject) -> Iterator[Finding]:
+    """Look who may read SQLite's file."""
+    file = sqlite_path(url_of(subject.settings.database, subject.app.instance_path))
+    if file is None or subject.shares_database:
+        return
+    try:
+        mode = stat.S_IMODE(file.stat().st_mode)
+    except OSError:
+        return
+    if mode & 0o006:
+        yield READABLE.at(str(file), file=shlex.quote(str(file)))
+
+
+@finds(INCLUDE_NAME)
+def own_migrations(subject: Subject) -> Iterator[Finding]:
+    """Look into the app's own migrations, where both share a database."""
+    if not subject.shares_database:
+        return
+    for folder in dict.fromkeys((Path(subject.app.root_path), subject.folder)):
+        for name in _ENVIRONMENTS:
+            file = folder / name
+            try:
+                text = file.read_text("utf-8", "replace")
+            except OSError:
+                continue
+            if not _INCLUDED.search(text):
+                yield INCLUDE_NAME.at(str(file), file=file)
+                return
+
+
+@finds(REDIS)
+def redis(subject: Subject) -> Iterator[Finding]:
+    """Ask Redis whether it is there, where rate limits are kept in it."""
+    answer = subject.redis_ahead
+    if isinstance(answer, Unreachable):
+        yield REDIS.at(subject.at("performance.rate_limit.redis_url"), reason=answer.reason)
+
+
+@finds(PLAIN)
+def plain_connections(subject: Subject) -> Iterator[Finding]:
+    """Look for servers on other machines that are asked in the open."""
+    limiting = subject.settings.performance.rate_limit
+    if limiting.storage == "redis" and limiting.redis_url is not None:
+        url = urlsplit(limiting.redis_url.get_secret_value())
+        encrypted = url.scheme.startswith(("rediss", "valkeys", "unix"))
+        if not encrypted and _elsewhere(url.netloc):
+            where = subject.at("performance.rate_limit.redis_url")
+            yield PLAIN.at(where, fix="write rediss:// in place of redis://")
+    url = urlsplit(url_of(subject.settings.database, subject.app.instance_path))
+    if url.scheme.startswith("postgres") and not subject.shares_database:
+        mode = parse_qs(url.query).get("sslmode", ["prefer"])[-1]
+        if mode not in _VERIFIED and _elsewhere(url.netloc):
+            yield PLAIN.at(subject.at("database.url"), fix="add ?sslmode=verify-full to the URL")
+
+
+@finds(CLOCK)
+def clocks(subject: Subject) -> Iterator[Finding]:
+    """Hold this machine's clock to others, and to the day when this package was made."""
+    if subject.now < KNOWN_ON.timestamp():
+        today = f"{datetime.fromtimestamp(subject.now, UTC):%Y-%m-%d}"
+        reason = f"it says {today}, and this package is of {KNOWN_ON:%Y-%m-%d}"
+        yield CLOCK.at("this machine", reason=reason)
+    answer = subject.database
+    ahead = None if isinstance(answer, Unreachable) else answer.ahead
+    if ahead is not None and abs(ahead) > _MOST_SECONDS_OFF:
+        yield CLOCK.at("the database's machine", reason=_apart(ahead))
+    theirs = subject.redis_ahead
+    if isinstance(theirs, float) and abs(theirs) > _MOST_SECONDS_OFF:
+        yield CLOCK.at("Redis's machine", reason=_apart(theirs))
+
+
+CHECKS = (database, database_file, own_migrations, redis, plain_connections, clocks)
+
+
+def _apart(ahead: float) -> str:
+    return f"it is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
+
+
+def _elsewhere(netloc: str) -> bool:
+    """Tell whether one of a URL's hosts is another machine."""
+    hosts = netloc.rpartition("@")[2].split(",")
+    names = [urlsplit(f"//{host}").hostname for host in hosts]
+    return any(name and not is_loopback(name) for name in names)

@@ -1,0 +1,203 @@
+"""Every finding is there where an app is bad, and gone where it is mended."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flask_m9m.doctor import (
+    CHECKS,
+    KINDS,
+    Check,
+    Finding,
+    Severity,
+    Subject,
+    examine,
+    report,
+)
+from flask_m9m.settings import settings_of
+from tests.doctor.bad_apps import BAD_APPS, GIT, BadApp, close_all, nested, secured, subject
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory, with nothing in it and nothing above it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    close_all()
+
+
+def found(subject: Subject) -> set[str]:
+    return {one.id for one in examine(subject)}
+
+
+def build(bad: BadApp, request: pytest.FixtureRequest, *, mended: bool) -> Subject:
+    if "secret-tracked" in bad.ids and GIT is None:
+        pytest.skip("git is not installed")
+    servers = [request.getfixturevalue(bad.needs)] if bad.needs else []
+    return bad.build(Path.cwd(), mended, *servers)
+
+
+@pytest.mark.parametrize("bad", BAD_APPS, ids=lambda bad: bad.name)
+def test_a_bad_app_has_its_findings(bad: BadApp, request: pytest.FixtureRequest) -> None:
+    examined = build(bad, request, mended=False)
+    findings = list(examine(examined))
+    assert bad.ids <= {one.id for one in findings}
+    shown = "\n".join(f"{one.where}\n{one.why}\n{one.fix}" for one in findings)
+    assert not [one for one in _secrets(examined) if one in shown]
+    for check in CHECKS:
+        assert {one.id for one in check.examine(examined)} <= {kind.id for kind in check.kinds}
+
+
+def _secrets(examined: Subject) -> list[str]:
+    settings = examined.settings
+    given = [
+        settings.security.jwt.secret,
+        *settings.security.jwt.previous_secrets,
+        settings.credentials.encryption_key,
+        *settings.credentials.previous_keys,
+        settings.security.basic_auth.password,
+    ]
+    return [one.get_secret_value() for one in given if one is not None]
+
+
+@pytest.mark.parametrize("bad", BAD_APPS, ids=lambda bad: bad.name)
+def test_a_mended_app_has_none_of_them(bad: BadApp, request: pytest.FixtureRequest) -> None:
+    left = [one for one in examine(build(bad, request, mended=True)) if one.id in bad.ids]
+    assert not left
+
+
+def test_the_bad_apps_together_have_every_finding() -> None:
+    # Each is seen in its app above; these three are no app's, but of one that does not work.
+    elsewhere = {"start-refused", "app-not-loaded", "check-failed"}
+    assert {one for bad in BAD_APPS for one in bad.ids} | elsewhere == {kind.id for kind in KINDS}
+
+
+def test_a_check_that_fails_is_a_finding_and_hides_no_other(folder: Path) -> None:
+    def broken(_: Subject) -> Iterator[Finding]:
+        yield Finding("before", Severity.LOW, "here", "why", "fix")
+        raise ZeroDivisionError("with something secret in it")
+
+    app, _ = secured(folder, nested({"security.lockout.enabled": False}))
+    checks = [Check("sums", (), broken), *CHECKS]
+    findings = {one.id: one for one in examine(subject(app), checks)}
+    assert {"before", "check-failed", "lockout-off"} <= set(findings)
+    failed = findings["check-failed"]
+    assert failed.where == "check sums"
+    assert "ZeroDivisionError" in failed.why
+    assert "secret" not in failed.why
+
+
+def test_marks_that_stop_the_start_are_critical_and_the_settings_are_examined(
+    folder: Path,
+) -> None:
+    from flask_m9m import public, require_auth
+
+    app, _ = secured(folder, nested({"security.lockout.enabled": False}))
+    app.add_url_rule("/x", "x", public(require_auth(lambda: "x")))
+    findings = list(examine(subject(app)))
+    [refused] = {one for one in findings if one.id == "start-refused"}
+    assert refused.severity is Severity.CRITICAL
+    assert "@public" in refused.why
+    assert "lockout-off" in {one.id for one in findings}
+
+
+def test_an_app_as_it_should_be_has_no_findings(folder: Path) -> None:
+    app, _ = secured(folder)
+    assert found(subject(app)) == {"secret-in-plain"}  # a test gives its secret in a mapping
+
+
+def test_a_database_that_is_not_there_is_not_made(folder: Path) -> None:
+    app, _ = secured(folder)
+    list(examine(subject(app)))
+    assert not (folder / "instance").exists()
+
+
+@pytest.mark.parametrize("backend", ["database", "redis"])
+def test_a_server_that_says_nothing_is_found_soon(folder: Path, backend: str) -> None:
+    import socket
+
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        settings: dict[str, Any] = {"database.url": f"postgresql://127.0.0.1:{port}/x"}
+        if backend == "redis":
+            section = "performance.rate_limit"
+            settings = {
+                f"{section}.storage": "redis",
+                f"{section}.redis_url": f"redis://127.0.0.1:{port}/0",
+            }
+        app, _ = secured(folder, nested(settings))
+        begun = time.monotonic()
+        ids = found(subject(app))
+        assert f"{backend}-unreachable" in ids
+        assert "check-failed" not in ids
+        assert time.monotonic() - begun < 8
+
+
+def test_the_order_is_the_same_whatever_order_they_are_found_in(folder: Path) -> None:
+    app, _ = secured(folder, nested({"security.lockout.enabled": False, "server.host": "::"}))
+    findings = list(examine(subject(app)))
+    ordered = report(findings).findings
+    assert ordered == report(reversed(findings)).findings
+    ranks = [one.severity.rank for one in ordered]
+    assert ranks == sorted(ranks)
+    assert len(set(ranks)) > 1
+
+
+def test_what_is_ignored_costs_no_points(folder: Path) -> None:
+    app, _ = secured(folder, nested({"security.lockout.enabled": False}))
+    findings = list(examine(subject(app)))
+    everything, less = report(findings), report(findings, ["lockout-off", "tls-off"])
+    assert less.ignored == ("lockout-off",)
+    assert less.score == everything.score + Severity.HIGH.points
+    assert "lockout-off" not in {one.id for one in less.findings}
+
+
+def test_a_proxy_that_is_trusted_since_is_no_finding_any_more(folder: Path) -> None:
+    def seen(*proxies: str, now: float = 0.0) -> set[str]:
+        app, _ = secured(folder, nested({"server.trusted_proxies": list(proxies)}))
+        return found(subject(app, lambda: now or time.time())) & {"proxy-not-trusted"}
+
+    app, _ = secured(folder)
+    app.test_client().get("/", headers={"X-Forwarded-For": "192.0.2.1"})
+    assert seen() == {"proxy-not-trusted"}
+    assert seen("127.0.0.0/8") == set()
+    assert seen(now=time.time() + 31 * 86_400) == set()
+
+
+def test_the_score_is_never_below_nothing() -> None:
+    finding = [Finding("x", Severity.CRITICAL, str(n), "why", "fix") for n in range(9)]
+    assert report(finding).score == 0
+
+
+def test_fixes_in_yaml_are_settings_as_they_are_read() -> None:
+    sections = "server|security|performance|development|metrics|audit"
+    fixes = [
+        line
+        for kind in KINDS
+        for line in re.findall(rf"\b((?:{sections}): \{{.*?\}}+)", kind.fix)
+        if "<" not in line
+    ]
+    assert len(fixes) > 20
+    for line in fixes:
+        settings_of(yaml.safe_load(line))
+
+
+def test_ids_are_there_once() -> None:
+    ids = [kind.id for kind in KINDS]
+    assert len(ids) == len(set(ids))
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", one) for one in ids)
