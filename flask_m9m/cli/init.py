@@ -14,8 +14,8 @@ from .output import fail
 _CONFIG = """\
 # Settings of flask-m9m. Every key, with its default: flask m9m config show
 security:
-  # authenticated: every route needs @require_auth or @public
-  default_access: public
+  # Every route needs @require_auth or @public; with "public" a forgotten mark leaves it open.
+  default_access: authenticated
   jwt:
     secret: "${M9M_JWT_SECRET}"
     expiration: "24h"
@@ -33,6 +33,12 @@ performance:
     requests_per_minute: 60
     burst: 10
 """
+
+_NEXT = """
+next:
+  flask m9m doctor         what is still to mend, each with its fix
+  flask m9m serve --dev    the app, on loopback, while you write it
+  flask m9m serve          the same with gunicorn (pip install 'flask-m9m[serve]')"""
 
 
 def fresh_secret(size: int = 32) -> str:
@@ -70,6 +76,7 @@ def init() -> None:
         click.echo("wrote config.yaml")
     else:
         click.echo("config.yaml exists and was left as it is")
+    click.echo(_NEXT)
 
 
 def _create(path: Path, text: str, mode: int) -> bool:
