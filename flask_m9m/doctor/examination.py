@@ -29,7 +29,7 @@ REFUSED = Kind(
     "start-refused",
     Severity.CRITICAL,
     "the settings, or the marks of a route, stop the start",
-    "<found>: the app does not start, or answers with errors alone",
+    "what stands there stops the start: <found>",
     "<accepted>",
 )
 NOT_LOADED = Kind(
