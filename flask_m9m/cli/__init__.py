@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .apikey import apikey
+from .audit import audit
 from .config import config
 from .cors import cors
 from .credential import credential
@@ -32,6 +33,7 @@ for command in (
     user,
     apikey,
     credential,
+    audit,
     db,
     cors,
     routes,

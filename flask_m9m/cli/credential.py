@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import click
 
 from ..credentials import CredentialInfo, Credentials
-from ..credentials.rotation import Progress, Rotated
+from ..credentials.rotation import Rotated
 from ..crypto.cipher import Cipher
 from ..errors import DecryptionFailed
 from ..state import AppState
+from .audit import audit_of_credential
 from .credential_files import export_credentials, import_credentials
-from .credential_input import credentials_of, data_option, is_terminal, read_fields
-from .output import fail, output_option, print_document, print_rows, refusals, with_app
+from .credential_input import credentials_of, data_option, read_fields
+from .output import (
+    fail,
+    output_option,
+    print_document,
+    print_rows,
+    progress_bar,
+    refusals,
+    with_app,
+)
 
 
 @click.group()
 def credential() -> None:
-    """Make, show, change, rotate, import and export stored credentials.
+    """Make, show, change, rotate, import, export and audit stored credentials.
 
     Values come from a file, standard input or by a prompt; never as an argument, which others
     could read.
@@ -30,6 +36,7 @@ def credential() -> None:
 
 credential.add_command(import_credentials)
 credential.add_command(export_credentials)
+credential.add_command(audit_of_credential)
 
 
 @credential.command()
@@ -123,7 +130,7 @@ def rotate(state: AppState, dry_run: bool, cipher: str | None) -> None:
     other = None
     if cipher not in (None, settings.cipher):
         other = Cipher(settings.model_copy(update={"cipher": cipher}))
-    with _progress_bar() as progress:
+    with progress_bar("sealing anew") as progress:
         result = credentials.rotate(progress, dry_run=dry_run, cipher=other)
     _print_rotated(result, state.cipher, dry_run=dry_run)
     if other is not None:
@@ -151,25 +158,6 @@ def _print_rotated(result: Rotated, cipher: Cipher, *, dry_run: bool) -> None:
             )
     for credential_id in result.unreadable:
         click.echo(f"credential {credential_id} does not open: {DecryptionFailed.hint}", err=True)
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Progress | None]:
-    """Give what shows on a terminal how far a rotation is; nothing elsewhere."""
-    if not is_terminal(sys.stderr):
-        yield None
-        return
-    with ExitStack() as stack:
-        bars: list[Any] = []
-
-        def show(done: int, total: int) -> None:
-            if not bars:
-                bar = click.progressbar(length=total, label="sealing anew", file=sys.stderr)
-                bars.append(stack.enter_context(bar))
-            bars[0].length = total
-            bars[0].update(done - bars[0].pos)
-
-        yield show
 
 
 def _known(credentials: Credentials, credential_id: str) -> CredentialInfo:

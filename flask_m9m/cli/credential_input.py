@@ -7,7 +7,7 @@ import stat
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
@@ -15,7 +15,7 @@ from ..credentials import Credentials
 from ..credentials.imports import LARGEST, contents, parsed
 from ..errors import UnreadableImport
 from ..state import AppState
-from .output import fail
+from .output import fail, is_terminal
 
 _VARIABLE = "N8N_ENCRYPTION_KEY"
 _LONGEST_KEY = 4_096  # octets
@@ -91,11 +91,6 @@ def read_instance_key(path: str | None, *, confirm: bool) -> str:
         raise fail(f"n8n's instance key is needed: give --key-file, or set {_VARIABLE}")
     prompt = "Instance key of n8n"
     return str(click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True))
-
-
-def is_terminal(stream: TextIO | None) -> bool:
-    """Tell whether a stream is a terminal; one that is closed is `None`."""
-    return stream is not None and stream.isatty()
 
 
 def _read_stdin() -> bytes:

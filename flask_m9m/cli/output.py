@@ -6,9 +6,9 @@ import errno
 import functools
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, TextIO, TypeVar, cast
 
 import click
 import yaml
@@ -67,7 +67,7 @@ def refusals(command: Command) -> Command:
         try:
             return command(*args, **kwargs)
         except DatabaseUnavailable as error:
-            raise fail(str(error)) from None
+            raise fail(printable(str(error))) from None  # a driver may quote what it found
         except DecryptionFailed as error:
             which = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
             raise fail(f"{which}{error}: {error.hint}") from None
@@ -136,6 +136,30 @@ def print_rows(rows: Sequence[Mapping[str, object]], output: str) -> None:
     for row in cells:
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo("  ".join(padded).rstrip())
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Give what shows on a terminal how much is done, and of how much; nothing elsewhere."""
+    if not is_terminal(sys.stderr):
+        yield None
+        return
+    with ExitStack() as stack:
+        bars: list[Any] = []
+
+        def show(done: int, total: int) -> None:
+            if not bars:
+                bar = click.progressbar(length=total, label=label, file=sys.stderr)
+                bars.append(stack.enter_context(bar))
+            bars[0].length = total
+            bars[0].update(done - bars[0].pos)
+
+        yield show
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a stream is a terminal; one that is closed is `None`."""
+    return stream is not None and stream.isatty()
 
 
 def print_document(document: object, output: str) -> None:

@@ -1,0 +1,256 @@
+"""`flask m9m audit …`: the database's trail, of which no row is trusted."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import click
+
+from ..audit import Anchor, Verification
+from ..audit.events import written
+from ..settings import parse_duration
+from ..state import AppState
+from ..storage import Sought, moment
+from ..text import printable
+from .output import (
+    fail,
+    output_option,
+    print_document,
+    print_rows,
+    progress_bar,
+    refusals,
+    with_app,
+)
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_SWITCH_ON = (
+    "no trail is kept in the database: set audit.sinks to [log, database], and M9M_ENCRYPTION_KEY "
+    "(flask m9m secret makes one)"
+)
+_UNIT = re.compile(r".*[0-9](d|h|m|s|ms)", re.DOTALL)
+_WIDEST = 255  # characters of a table's cell
+_NESTED = 100  # arrays and objects in details that are printed as such
+_COLUMNS = (
+    "seq",
+    "at",
+    "event",
+    "outcome",
+    "request_id",
+    "subject",
+    "scheme",
+    "address",
+    "method",
+    "route",
+    "target",
+    "details",
+)
+
+
+def _moment(
+    context: click.Context, parameter: click.Parameter, typed: str | None
+) -> datetime | None:
+    """Return a moment that was typed, or how long ago it was."""
+    if typed is None:
+        return None
+    try:
+        if _UNIT.fullmatch(typed.strip()):
+            return datetime.now(UTC) - timedelta(seconds=parse_duration(typed))
+        found = datetime.fromisoformat(typed.strip())
+    except ValueError:
+        raise click.BadParameter(
+            f"{typed[:64]!a} is neither a time (2026-01-31T12:00:00+01:00, UTC where it has no "
+            "zone) nor a duration back from now (24h, 7d)"
+        ) from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _anchor(context: click.Context, parameter: click.Parameter, typed: str | None) -> str | None:
+    try:
+        return None if typed is None else str(Anchor.parse(typed))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _limited(command: Decorated) -> Decorated:
+    most = click.IntRange(1, 10_000)
+    return click.option("--limit", type=most, default=100, show_default=True, metavar="N")(command)
+
+
+@click.group()
+def audit() -> None:
+    """Show the audit trail that is kept in the database, and verify it."""
+
+
+@audit.command("list")
+@click.option(
+    "--since",
+    metavar="TIME|DURATION",
+    callback=_moment,
+    help="Only what happened from then on: ISO 8601, UTC where it has no zone, or a duration back "
+    "from now (24h, 7d).",
+)
+@click.option(
+    "--until",
+    metavar="TIME|DURATION",
+    callback=_moment,
+    help="Only what happened before then, likewise.",
+)
+@click.option("--subject", help="Only what this subject did, or whoever claimed to be it.")
+@click.option("--event", help="Only events of this name.")
+@click.option("--address", help="Only what came from this address.")
+@click.option("--target", help="Only what was done to the credential, API key or token of this id.")
+@_limited
+@output_option
+@with_app
+@refusals
+def list_events(
+    state: AppState,
+    since: datetime | None,
+    until: datetime | None,
+    subject: str | None,
+    event: str | None,
+    address: str | None,
+    target: str | None,
+    limit: int,
+    output: str,
+) -> None:
+    """List events, the newest first; nothing of it is verified."""
+    sought = Sought(
+        _microseconds(since),
+        _microseconds(until),
+        _as_kept(subject),
+        _as_kept(event),
+        _as_kept(address),
+        _as_kept(target),
+    )
+    _print_events(state, sought, limit, output)
+
+
+@audit.command()
+@click.option(
+    "--anchor",
+    metavar="SEQ:MAC",
+    callback=_anchor,
+    help="A row that was kept elsewhere: it has to be there.",
+)
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@with_app
+@refusals
+def verify(state: AppState, anchor: str | None, output: str) -> None:
+    """Verify every row of the trail, and print its head, an anchor to keep elsewhere.
+
+    Exits 1 where anything was changed, removed, added or moved, with a line for each row.
+    """
+    if not _is_kept(state) and not _has_rows(state):
+        raise fail(_SWITCH_ON)
+    with progress_bar("verifying") as progress:
+        found = state.trail.verify(anchor, progress)
+    _print_verification(found, output)
+    if not found.holds:
+        raise click.exceptions.Exit(1)
+
+
+@click.command("audit")
+@click.argument("credential_id", metavar="ID")
+@_limited
+@output_option
+@with_app
+@refusals
+def audit_of_credential(state: AppState, credential_id: str, limit: int, output: str) -> None:
+    """List what was done to a credential, also to one that is deleted, the newest first."""
+    _print_events(state, Sought(target=_as_kept(credential_id)), limit, output)
+
+
+def _print_verification(found: Verification, output: str) -> None:
+    head = None if found.head is None else str(found.head)
+    if output == "json":
+        document = {
+            "holds": found.holds,
+            "rows": found.rows,
+            "head": head,
+            "problems": list(found.problems),
+        }
+        print_document(document, output)
+        return
+    click.echo(f"rows  {found.rows}")
+    click.echo(f"head  {head or '-'}")
+    for problem in found.problems:
+        click.echo(printable(problem), err=True)
+
+
+def _print_events(state: AppState, sought: Sought, limit: int, output: str) -> None:
+    kept = _is_kept(state)
+    found: Sequence[Sequence[Any]] = []
+    if state.database.present():
+        found = state.database.read(lambda rows: rows.audit.newest(sought, limit))
+    if not kept and not found and not _has_rows(state):
+        raise fail(_SWITCH_ON)
+    if not kept:
+        click.echo(f"these are old: {_SWITCH_ON}", err=True)
+    print_rows([_row(row, as_text=output == "table") for row in found], output)
+
+
+def _is_kept(state: AppState) -> bool:
+    settings = state.loaded.settings.audit
+    return settings.enabled and "database" in settings.sinks
+
+
+def _has_rows(state: AppState) -> bool:
+    database = state.database
+    return database.present() and database.read(lambda rows: rows.audit.last()) is not None
+
+
+def _row(row: Sequence[Any], *, as_text: bool) -> dict[str, Any]:
+    """Return a row to print; what stands in it may be anything that a database holds."""
+    seq, at, *values, details, _ = row
+    members = (seq, _time(at), *values, details if as_text else _parsed(details))
+    shown = {name: _plain(value) for name, value in zip(_COLUMNS, members, strict=True)}
+    if as_text:
+        del shown["request_id"]  # a table is wide enough
+        return {name: _cut(value) for name, value in shown.items()}
+    return shown
+
+
+def _time(at: Any) -> Any:
+    try:
+        return moment(at / 1_000_000).isoformat(timespec="milliseconds")
+    except (TypeError, ValueError, OverflowError, OSError):
+        return at
+
+
+def _parsed(details: Any) -> Any:
+    """Return details as the object that they are; anything else as it stands there."""
+    if not isinstance(details, str) or details.count("[") + details.count("{") > _NESTED:
+        return details
+    try:
+        found = json.loads(details, parse_constant=_no_constant)
+    except ValueError:
+        return details
+    return found if isinstance(found, dict) else details
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or type(value) in (int, str, dict) else str(value)
+
+
+def _cut(value: Any) -> Any:
+    text = value if value is None else str(value)
+    return text if text is None or len(text) <= _WIDEST else f"{text[:_WIDEST]}…"
+
+
+def _microseconds(given: datetime | None) -> int | None:
+    return None if given is None else round(given.timestamp() * 1_000_000)
+
+
+def _as_kept(typed: str | None) -> str | None:
+    """Return a text as rows have it."""
+    return None if typed is None else written(typed, 255)
