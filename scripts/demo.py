@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from demo_audit import keep_watch
 from demo_chapters import log_in, tell
 from demo_client import Demo, paint
 from demo_credentials import keep_secrets
@@ -35,6 +36,7 @@ def show(folder: Path) -> int:
         log_in(demo, password)
     share_limits(demo, secret, environment, folder)
     keep_secrets(demo, secret, environment, folder)
+    keep_watch(demo, environment, folder)
     if demo.wrong:
         print(paint(f"\n{demo.wrong} of {demo.steps} steps were wrong", "1;31"))
         return 1
