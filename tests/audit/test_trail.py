@@ -20,6 +20,7 @@ from werkzeug.test import EnvironBuilder
 from flask_m9m import M9M, require_auth
 from flask_m9m.audit import EventName
 from flask_m9m.errors import DatabaseUnavailable
+from flask_m9m.storage.tables import audit_ends, audit_events, audit_keys
 from flask_m9m.testing import Clock, client_as, make_settings
 from tests.databases import settle
 from tests.http.credentials import Life
@@ -183,6 +184,15 @@ def test_a_change_whose_event_cannot_be_written_does_not_happen(audited: Audited
 
 def tamper_sql(statement: str) -> None:
     tamper(sa.text(statement))
+
+
+def test_a_trail_whose_tables_were_emptied_begins_anew_and_an_anchor_shows_it(trail: M9M) -> None:
+    head = trail.audit.verify().head
+    tamper(*[sa.delete(table) for table in (audit_events, audit_ends, audit_keys)])
+    trail.audit.record("counted")
+    assert [row.seq for row in trail.audit.query()] == [1]
+    assert trail.audit.verify().holds
+    assert not trail.audit.verify(str(head)).holds
 
 
 # What is looked for
