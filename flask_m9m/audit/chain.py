@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DecryptionFailed, TrailBroken
 from ..storage import EndRow
+from ..text import printable
 from .events import Event
 
 if TYPE_CHECKING:
@@ -111,10 +112,10 @@ def end(key: bytes, name: str, seq: int, mac: bytes) -> EndRow:
 
 def is_sealed(key: bytes, name: str, found: EndRow) -> bool:
     """Tell whether an end was written by somebody who has the key."""
-    try:
-        return hmac.compare_digest(end(key, name, found.seq, found.mac).seal, found.seal)
-    except TypeError:  # what stands there is no number, or no bytes
+    # SQLite gives back whatever somebody wrote: a text for a number, a number for a text.
+    if (type(found.seq), type(found.mac), type(found.seal)) != (int, bytes, bytes):
         return False
+    return hmac.compare_digest(end(key, name, found.seq, found.mac).seal, found.seal)
 
 
 class Chain:
@@ -139,6 +140,7 @@ class Chain:
         self._announce = announce
         self._clock = clock
         self._announced_at = self._pruned_at = -HOUR
+        self._last = Anchor(0, GENESIS)
 
     @property
     def keys(self) -> ChainKeys:
@@ -169,20 +171,32 @@ class Chain:
         now = self._clock()
         if not 0 <= now - self._pruned_at < HOUR:
             self._prune(rows, key, ends.get(TAIL), now)
+        transaction.committed.append(lambda: self._appended(Anchor(seq, mac), now))
+
+    def _appended(self, last: Anchor, now: float) -> None:
+        """Remember, once they are there, where the rows of this process end."""
+        if last.seq > self._last.seq:
+            self._last = last
         if not 0 <= now - self._announced_at < HOUR:
             self._announced_at = now
-            transaction.committed.append(lambda: self._announce(Anchor(seq, mac)))
+            self._announce(last)
 
     def _start(self, rows: AuditRows, ends: Mapping[str, EndRow]) -> tuple[bytes, EndRow]:
         """Return the key and the last row's place, beginning a trail where there is none."""
         envelope, head = rows.key(), ends.get(HEAD)
-        if envelope is None and not ends and rows.last() is None:
+        if envelope is None and not ends and rows.last() is None and self._last.seq == 0:
             return self._keys.make(rows), EndRow(0, GENESIS, b"")
         if envelope is None:
             raise TrailBroken("the key of the audit trail is missing")
         key = self._keys.open(envelope)
         if head is None or not is_sealed(key, HEAD, head):
             raise TrailBroken("the end of the audit trail was changed")
+        known = self._last
+        if head.seq < known.seq or (head.seq == known.seq and known.seq and head.mac != known.mac):
+            raise TrailBroken(
+                f"the audit trail ends at row {head.seq}, and was at row {known.seq}: where the "
+                "database was put back on purpose, restart the app"
+            )
         return key, head
 
     def _prune(self, rows: AuditRows, key: bytes, tail: EndRow | None, now: float) -> None:
@@ -197,6 +211,9 @@ class Chain:
         before = (now - self._retention) * 1_000_000
         seq, mac = (0, GENESIS) if tail is None else (tail.seq, tail.mac)
         first = seq
+        oldest = rows.page(seq, 1)
+        if not oldest or type(oldest[0][1]) is not int or oldest[0][1] >= before:
+            return
         for *row, stored in rows.page(seq, _AT_ONCE):
             if row[0] != seq + 1 or not is_linked(key, mac, row, stored) or row[1] >= before:
                 break
@@ -232,6 +249,8 @@ class ChainKeys:
             TrailBroken: it does not open under any key of the settings.
             SettingsError: there is no encryption key.
         """
+        if not isinstance(envelope, str):
+            raise TrailBroken("the key of the audit trail was changed")
         opened = self._opened
         if opened is not None and opened[0] == envelope:
             return opened[1]
@@ -259,4 +278,4 @@ def _record() -> Record:
 
 
 def _seal_of(envelope: str) -> str:
-    return envelope.rpartition(":")[0]
+    return printable(envelope.rpartition(":")[0][:24])

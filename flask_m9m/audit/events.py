@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
 from types import MappingProxyType
@@ -18,7 +18,7 @@ SUCCESS = "success"
 _LONGEST_DETAILS = 8_192
 _NO_DETAILS: Mapping[str, Any] = MappingProxyType({})
 _MICROSECONDS = 1_000_000
-_to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+_to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=False).encode
 
 
 class EventName(StrEnum):
@@ -106,7 +106,7 @@ class Event(NamedTuple):
             self.method if self.method is None else written(self.method, 32),
             route if route is None else written(route, 255),
             self.target if self.target is None else written(self.target, 255),
-            details_text(details) if details else None,
+            _kept_details(details) if details else None,
         )
 
 
@@ -115,7 +115,7 @@ class Recorded(NamedTuple):
 
     Attributes:
         seq: its number, without gaps.
-        at: when it happened, in UTC.
+        at: when it happened, in UTC; of a row that was tampered with, maybe the year 1.
         event: its name.
         outcome: `success`, or the error's code.
         request_id: of the request in which it happened.
@@ -145,7 +145,7 @@ class Recorded(NamedTuple):
     def of(cls, row: tuple[Any, ...]) -> Recorded:
         """Return a row as it is read; what somebody made of it shows when it is verified."""
         seq, at, details = row[0], row[1], row[-2]
-        return cls._make((seq, moment(at / _MICROSECONDS), *row[2:-2], _details_of(details)))
+        return cls._make((seq, _moment_of(at), *row[2:-2], _details_of(details)))
 
 
 def details_text(details: Mapping[str, Any]) -> str:
@@ -163,6 +163,14 @@ def details_text(details: Mapping[str, Any]) -> str:
     return text
 
 
+def _kept_details(details: Mapping[str, Any]) -> str:
+    """Return details as they are kept; no event waits for ever for those that cannot be."""
+    try:
+        return details_text(details)
+    except ValueError as error:
+        return _to_json({"omitted": str(error)})
+
+
 def written(text: str, longest: int) -> str:
     """Return a text as it is kept: printable, and a hash in place of what is too much of it."""
     if not isinstance(text, str):  # an app's own scheme may name whom it likes
@@ -174,6 +182,13 @@ def written(text: str, longest: int) -> str:
         return escaped
     digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f"{escaped[: longest - 17]}#{digest}"
+
+
+def _moment_of(at: Any) -> datetime:
+    try:
+        return moment(at / _MICROSECONDS)
+    except (TypeError, ValueError, OverflowError, OSError):  # somebody wrote something there
+        return datetime.min.replace(tzinfo=UTC)
 
 
 def _details_of(text: Any) -> Mapping[str, Any]:

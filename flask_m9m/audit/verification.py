@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -108,6 +109,7 @@ class Verifier:
         if first is not None and first <= self._seq:
             self._note(f"row {first} stands before the beginning of the trail")
         head = ends.get(HEAD)
+        last = last if type(last) is int else None
         if head is None or not is_sealed(self._key, HEAD, head):
             what = "is missing" if head is None else "was changed"
             self._note(f"the record of the trail's end {what}: rows may be missing there")
@@ -130,12 +132,13 @@ class Verifier:
     def _walk(self, head: EndRow) -> None:
         total = head.seq - self._seq
         while self._seq < head.seq:
-            page = self._page()
+            page = self._page(head)
             for row in page:
                 if row[0] > head.seq:
                     page = ()
                     break
-                self._check(row)
+                if self._comes_to(row[0]):
+                    self._check(row)
             if self._progress is not None:
                 self._progress(self._rows, max(total, self._rows))
             if not page:
@@ -147,10 +150,6 @@ class Verifier:
 
     def _check(self, row: Sequence[Any]) -> None:
         seq, stored, columns = row[0], row[-1], row[:-1]
-        self._rows += 1
-        if seq != self._seq + 1 and not self._pruned_meanwhile(seq):
-            self._missing(self._seq + 1, seq - 1, f"before row {seq}")
-            self._macs = ()
         if not self._macs:
             self._note(f"row {seq} cannot be checked without the one before it")
             self._macs = (stored,)
@@ -164,10 +163,17 @@ class Verifier:
             self._anchored = self._anchor.mac == stored
         self._seq = seq
 
-    def _pruned_meanwhile(self, seq: int) -> bool:
-        """Tell whether retention removed the rows up to this one while we were reading."""
-        moved = self._take_tail(self._read(lambda rows: rows.audit.ends()))
-        return moved and self._seq + 1 == seq
+    def _comes_to(self, seq: int) -> bool:
+        """See whether rows are missing before one; tell whether it is to be looked at."""
+        if seq > self._seq + 1:  # unless retention removed them while we were reading
+            self._take_tail(self._read(lambda rows: rows.audit.ends()))
+        if seq <= self._seq:
+            return False
+        if seq > self._seq + 1:
+            self._missing(self._seq + 1, seq - 1, f"before row {seq}")
+            self._macs = ()
+        self._rows += 1
+        return True
 
     def _recomputed(self, columns: Sequence[Any]) -> tuple[bytes, ...]:
         try:
@@ -183,7 +189,9 @@ class Verifier:
         """See that nothing stands behind the end; read in this order, others may append."""
         last = self._read(lambda rows: rows.audit.last())
         head = self._read(lambda rows: rows.audit.ends()).get(HEAD)
-        if head is not None and last is not None and last > head.seq:
+        if head is None or not is_sealed(self._key, HEAD, head):
+            return
+        if last is not None and last > head.seq:
             self._note(f"row {last} stands behind the end of the trail")
 
     def _check_anchor(self, head: EndRow | None) -> None:
@@ -195,34 +203,41 @@ class Verifier:
                 f"row {anchor.seq}, which the anchor names, is not there: rows were removed, or "
                 "the database was put back to an older state"
             )
-        elif anchor.seq <= self._first_kept():
-            self._note(f"row {anchor.seq} is older than what is kept: take a newer anchor")
+        elif (tail := self._tail()) is not None and anchor.seq <= tail.seq:
+            if (anchor.seq, anchor.mac) != (tail.seq, tail.mac):
+                self._note(f"row {anchor.seq} is older than what is kept: take a newer anchor")
         else:
             self._note(f"row {anchor.seq} is not the one that the anchor names")
 
-    def _first_kept(self) -> int:
+    def _tail(self) -> EndRow | None:
         tail = self._read(lambda rows: rows.audit.ends()).get(TAIL)
-        return 0 if tail is None else tail.seq
+        genuine = tail is not None and is_sealed(self._key, TAIL, tail)
+        return tail if genuine else None
 
-    def _page(self) -> Sequence[Sequence[Any]]:
+    def _page(self, head: EndRow) -> Sequence[Sequence[Any]]:
         """Return the next rows; one that cannot be read, as its text is none, is passed over."""
         most = _PAGE
         while True:
             try:
                 return self._read(partial(_rows_after, self._seq, most))
             except DatabaseUnavailable:
-                if most == 1:
-                    self._pass_over()
+                if most == 1 and not self._pass_over(head):
+                    return ()
                 most = max(1, most // 8)
 
-    def _pass_over(self) -> None:
+    def _pass_over(self, head: EndRow) -> bool:
+        """Name a row that cannot be read; tell whether it is one of the trail's."""
         seq = self._read(lambda rows: rows.audit.following(self._seq))
         if seq is None:
             raise DatabaseUnavailable("the audit trail cannot be read")
-        self._note(f"row {seq} was changed: it cannot be read")
-        self._rows += 1
-        self._seq = seq
-        self._macs = self._as_bytes(self._read(lambda rows: rows.audit.mac(seq)))
+        if seq > head.seq:
+            return False
+        if self._comes_to(seq):
+            self._note(f"row {seq} was changed: it cannot be read")
+            self._seq, self._macs = seq, ()
+            with suppress(DatabaseUnavailable):
+                self._macs = self._as_bytes(self._read(lambda rows: rows.audit.mac(seq)))
+        return True
 
     def _missing(self, first: int, last: int, where: str) -> None:
         if first == last:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
+from ..errors import NotFound
 from ..identity import Identity
+from ..storage import SealedCredential
 
 _ADMIN = "admin"
 
@@ -33,3 +35,16 @@ def is_admin(who: Identity) -> bool:
 def sees_all(who: Caller) -> bool:
     """Tell whether every record exists for whoever asks."""
     return who is SYSTEM or (isinstance(who, Identity) and is_admin(who))
+
+
+def existing_for(record: SealedCredential | None, who: Caller) -> SealedCredential:
+    """Return a record that exists for whoever asks.
+
+    Raises:
+        NotFound: it does not.
+    """
+    if record is None or who is None:
+        raise NotFound
+    if not sees_all(who) and record.owner != who.subject:  # type: ignore[union-attr]
+        raise NotFound
+    return record

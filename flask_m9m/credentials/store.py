@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..audit import AuditTrail, Event, EventName
+from ..audit import AuditTrail, EventName
 from ..crypto.cipher import Cipher
 from ..errors import AccessDenied, Conflict, DecryptionFailed, NotFound
 from ..identity import Identity
 from ..storage import SealedCredential, moment
 from ..text import checked_name, name_of
-from .caller import CURRENT, SYSTEM, Caller, WhoCalls, is_admin, sees_all
+from .caller import CURRENT, SYSTEM, Caller, WhoCalls, existing_for, is_admin, sees_all
 from .events import event_of
 from .fields import deserialized, serialized
 from .imports import Import, Imported, Open, Source, records_of
@@ -128,7 +128,8 @@ class Credentials:
         data = self._opened(record)
         if record.resolve:
             data = resolved(data, self._environment, self._environ)
-        self._trail.changed(None, self._event(EventName.CREDENTIAL_READ, record, caller))
+        read = EventName.CREDENTIAL_READ
+        self._trail.changed(None, event_of(self._trail, read, record, self._who(caller)))
         info = info_of(record)
         known = {name: getattr(info, name) for name in CredentialInfo.__slots__}
         return Credential(**known, data=data)
@@ -175,8 +176,9 @@ class Credentials:
             Conflict: it changed at the same moment; nothing was changed here.
         """
         self._keys.check()
+        who = self._asking_for(credential_id, caller)
         with self._shelf.write() as rows:
-            old = self._admitted(row_of(rows, credential_id), caller)
+            old = existing_for(row_of(rows, credential_id), who)
             new = replace(old, updated_at=moment(self._clock()))
             if name is not None:
                 new = replace(new, name=checked_name("a credential's name", name))
@@ -196,8 +198,9 @@ class Credentials:
         Raises:
             NotFound: there is none of that id for this caller.
         """
+        who = self._asking_for(credential_id, caller)
         with self._shelf.write() as rows:
-            record = self._admitted(row_of(rows, credential_id), caller)
+            record = existing_for(row_of(rows, credential_id), who)
             rows.delete(record.id)
             self._changed(rows, "deleted", caller, record)
 
@@ -357,21 +360,23 @@ class Credentials:
         return self._shelf.read(lambda rows: rows.all(owner, type, envelopes=envelopes))
 
     def _found(self, credential_id: str, caller: Caller) -> SealedCredential:
-        """Return a record that exists for a caller.
+        """Return a record that exists for a caller; who asks for another's is written down.
 
         Who that is, is asked here: the query may run in a thread of its own, outside the request.
         """
-        return self._admitted(self._shelf.read(lambda rows: row_of(rows, credential_id)), caller)
+        record, who = self._shelf.read(lambda rows: row_of(rows, credential_id)), self._who(caller)
+        try:
+            return existing_for(record, who)
+        except NotFound as error:
+            if record is not None:
+                event = event_of(self._trail, EventName.ACCESS_DENIED, record, who)
+                self._trail.happened(event._replace(outcome=error.error_code))
+            raise
 
-    def _admitted(self, record: SealedCredential | None, caller: Caller) -> SealedCredential:
-        who = self._who(caller)
-        if record is None or who is None:
-            raise NotFound
-        if not sees_all(who) and record.owner != who.subject:  # type: ignore[union-attr]
-            event = self._event(EventName.ACCESS_DENIED, record, caller)
-            self._trail.happened(event._replace(outcome=NotFound.error_code))
-            raise NotFound
-        return record
+    def _asking_for(self, credential_id: str, caller: Caller) -> Caller:
+        """Return who asks for a record, before a transaction in which nobody could be told."""
+        self._found(credential_id, caller)
+        return self._who(caller)
 
     # The audit trail
 
@@ -380,9 +385,6 @@ class Credentials:
         who = self._who(caller)
         events = [event_of(self._trail, changed, one, who, change=change) for one in records]
         self._trail.changed(rows.transaction, *events)
-
-    def _event(self, name: EventName, record: SealedCredential, caller: Caller) -> Event:
-        return event_of(self._trail, name, record, self._who(caller))
 
     # What is in it
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
+from ..errors import TrailBroken
 from .records import EndRow, Sought
 from .tables import audit_ends, audit_events, audit_keys
 
@@ -34,7 +36,10 @@ class AuditRows:
         # Past SQLAlchemy, which would take as long for its dictionaries as the database does.
         mark = _MARKS[self._connection.dialect.paramstyle]
         marks = ", ".join([mark] * len(_COLUMNS))
-        self._connection.exec_driver_sql(f"{_INSERT} ({marks})", list(rows))
+        try:
+            self._connection.exec_driver_sql(f"{_INSERT} ({marks})", list(rows))
+        except IntegrityError:
+            raise TrailBroken("a row stands behind the end of the audit trail") from None
 
     def page(self, after: int, most: int) -> Sequence[Sequence[Any]]:
         """Return rows by `seq`, from a place on, each as a tuple of the table's columns."""

@@ -161,7 +161,13 @@ canaries = Table(
 audit_events = Table(
     "m9m_audit",
     metadata,
-    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    # As SQLite's own row number, which is a whole number whatever somebody writes there.
+    Column(
+        "seq",
+        BigInteger().with_variant(Integer, "sqlite"),
+        primary_key=True,
+        autoincrement=False,
+    ),
     Column("at", BigInteger, nullable=False),  # microseconds since the epoch
     Column("event", String(64), nullable=False),
     Column("outcome", String(64), nullable=False),

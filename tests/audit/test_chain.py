@@ -181,6 +181,8 @@ def test_a_database_put_back_to_an_old_state_is_found_by_an_anchor(trail: M9M) -
         sa.delete(audit_events).where(audit_events.c.seq == 11),
         sa.update(audit_ends).values(**old),
     )
+    with pytest.raises(TrailBroken, match="ends at row 10, and was at row 11"):
+        trail.audit.record("counted")  # whoever wrote row 11 knows of it
     assert trail.audit.verify().holds  # all of it was true once
     (problem,) = trail.audit.verify(anchor=str(head)).problems
     assert problem.startswith("row 11, which the anchor names, is not there")
@@ -220,6 +222,84 @@ def test_an_anchor_reads_as_it_is_written() -> None:
     assert Anchor.parse(str(anchor)) == anchor
 
 
+# What SQLite lets stand where something else belongs
+
+SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@SQLITE
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE m9m_audit_ends SET seq = 'x10'",
+        "UPDATE m9m_audit_ends SET seq = 10.5",
+        "UPDATE m9m_audit_ends SET seq = 9e999",
+        "UPDATE m9m_audit_ends SET seal = 'x'",
+        "UPDATE m9m_audit_ends SET mac = CAST(mac AS TEXT) || 'x'",
+        "UPDATE m9m_audit_keys SET envelope = CAST(envelope AS BLOB)",
+        "UPDATE m9m_audit_keys SET envelope = 5",
+    ],
+)
+def test_an_end_or_a_key_of_an_odd_type_is_one_that_was_changed(trail: M9M, statement: str) -> None:
+    tamper(sa.text(statement))
+    with pytest.raises(DatabaseUnavailable):
+        trail.audit.record("counted")
+    try:
+        holds = trail.audit.verify().holds
+    except DatabaseUnavailable:  # SQLite cannot even read it
+        holds = False
+    assert not holds
+
+
+@SQLITE
+@pytest.mark.parametrize("column", ["at", "subject", "mac", "details"])
+def test_a_column_of_an_odd_type_is_one_that_was_changed(trail: M9M, column: str) -> None:
+    for value in ("CAST(x'00ff' AS BLOB)", "1.5", "CAST(x'ff61' AS TEXT)", "9e999"):
+        before = row(5)._mapping[column]
+        tamper(sa.text(f"UPDATE m9m_audit SET {column} = {value} WHERE seq = 5"))
+        assert trail.audit.verify().problems[0].startswith("row 5 was changed"), value
+        tamper(rewritten(5, **{column: before}))
+
+
+@SQLITE
+def test_rows_that_are_missing_before_one_that_cannot_be_read_are_named(trail: M9M) -> None:
+    tamper(
+        sa.delete(audit_events).where(audit_events.c.seq.between(5, 7)),
+        sa.text("UPDATE m9m_audit SET subject = CAST(x'ff61' AS TEXT) WHERE seq = 8"),
+    )
+    assert list(trail.audit.verify().problems) == [
+        "rows 5 to 7 are missing before row 8",
+        "row 8 was changed: it cannot be read",
+    ]
+
+
+@SQLITE
+def test_missing_last_rows_are_named_though_one_behind_the_end_cannot_be_read(
+    trail: M9M,
+) -> None:
+    values = {**row(10)._mapping, "seq": 11}
+    tamper(
+        sa.insert(audit_events).values(values),
+        sa.delete(audit_events).where(audit_events.c.seq.between(7, 10)),
+        sa.text("UPDATE m9m_audit SET subject = CAST(x'ff61' AS TEXT) WHERE seq = 11"),
+    )
+    problems = list(trail.audit.verify().problems)
+    assert problems[0] == "rows 7 to 10 are missing at the end"
+    assert problems[1] == "row 11 stands behind the end of the trail"
+
+
+def test_what_stands_in_the_database_moves_no_terminal(trail: M9M) -> None:
+    tamper(sa.update(audit_keys).values(envelope="\x1b[31mFAKE\naudit: all good:x"))
+    (problem,) = trail.audit.verify().problems
+    assert problem.isprintable()
+
+
+def test_nobody_appends_where_a_row_stands_already(trail: M9M) -> None:
+    tamper(sa.insert(audit_events).values({**row(10)._mapping, "seq": 11}))
+    with pytest.raises(TrailBroken, match="behind the end"):
+        trail.audit.record("counted")
+
+
 # Retention
 
 
@@ -237,6 +317,22 @@ def test_rows_older_than_the_retention_are_removed_and_the_rest_holds(
         found = m9m.audit.verify()
         assert found.holds
         assert [one.seq for one in m9m.audit.query()] == [7, 6]
+
+
+def test_the_last_row_that_retention_removed_is_an_anchor_that_holds(
+    audited: Audited, clock: Clock
+) -> None:
+    app, m9m = audited({"retention": "30d"})
+    with app.app_context():
+        m9m.audit.record("counted")
+        first = m9m.audit.verify().head
+        m9m.audit.record("counted")
+        second = m9m.audit.verify().head
+        clock.advance(31 * 86_400)
+        m9m.audit.record("counted")
+        assert m9m.audit.verify(str(second)).holds
+        (problem,) = m9m.audit.verify(str(first)).problems
+        assert "older than what is kept" in problem
 
 
 def test_a_trail_of_which_all_is_old_goes_on(audited: Audited, clock: Clock) -> None:
@@ -329,7 +425,7 @@ def test_many_pages_are_walked_and_told(trail: M9M, monkeypatch: pytest.MonkeyPa
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # PostgreSQL takes none
+@SQLITE
 def test_a_row_that_is_no_text_is_named(audited: Audited) -> None:
     app, m9m = audited()
     with app.app_context():

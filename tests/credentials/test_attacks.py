@@ -11,10 +11,12 @@ import sqlalchemy as sa
 from flask import Flask, request
 
 from flask_m9m import Identity, require_auth
+from flask_m9m.audit import Event
 from flask_m9m.credentials import MemoryShelf, rotation
 from flask_m9m.credentials.variables import resolved
 from flask_m9m.crypto.keys import EncryptionKey
 from flask_m9m.errors import DecryptionFailed, NotFound, SettingsError, UnresolvedVariable
+from flask_m9m.signals import access_denied
 from flask_m9m.storage import Envelope, tables
 from flask_m9m.testing import client_as
 
@@ -240,3 +242,25 @@ def test_who_asks_is_whoever_sends_the_request_wherever_the_query_runs(
         assert mallory.open(f"/c/{which}", method=method).status_code == 404, method
     assert alice.get(f"/c/{which}").json == {"apiKey": "of alice", "name": "a"}
     assert alice.delete(f"/c/{which}").status_code == 200
+
+
+def test_nobody_is_kept_waiting_by_a_receiver_that_writes(
+    storage: dict[str, Any], keep: Kept, key: str
+) -> None:
+    app, m9m = keep(storage, key)
+    with app.app_context():
+        which = m9m.credentials.create("a", "apiKey", DATA, owner="alice").id
+    kept = []
+
+    def receive(sender: Flask, event: Event) -> None:
+        kept.append(m9m.credentials.create(event.name, "apiKey", DATA, owner="watch").id)
+
+    mallory = Identity("mallory", "bearer")
+    with app.app_context(), access_denied.connected_to(receive, app):
+        with pytest.raises(NotFound):
+            m9m.credentials.update(which, name="taken", caller=mallory)
+        with pytest.raises(NotFound):
+            m9m.credentials.delete(which, caller=mallory)
+        owners = [one.owner for one in m9m.credentials.list()]
+    assert len(kept) == 2
+    assert sorted(owners) == ["alice", "watch", "watch"]

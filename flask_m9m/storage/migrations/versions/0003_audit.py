@@ -13,7 +13,12 @@ def upgrade(op: Operations) -> None:
     """Make the tables."""
     op.create_table(
         "m9m_audit",
-        sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column(
+            "seq",
+            sa.BigInteger().with_variant(sa.Integer, "sqlite"),
+            primary_key=True,
+            autoincrement=False,
+        ),
         sa.Column("at", sa.BigInteger, nullable=False),
         sa.Column("event", sa.String(64), nullable=False),
         sa.Column("outcome", sa.String(64), nullable=False),
