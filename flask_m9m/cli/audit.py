@@ -29,8 +29,7 @@ from .output import (
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 _SWITCH_ON = (
-    "no trail is kept in the database: set audit.sinks to [log, database], and M9M_ENCRYPTION_KEY "
-    "(flask m9m secret makes one)"
+    "no trail is kept in the database; to keep one: audit: {sinks: [log, database]} in config.yaml"
 )
 _UNIT = re.compile(r".*[0-9](d|h|m|s|ms)", re.DOTALL)
 _WIDEST = 255  # characters of a table's cell

@@ -77,8 +77,10 @@ def doctor(context: click.Context, level: str, ignored: tuple[str, ...], output:
 
 def _findings(context: click.Context) -> Iterable[Finding]:
     """Examine the app, or say what keeps it from being loaded."""
+    info = context.ensure_object(ScriptInfo)
+    info.set_debug_flag = False  # what the app says itself is what other servers run it with
     try:
-        app = context.ensure_object(ScriptInfo).load_app()
+        app = info.load_app()
     except click.ClickException:
         raise
     except Exception as error:
@@ -127,6 +129,9 @@ def _print_report(found: Report) -> None:
         click.echo(f"          fix: {printable(one.fix)}")
         click.echo()
     if found.findings:
+        if any("{" in one.fix for one in found.findings):
+            click.echo("where config.yaml has a section already, what a fix says belongs into that")
+            click.echo()
         click.echo(f"score: {found.score} of 100; lost:")
         for one in found.findings:
             click.echo(f"  {-one.severity.points:>3}  {one.id}: {printable(one.where)}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from ..crypto.cipher import key_id_of
 from ..errors import DatabaseUnavailable
 from ..ratelimit import StoreFailure
 from ..ratelimit.redis_pool import packed
@@ -34,11 +35,13 @@ class Kept:
         keys: its API keys.
         disabled: the names of disabled users.
         seals: with which keys credentials are sealed, and how many with each.
+        trail_key: the id of the encryption key that the audit trail needs.
     """
 
     keys: Sequence[ApiKey] = ()
     disabled: frozenset[str] = frozenset()
     seals: tuple[tuple[str, int], ...] = ()
+    trail_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ def _kept(transaction: Transaction) -> Kept:
         tuple(transaction.keys()),
         frozenset(user.username for user in transaction.users() if user.disabled),
         tuple(sorted(transaction.credentials.sealed_with().items())),
+        key_id_of(transaction.audit.key()),
     )
 
 

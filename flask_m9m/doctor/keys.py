@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
@@ -23,7 +24,7 @@ WITHOUT_EXPIRY = Kind(
     Severity.LOW,
     "an API key never expires",
     "once stolen it works until somebody notices (ASVS 13.3.4)",
-    "flask m9m apikey create <name> --owner <owner> --expires 90d, put it in place of this one, "
+    "flask m9m apikey create <options> --expires 90d, put it in place of this one, "
     "then: flask m9m apikey revoke <id>",
 )
 OWNER = Kind(
@@ -36,16 +37,17 @@ OWNER = Kind(
 RETIRED = Kind(
     "credentials-under-retired-key",
     Severity.MEDIUM,
-    "stored credentials are sealed under a previous key",
+    "stored credentials, or the audit trail, are sealed under a previous key",
     "<count> of them: whoever has the old key opens them, and it cannot be removed (ASVS 11.2.2)",
     "flask m9m credential rotate, then remove the key from credentials.previous_keys",
 )
 UNREADABLE = Kind(
     "credentials-unreadable",
     Severity.HIGH,
-    "stored credentials need a key that the settings do not list",
-    "<count> of them need the key <key>; until it is there none is read or written",
-    "list the key <key> under credentials.previous_keys",
+    "stored credentials, or the audit trail, need a key that the settings do not list",
+    "<count> of them need the key whose id is <key>; until it is there none is read or written",
+    "find the former M9M_ENCRYPTION_KEY (its id was <key>), and put it into "
+    "M9M_CREDENTIALS_PREVIOUS_KEYS in .env",
 )
 
 _IDLE = timedelta(days=90)
@@ -64,7 +66,7 @@ def api_keys(subject: Subject) -> Iterator[Finding]:
         if now - _last_seen(key) > _IDLE:
             yield UNUSED.at(where, id=key.id)
         if key.expires_at is None:
-            yield WITHOUT_EXPIRY.at(where, id=key.id, name=repr(key.name), owner=repr(key.owner))
+            yield WITHOUT_EXPIRY.at(where, id=key.id, options=_like(key))
 
 
 @finds(RETIRED, UNREADABLE)
@@ -72,22 +74,39 @@ def sealed_credentials(subject: Subject) -> Iterator[Finding]:
     """Look under which keys stored credentials are sealed."""
     settings = subject.settings.credentials
     counts: dict[str, int] = {}
-    for seal, count in _kept(subject).seals:
+    for seal, count in _kept(subject).seals if settings.storage == "database" else ():
         key_id = seal.rpartition(":")[2]
         counts[key_id] = counts.get(key_id, 0) + count
-    if not counts or settings.storage != "database":
+    trail = _kept(subject).trail_key
+    if trail is not None:
+        counts[trail] = counts.get(trail, 0) + 1
+    if not counts:
         return
     given = [one for one in (settings.encryption_key, *settings.previous_keys) if one is not None]
     ids = [EncryptionKey(one.get_secret_value()).id for one in given]
     primary = ids[:1] if settings.encryption_key is not None else []
     for key_id, count in sorted(counts.items()):
         if key_id not in ids:
-            yield UNREADABLE.at(f"stored credentials, key {key_id}", key=key_id, count=count)
+            yield UNREADABLE.at(f"what is stored, key {key_id}", key=key_id, count=count)
         elif key_id not in primary:
-            yield RETIRED.at(f"stored credentials, key {key_id}", count=count)
+            yield RETIRED.at(f"what is stored, key {key_id}", count=count)
 
 
 CHECKS = (api_keys, sealed_credentials)
+
+
+def _like(key: ApiKey) -> str:
+    """Return the options that make a key like another, for a shell: its texts may be hostile."""
+    words = [key.name, "--owner", key.owner]
+    for option, values in (("--scope", key.scopes), ("--role", key.roles)):
+        for value in sorted(values):
+            words += [option, value]
+    if key.rate_limit is not None:
+        words += ["--rate-limit", key.rate_limit]
+    # Behind `--` nothing is an option, whatever a name begins with.
+    if key.name.startswith("-"):
+        words = [*words[1:], "--", key.name]
+    return shlex.join(words)
 
 
 def _kept(subject: Subject) -> Kept:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 
+from flask.helpers import get_debug_flag
+
 from ..server.address import is_loopback
 from ..server.tls import Certificate
 from .findings import Finding, Kind, Severity
@@ -34,6 +36,15 @@ BASIC_PLAIN = Kind(
     "every request carries the password, in the open (RFC 7617 §4; ASVS 12.2.1)",
     "server: {https: refuse}, with TLS here or at a trusted proxy",
 )
+UNREACHABLE = Kind(
+    "https-unreachable",
+    Severity.HIGH,
+    "HTTPS is demanded, and no request can come by it",
+    "there is no TLS here and no trusted proxy: every request is refused, or redirected for ever",
+    "server: {tls: {enabled: true, cert_file: /etc/ssl/app.crt, key_file: "
+    "/etc/ssl/private/app.key}}, or behind a proxy that does TLS: "
+    'server: {trusted_proxies: ["10.0.0.7"]}, with its address',
+)
 EXPIRING = Kind(
     "certificate-expiring",
     Severity.MEDIUM,
@@ -46,7 +57,7 @@ DEBUG = Kind(
     Severity.HIGH,
     "debug mode is on",
     "errors show source code and values, and the debugger runs what it is sent (ASVS 13.4.2)",
-    "remove app.debug = True, --debug and FLASK_DEBUG=1",
+    "remove what sets it: app.debug = True, DEBUG in app.config, --debug or FLASK_DEBUG=1",
 )
 TESTING = Kind(
     "testing-on",
@@ -80,10 +91,12 @@ METRICS = Kind(
 _SOON = timedelta(days=14)
 
 
-@finds(TLS_OFF, HTTPS_OFF, BASIC_PLAIN)
+@finds(TLS_OFF, HTTPS_OFF, BASIC_PLAIN, UNREACHABLE)
 def plain_http(subject: Subject) -> Iterator[Finding]:
     """Look what goes over the wire in the open."""
     server = subject.settings.server
+    if server.https != "off" and not (server.tls.enabled or server.trusted_proxies):
+        yield UNREACHABLE.at(subject.at("server.https"))
     if server.tls.enabled or server.https != "off":
         return
     public = not is_loopback(server.host)
@@ -111,7 +124,7 @@ def certificate(subject: Subject) -> Iterator[Finding]:
 def modes(subject: Subject) -> Iterator[Finding]:
     """Look for modes that are not for production."""
     settings, app = subject.settings, subject.app
-    if app.debug:
+    if app.debug or get_debug_flag():
         yield DEBUG.at("app.debug")
     if app.testing:
         yield TESTING.at("app.testing")

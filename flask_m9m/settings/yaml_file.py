@@ -51,7 +51,9 @@ def _parse(text: str) -> object:
         twice = next(_duplicates(node, set()), None)
         if twice is not None:
             key = quoted(twice.value)
-            raise UnreadableFile(f"the key {key} for the second time{_where(twice)}")
+            raise UnreadableFile(
+                f"the key {key} for the second time{_where(twice)}, which belongs to the first"
+            )
         return {} if node is None else loader.construct_document(node)
     finally:
         loader.dispose()

@@ -147,15 +147,14 @@ def test_a_trail_that_is_not_kept_is_told_and_how_to_keep_one(project: Folder) -
     for command in (["audit", "list"], ["audit", "verify"], ["credential", "audit", "x"]):
         result = project.m9m(*command)
         assert (result.returncode, result.stdout) == (1, "")
-        assert "audit.sinks" in result.stderr
-        assert "M9M_ENCRYPTION_KEY" in result.stderr
+        assert "audit: {sinks: [log, database]}" in result.stderr
 
 
 def test_a_trail_that_is_not_kept_any_more_is_still_shown_and_verified(audited: Folder) -> None:
     audited.write("config.yaml", settings("m9m.db", "log"))
     result = audited.m9m("audit", "list", "-o", "json")
     assert len(json.loads(result.stdout)) == 5
-    assert "audit.sinks" in result.stderr
+    assert "audit: {sinks: [log, database]}" in result.stderr
     assert audited.m9m("audit", "verify").returncode == 0
 
 
@@ -233,7 +232,6 @@ HOSTILE = [
     ("details", '{"a":"\\ud800\\u001b"}'),
     ("details", "[]"),
     ("details", b"\xff"),
-    ("seq", "x\x1b[2J"),
     ("seq", -1),
     ("mac", "x"),
     ("event", b""),

@@ -201,8 +201,9 @@ WRONG_SETTINGS = [
     set_wrong(
         "basic-plain",
         {"server.host": "0.0.0.0", "security.basic_auth.enabled": True},
-        {"server.host": "0.0.0.0", "security.basic_auth.enabled": True, "server.https": "refuse"},
+        {**PROXY, "security.basic_auth.enabled": True, "server.https": "refuse"},
     ),
+    set_wrong("https-unreachable", {"server.https": "refuse"}, {**PROXY, "server.https": "refuse"}),
     set_wrong("development-on", {"development.enabled": True}, {}),
     set_wrong("development-exposed", {"development.enabled": True, "server.host": "192.0.2.1"}, {}),
     set_wrong(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,9 @@ from flask_m9m.doctor import (
     examine,
     report,
 )
+from flask_m9m.errors import DatabaseUnavailable
 from flask_m9m.settings import settings_of
-from tests.doctor.bad_apps import BAD_APPS, GIT, BadApp, close_all, nested, secured, subject
+from tests.doctor.bad_apps import BAD_APPS, GIT, BadApp, close_all, fresh, nested, secured, subject
 
 ROOT = Path(__file__).parents[2]
 
@@ -201,3 +205,36 @@ def test_ids_are_there_once() -> None:
     ids = [kind.id for kind in KINDS]
     assert len(ids) == len(set(ids))
     assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", one) for one in ids)
+
+
+def test_a_fix_runs_nothing_that_somebody_wrote_into_a_name(tmp_path: Path) -> None:
+    app, m9m = secured(tmp_path)
+    hostile = f"it's $(touch {tmp_path}/run) `touch {tmp_path}/run`; touch {tmp_path}/run"
+    with app.app_context():
+        m9m.api_keys.create(hostile, hostile, ["a:b"], ["r"], rate_limit="5/minute")
+    (fix,) = [one.fix for one in examine(subject(app)) if one.id == "key-without-expiry"]
+    command = fix.partition(", put it")[0]
+    words = shlex.split(command)
+    assert words[4:] == [
+        *(hostile, "--owner", hostile, "--scope", "a:b", "--role", "r"),
+        *("--rate-limit", "5/minute", "--expires", "90d"),
+    ]
+    subprocess.run(["sh", "-c", f"true {command.removeprefix('flask')}"], check=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_trail_that_needs_another_key_is_found(tmp_path: Path) -> None:
+    def made(key: str, *previous: str) -> Subject:
+        keys = {"encryption_key": key, "previous_keys": list(previous)}
+        audit = {"sinks": ["database"]}
+        url = f"sqlite:///{tmp_path / 'm9m.db'}"
+        overrides = {"audit": audit, "credentials": keys, "database": {"url": url}}
+        app, m9m = secured(tmp_path, overrides)
+        with app.app_context(), suppress(DatabaseUnavailable):
+            m9m.audit.record("begun")
+        return subject(app)
+
+    first, second = fresh(), fresh()
+    assert not found(made(first)) & {"credentials-unreadable", "credentials-under-retired-key"}
+    assert "credentials-unreadable" in found(made(second))
+    assert "credentials-under-retired-key" in found(made(second, first))
