@@ -305,6 +305,10 @@ class SchemaError(DatabaseUnavailable):
     """The database's tables are missing, or of another version."""
 
 
+class Unwritable(DatabaseUnavailable):
+    """The database does not take a value, in its encoding say, however often it is sent."""
+
+
 class TrailBroken(DatabaseUnavailable):
     """The audit trail was tampered with, so that nothing may be appended to it."""
 

@@ -2,8 +2,10 @@
 
 A request only appends to it. A thread, begun when something waits and ended when nothing does,
 writes what came within a second, or sooner where many did; what is left when the process ends is
-written then. So a process that is killed loses what came in its last second, and whatever waited
-for a database that was away. What does not fit is counted, and the count becomes an event.
+written then. Where requests come faster than that, each waits a moment for the thread, which would
+not get to write otherwise. So a process that is killed loses what came in its last second, at most
+some ten thousand events, and whatever waited for a database that was away. What does not fit is
+counted, and so is what the database does not take; the count becomes an event.
 """
 
 from __future__ import annotations
@@ -17,12 +19,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from .. import forking
+from ..errors import DatabaseUnavailable, Unwritable
 from .events import Event, EventName
 
 logger = logging.getLogger("flask_m9m")
 
 _MOST = 65_536  # events that wait, some 40 MiB of them
 _AT_ONCE = 1_000  # in one transaction: others want to write as well
+_CROWDED = 8_192  # events that wait from which on requests wait a moment for the thread
+_MOMENT = 0.01
 _INTERVAL = 1.0
 _LONGEST_PAUSE = 30.0  # between tries while the database is away
 _LAST_PATIENCE = 10.0  # seconds that the end of the process waits for a write that goes on
@@ -58,6 +63,9 @@ class Backlog:
         self._dropped = 0
         self._thread: threading.Thread | None = None
         self._many = threading.Event()
+        self._written = threading.Event()
+        self._away = False
+        self._size = _AT_ONCE
         self._lock = threading.Lock()
         self._writing = threading.Lock()
 
@@ -71,8 +79,12 @@ class Backlog:
         waiting.append(event)
         if self._thread is None:
             self._start()
-        elif len(waiting) >= _AT_ONCE and not self._many.is_set():
-            self._many.set()
+        elif len(waiting) >= _AT_ONCE:
+            if not self._many.is_set():
+                self._many.set()
+            if len(waiting) >= _CROWDED and not self._away:
+                self._written.clear()
+                self._written.wait(_MOMENT)
 
     def flush(self) -> None:
         """Write all that waits.
@@ -104,8 +116,9 @@ class Backlog:
             many.clear()
             try:
                 self.flush()
-                pause = _INTERVAL
+                pause, self._away = _INTERVAL, False
             except Exception as error:
+                self._away = True
                 if pause == _INTERVAL or pause >= _LONGEST_PAUSE:
                     logger.error("audit: %d events wait, %s", len(self._waiting), _reason(error))
                 pause = min(2 * pause, _LONGEST_PAUSE)
@@ -124,18 +137,36 @@ class Backlog:
         while self._waiting or self._dropped:
             with self._lock:
                 dropped, self._dropped = self._dropped, 0
-            batch = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
+            size = min(self._size, len(self._waiting))
+            batch = [self._waiting.popleft() for _ in range(size)]
             told = batch
             if dropped:
                 details = {"count": dropped}
                 told = [*batch, Event(EventName.EVENTS_DROPPED, self._clock(), details=details)]
             try:
                 self._write(told)
-            except BaseException:
-                self._waiting.extendleft(reversed(batch))
+            except BaseException as error:
                 with self._lock:
                     self._dropped += dropped
-                raise
+                if _is_passing(error) or not self._narrow(batch, error):
+                    self._waiting.extendleft(reversed(batch))
+                    raise
+            else:
+                self._size = min(_AT_ONCE, 2 * self._size)
+            finally:
+                self._written.set()
+
+    def _narrow(self, batch: list[Event], error: BaseException) -> bool:
+        """Come closer to what can never be written, or drop it; tell whether that helps."""
+        if len(batch) > 1:
+            self._waiting.extendleft(reversed(batch))
+            self._size = max(1, len(batch) // 8)
+            return True
+        for event in batch:
+            logger.error("audit: an event %s cannot be written: %s", event.name, _reason(error))
+            with self._lock:
+                self._dropped += 1
+        return bool(batch)
 
     def end(self) -> None:
         """Write the last events, as the process ends."""
@@ -150,7 +181,14 @@ class Backlog:
             self._writing.release()
 
 
-def _reason(error: Exception) -> str:
+def _is_passing(error: BaseException) -> bool:
+    """Tell whether what failed may work another time."""
+    if isinstance(error, Exception):
+        return isinstance(error, DatabaseUnavailable) and not isinstance(error, Unwritable)
+    return True
+
+
+def _reason(error: BaseException) -> str:
     """Return what is known of an error; any but our own may quote what it failed on."""
     return getattr(error, "reason", None) or type(error).__name__
 

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import signals
@@ -193,13 +194,19 @@ class AuditTrail:
             self._backlog.add(event)
         self._tell(event)
 
-    def changed(self, transaction: Transaction | None, *events: Event) -> None:
+    def changed(
+        self,
+        transaction: Transaction | None,
+        *events: Event,
+        committed: list[Callable[[], None]] | None = None,
+    ) -> None:
         """Take note of what is changed or read, with the change itself.
 
         Args:
             transaction: the change's; `None`: there is none, so that the database's trail gets one
                 of its own.
             events: what happens; the log and the app get to know once it is committed.
+            committed: what is called then, where that is not the transaction's.
 
         Raises:
             DatabaseUnavailable: it cannot be written down, and must not happen.
@@ -214,11 +221,13 @@ class AuditTrail:
             except TrailBroken as error:
                 logger.error("%s", error)  # the answer is a 503 that says nothing of it
                 raise
+        if committed is None and transaction is not None:
+            committed = transaction.committed
         for one in events:
-            if transaction is None:
+            if committed is None:
                 self._tell(one)
             else:
-                transaction.committed.append(lambda event=one: self._tell(event))  # type: ignore[misc]
+                committed.append(partial(self._tell, one))
 
     def sealed_with(self) -> str | None:
         """Return the id of the encryption key that the database's trail needs, if there is one.

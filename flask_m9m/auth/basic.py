@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..address import Client
 from ..errors import InvalidCredentials, M9MError
-from ..text import is_control, normalize
+from ..text import LONGEST_NAME, is_control, normalize
 from .authenticator import Authenticator, Proved, credential_of
 from .sign_in import SignIn
 
@@ -48,7 +48,7 @@ class BasicAuthenticator(Authenticator):
     def claimed(self, credential: str) -> str | None:
         """Return the name in a credential."""
         try:
-            return decode(credential)[0]
+            return decode(credential)[0][:LONGEST_NAME]
         except InvalidCredentials:
             return None
 

@@ -197,6 +197,9 @@ class Tokens:
             InvalidToken: the token does not hold anyway, or has no `jti`.
             DatabaseUnavailable: it could not be revoked.
         """
+        token = token.strip()
+        if any(map(str.isspace, token)):
+            raise InvalidToken("it is neither a token nor a jti: there is white space in it")
         jti: str | None = token
         subject = expires_at = None
         if _JWT.match(token):

@@ -34,6 +34,8 @@ class Rows(Protocol):
 
     @property
     def transaction(self) -> Transaction | None: ...
+    @property
+    def committed(self) -> list[Callable[[], None]]: ...
 
     def add_all(self, made: Sequence[SealedCredential]) -> None: ...
     def get(self, credential_id: str) -> SealedCredential | None: ...
@@ -113,6 +115,8 @@ class MemoryShelf:
             changed = self._rows.copy()
             yield changed
             self._rows = changed
+        for call in changed.committed:
+            call()
 
 
 class MemoryRows:
@@ -121,6 +125,7 @@ class MemoryRows:
     transaction = None
 
     def __init__(self) -> None:
+        self.committed: list[Callable[[], None]] = []
         self._credentials: dict[str, SealedCredential] = {}
         self._canaries: dict[str, str] = {}
 

@@ -231,8 +231,7 @@ class Credentials:
             SettingsError: there is no encryption key, or one that records need is not there.
             DatabaseUnavailable: what was sealed anew stays so; call it again.
         """
-        keys = self._keys
-        sealing = cipher or self.cipher
+        sealing, keys = cipher or self.cipher, self._keys
         rotation = Rotation(self._shelf, sealing, keys, self._trail, progress, dry_run=dry_run)
         return rotation.run()
 
@@ -382,9 +381,9 @@ class Credentials:
 
     def _changed(self, rows: Rows, change: str, caller: Caller, *records: SealedCredential) -> None:
         changed = EventName.CREDENTIAL_CHANGED
-        who = self._who(caller)
-        events = [event_of(self._trail, changed, one, who, change=change) for one in records]
-        self._trail.changed(rows.transaction, *events)
+        who, trail = self._who(caller), self._trail
+        events = [event_of(trail, changed, one, who, change=change) for one in records]
+        trail.changed(rows.transaction, *events, committed=rows.committed)
 
     # What is in it
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -68,6 +68,11 @@ class CredentialRows:
     def __init__(self, connection: Connection, transaction: Transaction) -> None:
         self._connection = connection
         self.transaction = transaction
+
+    @property
+    def committed(self) -> list[Callable[[], None]]:
+        """What is called once changes are there."""
+        return self.transaction.committed
 
     def add_all(self, made: Sequence[SealedCredential]) -> None:
         """Keep new credentials."""

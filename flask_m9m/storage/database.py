@@ -140,7 +140,10 @@ class Database:
                 transaction = Transaction(connection)
                 yield transaction
         for call in transaction.committed:
-            call()
+            try:
+                call()
+            except Exception:  # what is told of it undoes no change
+                logger.exception("a change was made, and could not be told")
 
     # The schema
 

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DatabaseUnavailable
+from ..errors import DatabaseUnavailable, Unwritable
 from ..settings import DatabaseSettings
 
 if TYPE_CHECKING:
@@ -121,10 +121,12 @@ def translated() -> Iterator[None]:
 
     The statement and its parameters stay out of messages and tracebacks.
     """
-    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+    from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 
     try:
         yield
+    except (DataError, UnicodeError) as error:
+        raise Unwritable(f"it does not take a value ({type(error).__name__})") from None
     except DBAPIError as error:
         lines = str(error.orig).splitlines() or [type(error.orig).__name__]
         raise DatabaseUnavailable(lines[0]) from None

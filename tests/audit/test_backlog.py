@@ -13,7 +13,7 @@ import pytest
 
 from flask_m9m.audit import Event, EventName
 from flask_m9m.audit.backlog import Backlog
-from flask_m9m.errors import DatabaseUnavailable
+from flask_m9m.errors import DatabaseUnavailable, Unwritable
 from flask_m9m.testing import Clock
 
 
@@ -236,3 +236,38 @@ def test_a_child_has_none_of_its_parents_events_and_writes_its_own(
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     backlog.flush()
     assert sink.names == ["event-0"]
+
+
+@pytest.mark.usefixtures("_no_threads")
+@pytest.mark.parametrize("error", [Unwritable("no such character"), ValueError("whatever")])
+def test_an_event_that_can_never_be_written_is_counted_and_holds_up_no_other(
+    error: Exception,
+) -> None:
+    written: list[Event] = []
+
+    def write(events: Sequence[Event]) -> None:
+        if any(one.name in ("event-7", "event-700") for one in events):
+            raise error
+        written.extend(events)
+
+    backlog = Backlog(write)
+    for number in range(1_500):
+        backlog.add(event(number))
+    backlog.flush()
+    counts = [one.details["count"] for one in written if one.name == EventName.EVENTS_DROPPED]
+    assert sum(counts) == 2
+    names = [one.name for one in written if one.name != EventName.EVENTS_DROPPED]
+    assert names == [f"event-{number}" for number in range(1_500) if number not in (7, 700)]
+
+
+def test_a_crowd_waits_for_the_thread_and_nothing_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flask_m9m.audit.backlog._CROWDED", 100)
+    monkeypatch.setattr("flask_m9m.audit.backlog._AT_ONCE", 50)
+    sink = Sink()
+    backlog = Backlog(sink, most=200)
+    for number in range(5_000):
+        backlog.add(event(number))
+    backlog.flush()
+    assert sink.names == [f"event-{number}" for number in range(5_000)]

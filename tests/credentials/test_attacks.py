@@ -16,7 +16,7 @@ from flask_m9m.credentials import MemoryShelf, rotation
 from flask_m9m.credentials.variables import resolved
 from flask_m9m.crypto.keys import EncryptionKey
 from flask_m9m.errors import DecryptionFailed, NotFound, SettingsError, UnresolvedVariable
-from flask_m9m.signals import access_denied
+from flask_m9m.signals import access_denied, credential_changed
 from flask_m9m.storage import Envelope, tables
 from flask_m9m.testing import client_as
 
@@ -264,3 +264,15 @@ def test_nobody_is_kept_waiting_by_a_receiver_that_writes(
         owners = [one.owner for one in m9m.credentials.list()]
     assert len(kept) == 2
     assert sorted(owners) == ["alice", "watch", "watch"]
+
+
+def test_what_a_receiver_keeps_stays(storage: dict[str, Any], keep: Kept, key: str) -> None:
+    app, m9m = keep(storage, key)
+
+    def receive(sender: Flask, event: Event) -> None:
+        if len(m9m.credentials.list()) == 1:
+            m9m.credentials.create("inner", "apiKey", DATA)
+
+    with app.app_context(), credential_changed.connected_to(receive, app):
+        m9m.credentials.create("outer", "apiKey", DATA)
+        assert sorted(one.name for one in m9m.credentials.list()) == ["inner", "outer"]

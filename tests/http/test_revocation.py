@@ -265,3 +265,15 @@ def test_sessions_that_ended_are_deleted_where_only_sessions_are_written(
         m9m.tokens.issue_pair("bob")
     with app.extensions["m9m"].database._connected().connect() as connection:
         assert connection.execute(sa.select(tables.sessions.c.subject)).all() == [("bob",)]
+
+
+@pytest.mark.parametrize("odd", ["{} x", "Bearer {}", "{}\n{}"])
+def test_what_is_neither_a_token_nor_a_jti_is_not_taken_for_one(secured: Secured, odd: str) -> None:
+    app, m9m = secured()
+    with app.app_context():
+        token = m9m.tokens.issue("ann")
+        with pytest.raises(InvalidToken):
+            m9m.tokens.revoke(odd.replace("{}", token))
+        m9m.tokens.revoke(f" {token}\n")
+        with pytest.raises(InvalidToken):
+            m9m.tokens.verify(token)

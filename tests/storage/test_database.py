@@ -342,3 +342,18 @@ def test_what_waits_for_a_commit_is_called_once_it_is_there_and_not_where_it_is_
     with pytest.raises(ZeroDivisionError):
         fail()
     assert len(called) == 1
+
+
+def test_a_change_that_could_not_be_told_is_made_all_the_same(
+    database_url: str, open_database: OpenDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = open_database(database_url)
+    database.upgrade()
+    called = []
+    with database.write() as transaction:
+        transaction.committed.append(lambda: 1 / 0)
+        transaction.committed.append(lambda: called.append("told"))
+        transaction.changed("test", "x", NOW)
+    assert names(database) == ["", "x"]
+    assert called == ["told"]
+    assert "could not be told" in caplog.text
