@@ -86,14 +86,12 @@ def link(key: bytes, before: bytes, row: Sequence[Any]) -> bytes:
     Raises:
         TypeError: a column has what no row of ours has.
     """
-    members = ["null" if one is None else _number(one) or _text(one) for one in row]
-    text = f"[{','.join(members)}]"
-    return hmac.digest(key, _VERSION + before + text.encode("ascii"), "sha256")
-
-
-def _number(value: object) -> str:
-    """Return an integer in JSON, nothing for anything else: no row of ours has other numbers."""
-    return str(value) if type(value) is int else ""
+    seq, at = row[0], row[1]
+    if type(seq) is not int or type(at) is not int:
+        raise TypeError("a row begins with two whole numbers")
+    others = ",".join(["null" if one is None else _text(one) for one in row[2:]])
+    written = b"%b%b[%d,%d,%b]" % (_VERSION, before, seq, at, others.encode("ascii"))
+    return hmac.digest(key, written, "sha256")
 
 
 def is_linked(key: bytes, before: bytes, row: Sequence[Any], mac: object) -> bool:
