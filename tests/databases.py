@@ -17,7 +17,7 @@ import pytest
 def settle() -> None:
     """Wait until nobody reads or writes in the background."""
     for thread in threading.enumerate():
-        if thread.name == "m9m-database":
+        if thread.name in ("m9m-database", "m9m-audit"):
             thread.join(10.0)
 
 

@@ -197,9 +197,10 @@ class Tokens:
             InvalidToken: the token does not hold anyway, or has no `jti`.
             DatabaseUnavailable: it could not be revoked.
         """
-        token = token.strip()
-        if any(map(str.isspace, token)):
-            raise InvalidToken("it is neither a token nor a jti: there is white space in it")
+        words = [word for word in token.split() if _JWT.match(word)]
+        if words and words != [token.strip()]:
+            raise InvalidToken("there is more than one token in it, and no jti")
+        token = words[0] if words else token
         jti: str | None = token
         subject = expires_at = None
         if _JWT.match(token):
