@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -50,6 +50,21 @@ def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", fail)
+
+
+@pytest.fixture
+def hourly(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Backlog, Sink]]:
+    """A backlog whose thread writes by itself once an hour; it is woken to end with the test."""
+    monkeypatch.setattr("flask_m9m.audit.backlog._INTERVAL", 3_600.0)
+    sink = Sink()
+    backlog = Backlog(sink)
+    yield backlog, sink
+    backlog.flush()
+    thread = backlog._thread
+    if thread is not None:
+        backlog._many.set()
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 @pytest.fixture(autouse=True)
@@ -135,10 +150,8 @@ def test_a_thread_writes_what_comes_and_ends_when_nothing_does(
     assert sink.names == ["event-0", "event-1"]
 
 
-def test_many_at_once_do_not_wait_for_the_second_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_m9m.audit.backlog._INTERVAL", 3_600.0)
-    sink = Sink()
-    backlog = Backlog(sink)
+def test_many_at_once_do_not_wait_for_the_second_to_end(hourly: tuple[Backlog, Sink]) -> None:
+    backlog, sink = hourly
     for number in range(1_001):
         backlog.add(event(number))
     assert sink.taken.wait(10)
@@ -220,11 +233,9 @@ def test_64_threads_lose_and_repeat_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_has_none_of_its_parents_events_and_writes_its_own(
-    monkeypatch: pytest.MonkeyPatch,
+    hourly: tuple[Backlog, Sink],
 ) -> None:
-    monkeypatch.setattr("flask_m9m.audit.backlog._INTERVAL", 3_600.0)
-    sink = Sink()
-    backlog = Backlog(sink)
+    backlog, sink = hourly
     backlog.add(event(0))
     with backlog._writing, backlog._lock:  # as if a thread held them just now
         child = os.fork()
