@@ -145,6 +145,12 @@ class Routes:
                     found = f"{own.rule!r}, where the app has its route {rule.endpoint!r}"
                     raise SettingsError([Problem("metrics.path", found, "a path of its own")])
 
+    def is_own(self, endpoint: str) -> bool:
+        """Tell whether an endpoint's view is one of this package, which the settings switch on."""
+        innermost = list(layers_of(self._app.view_functions.get(endpoint)))[-1:]
+        modules = [getattr(layer, "__module__", None) or "" for layer in innermost]
+        return any(module.startswith(f"{__package__}.") for module in modules)
+
     def policy(self, rule: Rule | None, method: str) -> RoutePolicy:
         """Return what holds for a request; for one that no route answers, what holds for all.
 

@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import click
 
-from ..audit import Anchor, Verification
+from ..audit import Anchor, EventName, Verification
 from ..audit.events import written
 from ..settings import parse_duration
 from ..state import AppState
@@ -127,7 +128,11 @@ def list_events(
         _as_kept(address),
         _as_kept(target),
     )
-    _print_events(state, sought, limit, output)
+    found = _print_events(state, sought, limit, output)
+    own = [one.value for one in EventName]
+    if event is not None and not found and event not in own:
+        for near in get_close_matches(event, own, 1):
+            click.echo(f"no row of the event {event[:64]!a}; did you mean {near}?", err=True)
 
 
 @audit.command()
@@ -182,7 +187,9 @@ def _print_verification(found: Verification, output: str) -> None:
         click.echo(printable(problem), err=True)
 
 
-def _print_events(state: AppState, sought: Sought, limit: int, output: str) -> None:
+def _print_events(
+    state: AppState, sought: Sought, limit: int, output: str
+) -> Sequence[Sequence[Any]]:
     kept = _is_kept(state)
     found: Sequence[Sequence[Any]] = []
     if state.database.present():
@@ -192,6 +199,7 @@ def _print_events(state: AppState, sought: Sought, limit: int, output: str) -> N
     if not kept:
         click.echo(f"these are old: {_SWITCH_ON}", err=True)
     print_rows([_row(row, as_text=output == "table") for row in found], output)
+    return found
 
 
 def _is_kept(state: AppState) -> bool:

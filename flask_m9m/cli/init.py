@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -34,6 +35,8 @@ performance:
     burst: 10
 """
 
+_IGNORED = (b".env", b"instance/")
+
 _NEXT = """
 next:
   flask m9m doctor         what is still to mend, each with its fix
@@ -62,7 +65,7 @@ def secret(size: int) -> None:
 
 @click.command()
 def init() -> None:
-    """Write .env with fresh secrets and a commented config.yaml; overwrite nothing."""
+    """Write .env with fresh secrets, .gitignore and a commented config.yaml; overwrite nothing."""
     variables = {"M9M_JWT_SECRET": 64, "M9M_ENCRYPTION_KEY": 32}
     lines = "".join(f"{name}={fresh_secret(size)}\n" for name, size in variables.items())
     if not _create(Path(".env"), lines, 0o600):
@@ -71,7 +74,7 @@ def init() -> None:
             f"{' and '.join(variables)} to it yourself: flask m9m secret prints a fresh one"
         )
     click.echo("wrote .env with fresh secrets: keep it out of version control, and back it up")
-    _ignore_dotenv()
+    _ignore()
     if _create(Path("config.yaml"), _CONFIG, 0o644):
         click.echo("wrote config.yaml")
     else:
@@ -92,19 +95,23 @@ def _create(path: Path, text: str, mode: int) -> bool:
     return True
 
 
-def _ignore_dotenv() -> None:
-    """Inside a git tree, see to it that `.env` is ignored."""
-    here = Path.cwd()
-    if not any((folder / ".git").exists() for folder in (here, *here.parents)):
-        return
+def _ignore() -> None:
+    """See to it that git ignores `.env`, and the instance folder, where the database lies."""
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
     try:
         with os.fdopen(os.open(".gitignore", flags, 0o644), "r+b") as file:
             text = file.read()
-            if b".env" in (line.strip().removeprefix(b"/") for line in text.splitlines()):
-                return
-            file.write((b"" if not text or text.endswith(b"\n") else b"\n") + b".env\n")
+            known = {line.strip().strip(b"/") for line in text.splitlines()}
+            missing = [line for line in _IGNORED if line.strip(b"/") not in known]
+            if missing:
+                newline = b"" if not text or text.endswith(b"\n") else b"\n"
+                file.write(newline + b"\n".join(missing) + b"\n")
     except OSError as error:
-        click.echo(f".gitignore: {error.strerror}: add .env to it yourself", err=True)
+        click.echo(f".gitignore: {error.strerror}: add {_names(_IGNORED)} to it yourself", err=True)
     else:
-        click.echo("added .env to .gitignore")
+        if missing:
+            click.echo(f"added {_names(missing)} to .gitignore")
+
+
+def _names(lines: Iterable[bytes]) -> str:
+    return " and ".join(line.decode() for line in lines)

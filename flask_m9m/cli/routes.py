@@ -26,7 +26,7 @@ _REMEDIES = {
     type=click.Choice(list(_REMEDIES)),
     multiple=True,
     help="Exit 1 if there is such a route: one that only the settings' default decides, or one "
-    "that anybody reaches without a credential. May be given twice.",
+    "of the app's that anybody reaches without a credential. May be given twice.",
 )
 @click.option(
     "--allow",
@@ -58,7 +58,8 @@ def routes(state: AppState, fail_on: Sequence[str], allow: Sequence[str], output
                 "headers by": policy.headers_decided_by,
             }
         )
-        for what in _findings(policy, rule.endpoint, allow):
+        allowed = any(fnmatchcase(rule.endpoint, pattern) for pattern in allow)
+        for what in _findings(policy, allowed or state.routes.is_own(rule.endpoint)):
             found.setdefault(what, []).append(f"{method} {rule.rule} ({rule.endpoint})")
     print_rows(rows, output)
     _report({what: found[what] for what in _REMEDIES if what in fail_on and what in found})
@@ -74,11 +75,11 @@ def _columns(limits: Sequence[tuple[str, str]], output: str) -> dict[str, object
     }
 
 
-def _findings(policy: RoutePolicy, endpoint: str, allow: Sequence[str]) -> Iterator[str]:
+def _findings(policy: RoutePolicy, expected: bool) -> Iterator[str]:
     if policy.undecided:
         yield "undecided"
     open_to_all = policy.access in (Access.PUBLIC, Access.OPTIONAL) and policy.decided_by != FLASK
-    if open_to_all and not any(fnmatchcase(endpoint, pattern) for pattern in allow):
+    if open_to_all and not expected:
         yield "public"
 
 

@@ -10,6 +10,7 @@ from ..errors import Problem, SettingsError
 from ..server.tls import Certificate
 from . import (
     dependencies,
+    files,
     headers,
     keys,
     lifetimes,
@@ -50,6 +51,7 @@ FAILED = Kind(
 
 CHECKS: Sequence[Check] = (
     *secrets.CHECKS,
+    *files.CHECKS,
     *routes.CHECKS,
     *origins.CHECKS,
     *limits.CHECKS,

@@ -18,32 +18,32 @@ UNDECIDED = Kind(
     Severity.LOW,
     "nobody decided who may use a route; default_access: authenticated closes it",
     "a rule that nobody wrote down is not known to be meant (ASVS 8.1.1)",
-    "put @require_auth or @public on the view of <endpoint>, or "
-    'm9m.protect("<endpoint>", require_auth)',
+    "put @require_auth or @public (from flask_m9m import public, require_auth) on the view of "
+    '<endpoint>, or m9m.protect("<endpoint>", require_auth)',
 )
 UNPROTECTED = Kind(
     "route-unprotected",
     Severity.MEDIUM,
     "nobody decided who may use a route, and default_access: public opens it",
     "a view whose mark was forgotten is open to everybody (ASVS 8.2.1)",
-    "put @require_auth or @public on the view of <endpoint>; or security: "
-    "{default_access: authenticated}",
+    "put @require_auth or @public (from flask_m9m import public, require_auth) on the view of "
+    "<endpoint>; or security: {default_access: authenticated}",
 )
 UNPROTECTED_CHANGE = Kind(
     "route-changes-unprotected",
     Severity.HIGH,
     "default_access: public opens a route that changes something, and nobody decided so",
     "everybody can change what it changes (ASVS 8.2.1; RFC 9110 §9.2.1)",
-    "put @require_auth or @public on the view of <endpoint>; or security: "
-    "{default_access: authenticated}",
+    "put @require_auth or @public (from flask_m9m import public, require_auth) on the view of "
+    "<endpoint>; or security: {default_access: authenticated}",
 )
 UNLIMITED = Kind(
     "route-public-unlimited",
     Severity.LOW,
     "a public route that changes something has no rate limit",
     "everybody may call it as often as they can (ASVS 2.4.1; OWASP API4:2023)",
-    'put @rate_limit("10/minute", burst=5) on the view of <endpoint>; or performance: '
-    "{rate_limit: {enabled: true}}",
+    'put @rate_limit("10/minute", burst=5) (from flask_m9m import rate_limit) on the view of '
+    "<endpoint>; or performance: {rate_limit: {enabled: true}}",
 )
 UNMATCHED = Kind(
     "protect-unmatched",
@@ -98,7 +98,7 @@ def unlimited_routes(subject: Subject) -> Iterator[Finding]:
             and not one.policy.undecided
             and not one.policy.limits
             and (one.policy.unlimited or not general)
-            and not endpoint.startswith("m9m_")  # ours: the lockout counts log-ins
+            and not subject.state.routes.is_own(endpoint)  # the lockout counts log-ins
         ]
         if found:
             yield UNLIMITED.at(_where(found), endpoint=endpoint)

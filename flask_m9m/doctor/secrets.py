@@ -1,19 +1,13 @@
-"""Checks of secrets: what they are, where they lie, and who can read them."""
+"""Checks of secrets: what they are, and where they stand."""
 
 from __future__ import annotations
 
-import os
-import shlex
-import shutil
-import stat
-import subprocess
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 from ..crypto.keys import EncryptionKey
 from .entropy import LEAST_BITS, guessing_bits
 from .findings import Finding, Kind, Severity
-from .secret_sources import Origin, secret_origins
+from .secret_sources import secret_origins
 from .subject import Subject, finds
 
 WEAK = Kind(
@@ -64,14 +58,6 @@ SHORT_PASSWORD = Kind(
     "it can be guessed: ASVS 6.2.1 recommends at least 15 characters",
     'echo "M9M_SECURITY_BASIC_AUTH_PASSWORD=$(flask m9m secret)" >> .env, and remove the old one',
 )
-OLD = Kind(
-    "secret-old",
-    Severity.LOW,
-    "a file that holds secrets has not changed for a year",
-    "a secret that never changes is known to everybody who ever had it (ASVS 13.3.4)",
-    "list <path> in <previous> and put a fresh one in its place (flask m9m secret); "
-    "for stored credentials: flask m9m credential rotate",
-)
 STRETCHED = Kind(
     "encryption-key-stretched",
     Severity.LOW,
@@ -80,27 +66,12 @@ STRETCHED = Kind(
     "move it to credentials.previous_keys, "
     'echo "M9M_ENCRYPTION_KEY=$(flask m9m secret)" >> .env, then: flask m9m credential rotate',
 )
-TRACKED = Kind(
-    "secret-tracked",
-    Severity.HIGH,
-    "git tracks a file that holds secrets",
-    "everybody who has the repository has them, also once they are deleted (ASVS 13.3.1)",
-    "git rm --cached -- <file> && echo <file> >> .gitignore, then replace the secrets: they stay "
-    "in the history",
-)
 IN_PLAIN = Kind(
     "secret-in-plain",
     Severity.LOW,
     "a secret stands in the configuration file or in the code",
     "it goes wherever that goes: version control, images, backups (ASVS 13.3.1)",
     '<path>: "${<variable>}", and <variable> in the environment or in .env',
-)
-READABLE = Kind(
-    "secret-readable",
-    Severity.MEDIUM,
-    "other users of the machine can read or write a file that holds secrets",
-    "each of them can sign tokens and open stored credentials (ASVS 13.3.2)",
-    "chmod 600 <file>",
 )
 NO_JWT_SECRET = Kind(
     "jwt-secret-missing",
@@ -118,16 +89,9 @@ NO_ENCRYPTION_KEY = Kind(
     'echo "M9M_ENCRYPTION_KEY=$(flask m9m secret)" >> .env',
 )
 
-_YEAR = 365 * 86_400.0
-_GIT_SECONDS = 2.0
-_MOUNTED = (Path("/run/secrets"), Path("/var/run/secrets"))  # a container's own
 _VARIABLES = {
     "security.jwt.secret": "M9M_JWT_SECRET",
     "credentials.encryption_key": "M9M_ENCRYPTION_KEY",
-}
-_PREVIOUS = {
-    "security.jwt.secret": "security.jwt.previous_secrets",
-    "credentials.encryption_key": "credentials.previous_keys",
 }
 _WEAK = {
     "security.jwt.secret": WEAK,
@@ -172,31 +136,12 @@ def short_passwords(subject: Subject) -> Iterator[Finding]:
         yield SHORT_PASSWORD.at(subject.at("security.basic_auth.password"))
 
 
-@finds(OLD)
-def old_secrets(subject: Subject) -> Iterator[Finding]:
-    """Look when the file of each secret last changed."""
-    for origin in secret_origins(subject):
-        if origin.path in _PREVIOUS and origin.file is not None:
-            status = _status(origin.file)
-            if status is not None and subject.now - status.st_mtime > _YEAR:
-                where = f"{origin.path} ({_shown(origin.file, subject)})"
-                yield OLD.at(where, path=origin.path, previous=_PREVIOUS[origin.path])
-
-
 @finds(STRETCHED)
 def stretched_keys(subject: Subject) -> Iterator[Finding]:
     """Look at the form of the encryption key."""
     key = subject.settings.credentials.encryption_key
     if key is not None and not EncryptionKey(key.get_secret_value()).is_stretched:
         yield STRETCHED.at(subject.at("credentials.encryption_key"))
-
-
-@finds(TRACKED)
-def tracked_secrets(subject: Subject) -> Iterator[Finding]:
-    """Ask git whether it tracks a file with secrets."""
-    for file in _secret_files(subject):
-        if _is_tracked(file):
-            yield TRACKED.at(_shown(file, subject), file=_argument(file, subject))
 
 
 @finds(IN_PLAIN)
@@ -206,17 +151,6 @@ def secrets_in_plain(subject: Subject) -> Iterator[Finding]:
         if origin.plain:
             where = subject.at(origin.path)
             yield IN_PLAIN.at(where, path=origin.path, variable=_variable(origin.path))
-
-
-@finds(READABLE)
-def readable_secrets(subject: Subject) -> Iterator[Finding]:
-    """Look who may read the files with secrets."""
-    for file in _secret_files(subject):
-        status = _status(file)
-        if status is None or any(place in file.parents for place in _MOUNTED):
-            continue
-        if stat.S_IMODE(status.st_mode) & 0o006:
-            yield READABLE.at(_shown(file, subject), file=_argument(file, subject))
 
 
 @finds(NO_JWT_SECRET, NO_ENCRYPTION_KEY)
@@ -236,11 +170,8 @@ CHECKS = (
     weak_secrets,
     reused_secrets,
     short_passwords,
-    old_secrets,
     stretched_keys,
-    tracked_secrets,
     secrets_in_plain,
-    readable_secrets,
     missing_secrets,
 )
 
@@ -248,39 +179,6 @@ CHECKS = (
 def _session_keys(subject: Subject) -> list[str]:
     keys = [subject.app.secret_key, *(subject.app.config.get("SECRET_KEY_FALLBACKS") or ())]
     return [one if isinstance(one, str) else one.decode("latin-1") for one in keys if one]
-
-
-def _secret_files(subject: Subject) -> Iterable[Path]:
-    """Return the files that hold secrets, each once."""
-    origins: list[Origin] = secret_origins(subject)
-    return dict.fromkeys(one.file for one in origins if one.file is not None)
-
-
-def _is_tracked(file: Path) -> bool:
-    git = shutil.which("git")
-    if git is None or not file.parent.is_dir():
-        return False
-    command = [git, "-C", str(file.parent), "ls-files", "--error-unmatch", "--", file.name]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=_GIT_SECONDS)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
-
-
-def _status(file: Path) -> os.stat_result | None:
-    try:
-        return file.stat()
-    except OSError:
-        return None
-
-
-def _shown(file: Path, subject: Subject) -> str:
-    return str(file.relative_to(subject.folder) if file.is_relative_to(subject.folder) else file)
-
-
-def _argument(file: Path, subject: Subject) -> str:
-    return shlex.quote(_shown(file, subject))
 
 
 def _variable(path: str) -> str:

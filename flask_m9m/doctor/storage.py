@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from ..server.address import is_loopback
-from ..storage.engine import sqlite_path, url_of
+from ..storage.engine import url_of
 from .backends import Unreachable
 from .dependencies import KNOWN_ON
 from .findings import Finding, Kind, Severity
@@ -94,8 +94,8 @@ def database(subject: Subject) -> Iterator[Finding]:
 @finds(READABLE)
 def database_file(subject: Subject) -> Iterator[Finding]:
     """Look who may read SQLite's file."""
-    file = sqlite_path(url_of(subject.settings.database, subject.app.instance_path))
-    if file is None or subject.shares_database:
+    file = subject.sqlite_file
+    if file is None:
         return
     try:
         mode = stat.S_IMODE(file.stat().st_mode)

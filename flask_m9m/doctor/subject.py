@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..policy import RoutePolicy
 from ..settings import Settings
+from ..storage.engine import sqlite_path, url_of
 from .backends import DatabaseAnswer, Unreachable, ask_database, ask_redis
 from .findings import Finding, Kind
 
@@ -96,6 +97,13 @@ class Subject:
     def shares_database(self) -> bool:
         """Whether our tables lie in a database of the app's own."""
         return self.state._engine is not None
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The file of our own database, where SQLite keeps it."""
+        if self.shares_database:
+            return None
+        return sqlite_path(url_of(self.settings.database, self.app.instance_path))
 
     def at(self, path: str) -> str:
         """Name a setting, and where its value comes from."""

@@ -18,7 +18,8 @@ _PASSWORD_HASH = re.compile(
     r"(scrypt:[0-9]{1,9}:[0-9]{1,3}:[0-9]{1,3}|pbkdf2:sha(256|512):[0-9]{1,9})"
     r"\$[^$]+\$[0-9a-f]{64,128}"
 )
-_FRESH_SECRET = f"random text of its own ({_INIT})"
+_PRINTED = "flask m9m secret --bytes"
+_FRESH_SECRET = f"random text of its own ({_PRINTED} 64 prints one)"
 
 
 def check(settings: Settings) -> list[Problem]:
@@ -97,8 +98,8 @@ def _one_secret(path: str, secret: SecretStr, shortest: int) -> Iterator[Problem
     elif is_asymmetric_key(text):
         yield Problem(path, "a key in PEM, SSH, JWK or DER form", _FRESH_SECRET)
     elif len(_octets(text)) < shortest:
-        fresh = f"flask m9m secret --bytes {shortest}"
-        accepted = f"at least {shortest} bytes of random text (RFC 7518 §3.2; {_INIT}, or {fresh})"
+        fresh = f"{_PRINTED} {shortest} prints one"
+        accepted = f"at least {shortest} bytes of random text (RFC 7518 §3.2; {fresh})"
         yield Problem(path, secret_found(secret), accepted)
 
 
@@ -113,7 +114,7 @@ def _encryption(settings: Settings) -> Iterator[Problem]:
             continue
         text = secret.get_secret_value()
         if is_placeholder(text):
-            yield Problem(path, "a placeholder", f"{KEY_FORMS} ({_INIT})")
+            yield Problem(path, "a placeholder", f"{KEY_FORMS} (flask m9m secret prints one)")
         elif is_asymmetric_key(text):
             yield Problem(path, "a key in PEM, SSH, JWK or DER form", KEY_FORMS)
         elif len(text) < 32:

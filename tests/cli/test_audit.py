@@ -158,6 +158,14 @@ def test_a_trail_that_is_not_kept_any_more_is_still_shown_and_verified(audited: 
     assert audited.m9m("audit", "verify").returncode == 0
 
 
+def test_a_name_of_an_event_that_is_nearly_one_of_ours_is_pointed_out(audited: Folder) -> None:
+    result = audited.m9m("audit", "list", "--event", "acess_denied")
+    assert (result.returncode, result.stdout) == (0, "")
+    assert result.stderr == "no row of the event 'acess_denied'; did you mean access_denied?\n"
+    for other in ("rate_limited", "order.paid"):
+        assert audited.m9m("audit", "list", "--event", other).stderr == ""
+
+
 def test_a_trail_without_rows_is_empty_and_holds(audited: Folder) -> None:
     audited.write("config.yaml", settings("new.db"))
     assert audited.m9m("audit", "list").stdout == ""

@@ -22,7 +22,6 @@ from tests.cli.conftest import APP, SECRET, Folder
 def test_init_writes_secrets_for_their_owner_alone_and_a_config_that_is_valid(
     folder: Folder,
 ) -> None:
-    (folder.path / ".git").mkdir()
     folder.write(".gitignore", "*.pyc")
     result = folder.m9m("init")
     assert result.returncode == 0, result.stderr
@@ -32,7 +31,7 @@ def test_init_writes_secrets_for_their_owner_alone_and_a_config_that_is_valid(
     assert set(secrets) == {"M9M_JWT_SECRET", "M9M_ENCRYPTION_KEY"}
     assert len(set(secrets.values())) == 2
     assert not [secret for secret in secrets.values() if secret in result.stdout + result.stderr]
-    assert (folder.path / ".gitignore").read_text() == "*.pyc\n.env\n"
+    assert (folder.path / ".gitignore").read_text() == "*.pyc\n.env\ninstance/\n"
     assert folder.m9m("config", "validate").returncode == 0
     assert folder.m9m("config", "get", "performance.rate_limit.enabled").stdout.strip() == "true"
 
@@ -255,21 +254,25 @@ def test_the_development_server_answers_any_origin_and_keeps_its_secret(folder: 
 
 
 def test_init_survives_a_gitignore_that_is_none(folder: Folder) -> None:
-    (folder.path / ".git").mkdir()
     (folder.path / "target").write_text("")
     (folder.path / ".gitignore").symlink_to(folder.path / "target")
     result = folder.m9m("init")
     assert result.returncode == 0
-    assert "add .env to it yourself" in result.stderr
+    assert "add .env and instance/ to it yourself" in result.stderr
     assert (folder.path / "config.yaml").exists()
     assert (folder.path / "target").read_text() == ""
 
 
 def test_init_reads_a_gitignore_of_any_bytes(folder: Folder) -> None:
-    (folder.path / ".git").mkdir()
     (folder.path / ".gitignore").write_bytes(b"\xff\xfe")
     assert folder.m9m("init").returncode == 0
-    assert (folder.path / ".gitignore").read_bytes() == b"\xff\xfe\n.env\n"
+    assert (folder.path / ".gitignore").read_bytes() == b"\xff\xfe\n.env\ninstance/\n"
+
+
+def test_init_adds_to_a_gitignore_only_what_is_not_there(folder: Folder) -> None:
+    folder.write(".gitignore", "/instance\n")
+    assert "added .env to .gitignore" in folder.m9m("init").stdout
+    assert (folder.path / ".gitignore").read_text() == "/instance\n.env\n"
 
 
 def test_inspect_of_anything_but_a_token_says_so(project: Folder) -> None:

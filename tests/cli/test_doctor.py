@@ -129,7 +129,7 @@ def test_the_table_has_the_reason_and_the_fix_of_each(folder: Folder) -> None:
     assert re.fullmatch(
         r"high +route-changes-unprotected +POST /items \(add\)\n"
         r" +why: .*ASVS 8\.2\.1.*\n"
-        r" +fix: put @require_auth or @public on the view of add; .*\n\n"
+        r" +fix: put @require_auth or @public \(.*\) on the view of add; .*\n\n"
         r"where config.yaml has a section already, what a fix says belongs into that\n\n"
         r"score: 85 of 100; lost:\n"
         r" +-15  route-changes-unprotected: POST /items \(add\)\n",

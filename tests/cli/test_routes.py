@@ -143,6 +143,14 @@ def test_what_is_known_to_be_public_can_be_allowed(routed: Folder) -> None:
     assert "--fail-on public" in wrong.stderr
 
 
+def test_the_routes_that_settings_switch_on_need_no_allowance(routed: Folder) -> None:
+    with (routed.path / ".env").open("a") as dotenv:
+        dotenv.write("M9M_API_ENABLED=true\n")
+    failing = routed.m9m("routes", "--fail-on", "public")
+    assert failing.stderr.splitlines()[-1].startswith("4 public: ")
+    assert "/auth/login" in failing.stdout
+
+
 def test_it_can_fail_on_both_and_names_which(project: Folder) -> None:
     failing = project.m9m("routes", "--fail-on", "undecided", "--fail-on", "public")
     assert failing.returncode == 1

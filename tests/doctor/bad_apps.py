@@ -355,17 +355,36 @@ def a_secret_in_the_code(folder: Path, mended: bool) -> Subject:
 
 @made("secret-tracked")
 def a_dotenv_in_git(folder: Path, mended: bool) -> Subject:
-    assert GIT is not None
     (folder / ".env").write_text(f"M9M_JWT_SECRET={fresh()}\n")
     (folder / ".env").chmod(0o600)
-    commands = [["init", "-q"], ["add", ".env"]]
+    git(folder, "init", "-q")
+    git(folder, "add", ".env")
     if mended:
-        commands.append(["rm", "-q", "--cached", "--", ".env"])
-    for command in commands:
-        subprocess.run([GIT, *command], cwd=folder, check=True, capture_output=True)
+        git(folder, "rm", "-q", "--cached", "--", ".env")
     app = new_app(folder)
     M9M(app)
     return subject(app)
+
+
+@made("secret-tracked secret-unignored")
+def a_database_in_git(folder: Path, mended: bool) -> Subject:
+    (folder / ".env").write_text(f"M9M_JWT_SECRET={fresh()}\n")
+    (folder / ".env").chmod(0o600)
+    app = new_app(folder)
+    M9M(app)
+    app.extensions["m9m"].database.upgrade()
+    git(folder, "init", "-q")
+    if mended:
+        (folder / ".gitignore").write_text(".env\n")
+        (folder / "instance" / "m9m" / ".gitignore").write_text("m9m.db\n")
+    else:
+        git(folder, "add", "instance")
+    return subject(app)
+
+
+def git(folder: Path, *command: str) -> None:
+    assert GIT is not None
+    subprocess.run([GIT, *command], cwd=folder, check=True, capture_output=True)
 
 
 # Routes

@@ -56,7 +56,7 @@ def test_the_length_is_counted_in_bytes() -> None:
 def test_short_secrets_stop_the_start(problems: Problems, secret: str) -> None:
     (problem,) = problems(jwt(secret=secret))
     assert problem.path == "security.jwt.secret"
-    assert "flask m9m init" in problem.accepted
+    assert "flask m9m secret --bytes 32" in problem.accepted
 
 
 @pytest.mark.parametrize(
