@@ -21,17 +21,7 @@ logger = logging.getLogger("flask_m9m.audit")
 if logger.level == logging.NOTSET:
     logger.setLevel(logging.INFO)
 
-_MEMBERS = (
-    "event",
-    "outcome",
-    "request_id",
-    "subject",
-    "scheme",
-    "address",
-    "method",
-    "route",
-    "target",
-)
+_MEMBERS = ("event", *Event._fields[2:-1])  # after the time; the details come last
 _to_json = json.JSONEncoder(separators=(", ", ": ")).encode
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ..audit import Anchor, EventName, Verification
+from ..audit import Anchor, EventName, Recorded, Verification
 from ..audit.events import written
 from ..settings import parse_duration
 from ..state import AppState
@@ -35,20 +35,6 @@ _SWITCH_ON = (
 _UNIT = re.compile(r".*[0-9](d|h|m|s|ms)", re.DOTALL)
 _WIDEST = 255  # characters of a table's cell
 _NESTED = 100  # arrays and objects in details that are printed as such
-_COLUMNS = (
-    "seq",
-    "at",
-    "event",
-    "outcome",
-    "request_id",
-    "subject",
-    "scheme",
-    "address",
-    "method",
-    "route",
-    "target",
-    "details",
-)
 
 
 def _moment(
@@ -216,7 +202,7 @@ def _row(row: Sequence[Any], *, as_text: bool) -> dict[str, Any]:
     """Return a row to print; what stands in it may be anything that a database holds."""
     seq, at, *values, details, _ = row
     members = (seq, _time(at), *values, details if as_text else _parsed(details))
-    shown = {name: _plain(value) for name, value in zip(_COLUMNS, members, strict=True)}
+    shown = {name: _plain(value) for name, value in zip(Recorded._fields, members, strict=True)}
     if as_text:
         del shown["request_id"]  # a table is wide enough
         return {name: _cut(value) for name, value in shown.items()}
