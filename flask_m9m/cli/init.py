@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import click
 
+from ..settings.files import read_dotenv
+from ..settings.report import Report
 from .output import fail
 
+_DOTENV = Path(".env")
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _CONFIG = """\
 # Settings of flask-m9m. Every key, with its default: flask m9m config show
 security:
@@ -35,6 +41,7 @@ performance:
     burst: 10
 """
 
+_VARIABLES = {"M9M_JWT_SECRET": 64, "M9M_ENCRYPTION_KEY": 32}
 _IGNORED = (b".env", b"instance/")
 
 _NEXT = """
@@ -58,22 +65,33 @@ def fresh_secret(size: int = 32) -> str:
     show_default=True,
     help="How many are random; HS384 and HS512 need 48 and 64.",
 )
-def secret(size: int) -> None:
-    """Print a fresh secret or encryption key."""
-    click.echo(fresh_secret(size))
+@click.option("--add", "name", metavar="NAME", help="Add it to .env by this name; print nothing.")
+def secret(size: int, name: str | None) -> None:
+    """Print a fresh secret or encryption key, or add it to .env."""
+    if name is None:
+        click.echo(fresh_secret(size))
+        return
+    if not _NAME.fullmatch(name):
+        raise click.BadParameter(f"{name[:64]!a} is no name of a variable")
+    if name in _names_in_dotenv():
+        raise fail(f"{_DOTENV} has {name} already, and was left as it is: remove that line first")
+    _add_lines(_DOTENV, [f"{name}={fresh_secret(size)}".encode()], 0o600)
+    click.echo(f"added {name} to {_DOTENV}")
 
 
 @click.command()
 def init() -> None:
     """Write .env with fresh secrets, .gitignore and a commented config.yaml; overwrite nothing."""
-    variables = {"M9M_JWT_SECRET": 64, "M9M_ENCRYPTION_KEY": 32}
-    lines = "".join(f"{name}={fresh_secret(size)}\n" for name, size in variables.items())
-    if not _create(Path(".env"), lines, 0o600):
-        raise fail(
-            ".env exists and was left as it is; nothing was written. Add "
-            f"{' and '.join(variables)} to it yourself: flask m9m secret prints a fresh one"
-        )
-    click.echo("wrote .env with fresh secrets: keep it out of version control, and back it up")
+    lines = "".join(f"{name}={fresh_secret(size)}\n" for name, size in _VARIABLES.items())
+    if _create(_DOTENV, lines, 0o600):
+        click.echo("wrote .env with fresh secrets: keep it out of version control, and back it up")
+    else:
+        click.echo(f"{_DOTENV} exists and was left as it is")
+        there = _names_in_dotenv()
+        for name, size in _VARIABLES.items():
+            if name not in there:
+                command = f"flask m9m secret --bytes {size} --add {name}"
+                click.echo(f"it has no {name}; to add one: {command}")
     _ignore()
     if _create(Path("config.yaml"), _CONFIG, 0o644):
         click.echo("wrote config.yaml")
@@ -95,23 +113,39 @@ def _create(path: Path, text: str, mode: int) -> bool:
     return True
 
 
+def _names_in_dotenv() -> Set[str]:
+    return read_dotenv(_DOTENV, str(_DOTENV), Report()).keys()
+
+
 def _ignore() -> None:
     """See to it that git ignores `.env`, and the instance folder, where the database lies."""
+    file = Path(".gitignore")
+    try:
+        known = {line.strip().strip(b"/") for line in file.read_bytes().splitlines()}
+    except OSError:
+        known = set()
+    missing = [line for line in _IGNORED if line.strip(b"/") not in known]
+    if missing:
+        named = " and ".join(line.decode() for line in missing)
+        try:
+            _add_lines(file, missing, 0o644)
+        except click.ClickException as error:
+            click.echo(f"{error.message}: add {named} to it yourself", err=True)
+        else:
+            click.echo(f"added {named} to {file}")
+
+
+def _add_lines(path: Path, lines: Sequence[bytes], mode: int) -> None:
+    """Add lines to a file that need not be there, and whose last line need not have ended.
+
+    Raises:
+        click.ClickException: it cannot be written, or is a link.
+    """
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
     try:
-        with os.fdopen(os.open(".gitignore", flags, 0o644), "r+b") as file:
+        with os.fdopen(os.open(path, flags, mode), "r+b") as file:
             text = file.read()
-            known = {line.strip().strip(b"/") for line in text.splitlines()}
-            missing = [line for line in _IGNORED if line.strip(b"/") not in known]
-            if missing:
-                newline = b"" if not text or text.endswith(b"\n") else b"\n"
-                file.write(newline + b"\n".join(missing) + b"\n")
+            newline = b"" if not text or text.endswith(b"\n") else b"\n"
+            file.write(newline + b"\n".join(lines) + b"\n")
     except OSError as error:
-        click.echo(f".gitignore: {error.strerror}: add {_names(_IGNORED)} to it yourself", err=True)
-    else:
-        if missing:
-            click.echo(f"added {_names(missing)} to .gitignore")
-
-
-def _names(lines: Iterable[bytes]) -> str:
-    return " and ".join(line.decode() for line in lines)
+        raise fail(f"{path}: {error.strerror}") from None

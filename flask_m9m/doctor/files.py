@@ -27,16 +27,24 @@ TRACKED = Kind(
     Severity.HIGH,
     "git tracks a file that holds secrets",
     "everybody who has the repository has them, also once they are deleted (ASVS 13.3.1)",
-    "git<there> rm --cached -- <name> && echo <name> >> <gitignore>, then replace the secrets: "
-    "they stay in the history",
+    "<untrack>; commit, and replace what stays in the history: the secret of tokens at once; an "
+    "encryption key goes into credentials.previous_keys first, then: flask m9m credential rotate",
+)
+DATABASE_TRACKED = Kind(
+    "database-tracked",
+    Severity.HIGH,
+    "git tracks a file of SQLite's database",
+    "everybody who has the repository has its password hashes, names and sealed credentials (ASVS "
+    "13.3.1)",
+    "<untrack>; commit; the history keeps it: have passwords changed, and rotate API keys",
 )
 UNIGNORED = Kind(
     "secret-unignored",
     Severity.LOW,
-    "git does not ignore a file that holds secrets",
+    "git does not ignore a file that holds secrets, or the database",
     "the next git add that names no files takes it in, for everybody who has the repository (ASVS "
     "13.3.1)",
-    "echo <name> >> <gitignore>",
+    "<ignore>",
 )
 READABLE = Kind(
     "secret-readable",
@@ -48,6 +56,8 @@ READABLE = Kind(
 
 _YEAR = 365 * 86_400.0
 _GIT_SECONDS = 2.0
+_SQLITE_SUFFIXES = ("", "-wal", "-shm", "-journal")
+_MOVED_OUT = "have it refer to a variable, as secret-in-plain says"
 _MOUNTED = (Path("/run/secrets"), Path("/var/run/secrets"))  # a container's own
 _PREVIOUS = {
     "security.jwt.secret": "security.jwt.previous_secrets",
@@ -66,22 +76,26 @@ def old_secrets(subject: Subject) -> Iterator[Finding]:
                 yield OLD.at(where, path=origin.path, previous=_PREVIOUS[origin.path])
 
 
-@finds(TRACKED, UNIGNORED)
+@finds(TRACKED, DATABASE_TRACKED, UNIGNORED)
 def secrets_in_git(subject: Subject) -> Iterator[Finding]:
-    """Ask git what it does with the files with secrets, of which the database is one."""
-    database = subject.sqlite_file
+    """Ask git what it does with the files with secrets, and with those of the database."""
     plain = {origin.file for origin in secret_origins(subject) if origin.plain}
-    for file in (*_secret_files(subject), *([database] if database is not None else [])):
-        if _git(file, "ls-files", "--error-unmatch") == 0:
-            kind = TRACKED
-        elif file not in plain and _git(file, "check-ignore", "--quiet") == 1:
-            kind = UNIGNORED
-        else:
-            continue
-        name, folder = shlex.quote(file.name), _shown(file.parent, subject)
-        there = "" if folder == "." else f" -C {shlex.quote(folder)}"
-        gitignore = shlex.quote(_shown(file.parent / ".gitignore", subject))
-        yield kind.at(_shown(file, subject), name=name, there=there, gitignore=gitignore)
+    for file in _secret_files(subject):
+        untrack, ignore = _remedies(file, file.name, subject)
+        if _is_tracked(file):
+            yield TRACKED.at(
+                _shown(file, subject), untrack=_MOVED_OUT if file in plain else untrack
+            )
+        elif file not in plain and _is_unignored(file):
+            yield UNIGNORED.at(_shown(file, subject), ignore=ignore)
+    database = subject.sqlite_file
+    if database is not None and database.is_file():
+        files = [database.with_name(database.name + suffix) for suffix in _SQLITE_SUFFIXES]
+        untrack, ignore = _remedies(database, f"{database.name}*", subject)
+        if tracked := [file for file in files if _is_tracked(file)]:
+            yield DATABASE_TRACKED.at(_shown(tracked[0], subject), untrack=untrack)
+        elif unignored := [file for file in files if _is_unignored(file)]:
+            yield UNIGNORED.at(_shown(unignored[0], subject), ignore=ignore)
 
 
 @finds(READABLE)
@@ -103,10 +117,29 @@ def _secret_files(subject: Subject) -> Iterable[Path]:
     return dict.fromkeys(one.file for one in secret_origins(subject) if one.file is not None)
 
 
+def _remedies(file: Path, pattern: str, subject: Subject) -> tuple[str, str]:
+    """Return the commands that have git forget files, and ignore them."""
+    folder, names = _shown(file.parent, subject), shlex.quote(pattern)
+    there = "" if folder == "." else f" -C {shlex.quote(folder)}"
+    gitignore = shlex.quote(_shown(file.parent / ".gitignore", subject))
+    # A line of its own also where the last one there is not ended.
+    ignore = f"printf '\\n%s\\n' {names} >> {gitignore}"
+    return f"git{there} rm --cached --force -- {names} && {ignore}", ignore
+
+
+def _is_tracked(file: Path) -> bool:
+    return _git(file, "ls-files", "--error-unmatch") == 0
+
+
+def _is_unignored(file: Path) -> bool:
+    """Tell whether git would take a file in; false where there is no git."""
+    return _git(file, "check-ignore", "--quiet") == 1
+
+
 def _git(file: Path, *command: str) -> int | None:
-    """Ask git about a file that is there; return how it exits, or `None` where it cannot tell."""
+    """Ask git about a file; return how it exits, or `None` where it cannot be asked."""
     git = shutil.which("git")
-    if git is None or not file.is_file():
+    if git is None or not file.parent.is_dir():
         return None
     whole = [git, "-C", str(file.parent), *command, "--", f"./{file.name}"]
     try:

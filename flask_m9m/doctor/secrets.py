@@ -16,7 +16,7 @@ WEAK = Kind(
     "the secret that signs tokens has less entropy than a random one",
     "whoever sees one token can try secrets offline until the signature fits (RFC 8725 §3.5, "
     "ASVS 11.5.1: 128 bits of a CSPRNG); of this one at most <bits> bits can be told",
-    'echo "M9M_JWT_SECRET=$(flask m9m secret --bytes 64)" >> .env, and remove the old one',
+    "remove it where it stands, then: flask m9m secret --bytes 64 --add M9M_JWT_SECRET",
 )
 WEAK_PREVIOUS = Kind(
     "previous-secret-weak",
@@ -32,8 +32,8 @@ WEAK_KEY = Kind(
     "an encryption key has less entropy than a random one",
     "whoever has a copy of the database can try keys offline (ASVS 11.5.1: 128 bits of a CSPRNG); "
     "of this one at most <bits> bits can be told",
-    "move it to credentials.previous_keys, "
-    'echo "M9M_ENCRYPTION_KEY=$(flask m9m secret)" >> .env, then: flask m9m credential rotate',
+    "move it to credentials.previous_keys, then: flask m9m secret --add M9M_ENCRYPTION_KEY && "
+    "flask m9m credential rotate",
 )
 WEAK_SESSION_KEY = Kind(
     "session-key-weak",
@@ -41,7 +41,7 @@ WEAK_SESSION_KEY = Kind(
     "app.secret_key has less entropy than a random one",
     "whoever has one session cookie can try keys offline, and write cookies then (ASVS 11.5.1); of "
     "this one at most <bits> bits can be told",
-    'echo "FLASK_SECRET_KEY=$(flask m9m secret)" >> .env, and app.config.from_prefixed_env()',
+    "flask m9m secret --add FLASK_SECRET_KEY, and app.config.from_prefixed_env() in its place",
 )
 REUSED = Kind(
     "secret-reused",
@@ -56,15 +56,15 @@ SHORT_PASSWORD = Kind(
     Severity.LOW,
     "the configured user's password has fewer than 15 characters",
     "it can be guessed: ASVS 6.2.1 recommends at least 15 characters",
-    'echo "M9M_SECURITY_BASIC_AUTH_PASSWORD=$(flask m9m secret)" >> .env, and remove the old one',
+    "remove it where it stands, then: flask m9m secret --add M9M_SECURITY_BASIC_AUTH_PASSWORD",
 )
 STRETCHED = Kind(
     "encryption-key-stretched",
     Severity.LOW,
     "an encryption key is text that is stretched, not 32 random bytes",
     "the salt is the same everywhere, so the text alone has to resist guessing (ASVS 11.5.1)",
-    "move it to credentials.previous_keys, "
-    'echo "M9M_ENCRYPTION_KEY=$(flask m9m secret)" >> .env, then: flask m9m credential rotate',
+    "move it to credentials.previous_keys, then: flask m9m secret --add M9M_ENCRYPTION_KEY && "
+    "flask m9m credential rotate",
 )
 IN_PLAIN = Kind(
     "secret-in-plain",
@@ -78,15 +78,15 @@ NO_JWT_SECRET = Kind(
     Severity.MEDIUM,
     "routes accept tokens, and there is no secret to verify any",
     "nobody can log in or use a token: such routes refuse everyone without an API key",
-    'flask m9m init; where there is an .env: echo "M9M_JWT_SECRET=$(flask m9m secret --bytes 64)" '
-    ">> .env; without tokens: security: {jwt: {enabled: false}}",
+    "flask m9m init; where there is an .env: flask m9m secret --bytes 64 --add M9M_JWT_SECRET; "
+    "without tokens: security: {jwt: {enabled: false}}",
 )
 NO_ENCRYPTION_KEY = Kind(
     "encryption-key-missing",
     Severity.MEDIUM,
     "the REST API offers stored credentials, and there is no key to encrypt any",
     "requests to /credentials fail (ASVS 11.3.1 asks for an approved cipher, which needs a key)",
-    'echo "M9M_ENCRYPTION_KEY=$(flask m9m secret)" >> .env',
+    "flask m9m secret --add M9M_ENCRYPTION_KEY",
 )
 
 _VARIABLES = {

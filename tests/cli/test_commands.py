@@ -36,20 +36,52 @@ def test_init_writes_secrets_for_their_owner_alone_and_a_config_that_is_valid(
     assert folder.m9m("config", "get", "performance.rate_limit.enabled").stdout.strip() == "true"
 
 
-def test_init_overwrites_nothing(folder: Folder) -> None:
-    folder.write(".env", "MINE=1\n")
+def test_init_overwrites_nothing_and_says_what_is_missing(folder: Folder) -> None:
+    folder.write(".env", "MINE=1\nM9M_ENCRYPTION_KEY=x")
+    folder.write("config.yaml", "security: {}\n")
     result = folder.m9m("init")
-    assert result.returncode == 1
-    assert "left as it is" in result.stderr
-    assert (folder.path / ".env").read_text() == "MINE=1\n"
-    assert not (folder.path / "config.yaml").exists()
+    assert result.returncode == 0
+    assert ".env exists and was left as it is\n" in result.stdout
+    assert "flask m9m secret --bytes 64 --add M9M_JWT_SECRET\n" in result.stdout
+    assert "no M9M_ENCRYPTION_KEY" not in result.stdout
+    assert (folder.path / ".env").read_text() == "MINE=1\nM9M_ENCRYPTION_KEY=x"
+    assert (folder.path / "config.yaml").read_text() == "security: {}\n"
 
 
 def test_init_follows_no_link(folder: Folder) -> None:
     target = folder.path / "elsewhere"
     (folder.path / ".env").symlink_to(target)
-    assert folder.m9m("init").returncode == 1
+    assert "left as it is" in folder.m9m("init").stdout
     assert not target.exists()
+
+
+def test_a_secret_is_added_to_dotenv_on_a_line_of_its_own_and_replaces_none(
+    folder: Folder,
+) -> None:
+    assert folder.m9m("secret", "--add", "ONE").stdout == "added ONE to .env\n"
+    dotenv = folder.path / ".env"
+    assert stat.S_IMODE(dotenv.stat().st_mode) == 0o600
+    dotenv.write_text("OTHER=1")  # a line that does not end
+    for name in ("ONE", "TWO"):
+        assert folder.m9m("secret", "--bytes", "64", "--add", name).returncode == 0
+    before = dotenv.read_text()
+    found = dict(line.split("=", 1) for line in before.splitlines())
+    assert list(found) == ["OTHER", "ONE", "TWO"]
+    assert (found["OTHER"], len(found["ONE"])) == ("1", 88)
+    result = folder.m9m("secret", "--add", "ONE")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "remove that line first" in result.stderr
+    assert folder.m9m("secret", "--add", "A=1\nB").returncode == 2
+    assert dotenv.read_text() == before
+
+
+def test_a_secret_is_added_through_no_link(folder: Folder) -> None:
+    target = folder.path / "elsewhere"
+    target.write_text("")
+    (folder.path / ".env").symlink_to(target)
+    result = folder.m9m("secret", "--add", "ONE")
+    assert (result.returncode, result.stderr.startswith("Error: .env: ")) == (1, True)
+    assert target.read_text() == ""
 
 
 def test_secret_prints_another_one_each_time(folder: Folder) -> None:

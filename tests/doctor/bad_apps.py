@@ -355,36 +355,65 @@ def a_secret_in_the_code(folder: Path, mended: bool) -> Subject:
 
 @made("secret-tracked")
 def a_dotenv_in_git(folder: Path, mended: bool) -> Subject:
-    (folder / ".env").write_text(f"M9M_JWT_SECRET={fresh()}\n")
-    (folder / ".env").chmod(0o600)
-    git(folder, "init", "-q")
-    git(folder, "add", ".env")
-    if mended:
-        git(folder, "rm", "-q", "--cached", "--", ".env")
+    dotenv(folder)
+    commit(folder, ".env" if mended else "")
     app = new_app(folder)
     M9M(app)
     return subject(app)
 
 
-@made("secret-tracked secret-unignored")
+@made("secret-tracked")
+def a_config_with_a_secret_in_git(folder: Path, mended: bool) -> Subject:
+    if mended:
+        dotenv(folder)
+    secret = "${M9M_JWT_SECRET}" if mended else fresh()
+    (folder / "config.yaml").write_text(f'security: {{jwt: {{secret: "{secret}"}}}}\n')
+    commit(folder, ".env")
+    app = new_app(folder)
+    M9M(app)
+    return subject(app)
+
+
+@made("database-tracked")
 def a_database_in_git(folder: Path, mended: bool) -> Subject:
+    app = with_database(folder)
+    commit(folder, ".env\ninstance/" if mended else ".env")
+    return subject(app)
+
+
+@made("database-tracked")
+def a_log_of_a_database_in_git(folder: Path, mended: bool) -> Subject:
+    app = with_database(folder)
+    (folder / "instance" / "m9m" / "m9m.db-wal").write_bytes(b"")
+    commit(folder, ".env\nm9m.db*" if mended else ".env\nm9m.db")
+    return subject(app)
+
+
+@made("secret-unignored")
+def a_folder_of_which_git_may_take_all(folder: Path, mended: bool) -> Subject:
+    app = with_database(folder)
+    commit(folder, ".env\ninstance/" if mended else "m9m.db\n", ".gitignore")
+    return subject(app)
+
+
+def dotenv(folder: Path) -> None:
     (folder / ".env").write_text(f"M9M_JWT_SECRET={fresh()}\n")
     (folder / ".env").chmod(0o600)
+
+
+def with_database(folder: Path) -> Flask:
+    dotenv(folder)
     app = new_app(folder)
     M9M(app)
     app.extensions["m9m"].database.upgrade()
-    git(folder, "init", "-q")
-    if mended:
-        (folder / ".gitignore").write_text(".env\n")
-        (folder / "instance" / "m9m" / ".gitignore").write_text("m9m.db\n")
-    else:
-        git(folder, "add", "instance")
-    return subject(app)
+    return app
 
 
-def git(folder: Path, *command: str) -> None:
+def commit(folder: Path, ignored: str, names: str = ".") -> None:
     assert GIT is not None
-    subprocess.run([GIT, *command], cwd=folder, check=True, capture_output=True)
+    (folder / ".gitignore").write_text(ignored)
+    for command in (["init", "-q"], ["add", names]):
+        subprocess.run([GIT, *command], cwd=folder, check=True, capture_output=True)
 
 
 # Routes

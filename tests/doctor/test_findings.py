@@ -27,7 +27,18 @@ from flask_m9m.doctor import (
 )
 from flask_m9m.errors import DatabaseUnavailable
 from flask_m9m.settings import settings_of
-from tests.doctor.bad_apps import BAD_APPS, GIT, BadApp, close_all, fresh, nested, secured, subject
+from tests.doctor.bad_apps import (
+    BAD_APPS,
+    GIT,
+    BadApp,
+    close_all,
+    commit,
+    fresh,
+    nested,
+    secured,
+    subject,
+    with_database,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +59,7 @@ def found(subject: Subject) -> set[str]:
 
 
 def build(bad: BadApp, request: pytest.FixtureRequest, *, mended: bool) -> Subject:
-    if "secret-tracked" in bad.ids and GIT is None:
+    if bad.ids & {"secret-tracked", "database-tracked", "secret-unignored"} and GIT is None:
         pytest.skip("git is not installed")
     servers = [request.getfixturevalue(bad.needs)] if bad.needs else []
     return bad.build(Path.cwd(), mended, *servers)
@@ -221,6 +232,25 @@ def test_a_fix_runs_nothing_that_somebody_wrote_into_a_name(tmp_path: Path) -> N
     ]
     subprocess.run(["sh", "-c", f"true {command.removeprefix('flask')}"], check=True)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(GIT is None, reason="git is not installed")
+@pytest.mark.parametrize("names", [".", ".gitignore"], ids=["tracked", "untracked"])
+def test_what_is_printed_has_git_forget_and_ignore(folder: Path, names: str) -> None:
+    app = with_database(folder)
+    log = folder / "instance" / "m9m" / "m9m.db-wal"
+    log.write_bytes(b"")
+    commit(folder, "venv", names)  # whose last line does not end
+    examined = subject(app)
+    ids = {"secret-tracked", "database-tracked", "secret-unignored"}
+    findings = [one for one in examine(examined) if one.id in ids]
+    assert sorted(one.where for one in findings) == [".env", "instance/m9m/m9m.db"]
+    for one in findings:
+        command = one.fix.partition("; commit")[0]
+        subprocess.run(["sh", "-c", command], check=True, capture_output=True)
+    assert not found(examined) & ids
+    assert "venv" in (folder / ".gitignore").read_text().splitlines()
+    assert subprocess.run(["git", "ls-files"], capture_output=True).stdout == b".gitignore\n"
 
 
 def test_a_trail_that_needs_another_key_is_found(tmp_path: Path) -> None:
