@@ -37,10 +37,8 @@ def _known_ids(context: click.Context, _: click.Parameter, ids: tuple[str, ...])
         if one in _NEVER_IGNORED:
             raise click.BadParameter(f"{one} cannot be ignored: nothing works with it", context)
         if one not in known:
-            near = get_close_matches(one, known, 1, 0.0)
-            raise click.BadParameter(
-                f"there is no finding {one!a}; the nearest is {near[0]}", context
-            )
+            near = "".join(f"; did you mean {id}?" for id in get_close_matches(one, known, 1))
+            raise click.BadParameter(f"there is no finding {one[:64]!a}{near}", context)
     return ids
 
 
@@ -88,6 +86,8 @@ def _findings(context: click.Context) -> Iterable[Finding]:
             return refusals(cause.problems)
         return [NOT_LOADED.at("the app", error=type(error).__name__), *_problems()]
     state = state_of(app)
+    files = ", ".join(str(file) for file in state.loaded.files) or "no file"
+    click.echo(f"settings read from {printable(files)}", err=True)
     with app.app_context():
         return tuple(examine(Subject(state)))
 
@@ -127,6 +127,9 @@ def _print_report(found: Report) -> None:
         click.echo(f"{one.severity.value:<8}  {one.id:<{_ID_WIDTH}}  {printable(one.where)}")
         click.echo(f"          why: {printable(one.why)}")
         click.echo(f"          fix: {printable(one.fix)}")
+        click.echo()
+    if any(one.id in _NEVER_IGNORED for one in found.findings):
+        click.echo("the app does not start: the rest is looked at once it does")
         click.echo()
     if found.findings:
         if any("{" in one.fix for one in found.findings):

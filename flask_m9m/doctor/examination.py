@@ -9,6 +9,7 @@ from functools import partial
 from ..errors import Problem, SettingsError
 from ..server.tls import Certificate
 from . import (
+    configuration,
     dependencies,
     files,
     headers,
@@ -31,7 +32,7 @@ REFUSED = Kind(
     Severity.CRITICAL,
     "the settings, or the marks of a route, stop the start",
     "what stands there stops the start: <found>",
-    "<accepted>",
+    "<path>: <accepted>",
 )
 NOT_LOADED = Kind(
     "app-not-loaded",
@@ -50,6 +51,7 @@ FAILED = Kind(
 )
 
 CHECKS: Sequence[Check] = (
+    *configuration.CHECKS,
     *secrets.CHECKS,
     *files.CHECKS,
     *routes.CHECKS,
@@ -112,7 +114,7 @@ def refusals(problems: Iterable[Problem]) -> list[Finding]:
     found = []
     for one in problems:
         where = f"{one.path} ({one.source})" if one.source else one.path
-        found.append(REFUSED.at(where, found=one.found, accepted=one.accepted))
+        found.append(REFUSED.at(where, path=one.path, found=one.found, accepted=one.accepted))
     return found
 
 

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from .paths import SECTIONS
 from .report import Report
 
 SYSTEM_FILE = Path("/etc/m9m/config.yaml")
@@ -57,10 +58,26 @@ def searched_file(cwd: Path, home: Path | None, report: Report) -> ConfigFile | 
             if _is_probably_ours(path):
                 return None
             del report.problems[before:]
-        report.warnings.append(
-            f"{shown} is passed over: no security, credentials or performance mapping can be read"
-        )
+        names = () if found is None else _sections_in(found.settings)
+        _pass_over(shown, names, report)
     return None
+
+
+def _pass_over(shown: str, names: tuple[str, ...], report: Report) -> None:
+    text = f"{shown} is passed over: no security, credentials or performance mapping can be read"
+    if names:
+        report.passed_over[shown] = names
+        text += f"; if its {', '.join(names)} is meant for us, add security: {{}}"
+    report.warnings.append(text)
+
+
+def _sections_in(settings: Mapping[Any, Any]) -> tuple[str, ...]:
+    """Return the names that a section of ours has, too."""
+    return tuple(
+        str(name)
+        for name, value in settings.items()
+        if name in SECTIONS and isinstance(value, Mapping)
+    )
 
 
 def _is_ours(settings: Mapping[Any, Any]) -> bool:

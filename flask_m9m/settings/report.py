@@ -32,12 +32,14 @@ class Report:
         values: what each path was given, the last source's word.
         problems: what stops the start.
         warnings: what does not.
+        passed_over: names of sections in files that the search passed over, by the file.
         failed: what is wrong with a path's last word: nothing else follows from it.
     """
 
     values: dict[str, Given] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    passed_over: dict[str, tuple[str, ...]] = field(default_factory=dict)
     failed: dict[str, list[Problem]] = field(default_factory=dict)
 
     def give(

@@ -47,6 +47,7 @@ class Loaded:
         warnings: what is to be logged, a line each; no secrets.
         files: the files that were read.
         references: what the sources of some refer to for them, by path: `${NAME}`.
+        passed_over: names of sections of ours in files that the search passed over, by the file.
     """
 
     settings: Settings
@@ -54,6 +55,7 @@ class Loaded:
     warnings: tuple[str, ...]
     files: tuple[Path, ...]
     references: Mapping[str, tuple[str, ...]]
+    passed_over: Mapping[str, tuple[str, ...]]
 
     def log(self) -> None:
         """Say which files were read, and what was passed over."""
@@ -118,6 +120,7 @@ def load(
         warnings,
         tuple(files),
         MappingProxyType({path: found for path, found in references.items() if found}),
+        MappingProxyType(report.passed_over),
     )
 
 

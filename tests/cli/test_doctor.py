@@ -153,12 +153,23 @@ def test_ignored_findings_are_named_and_do_not_count(folder: Folder) -> None:
     code, document = examined(folder, "--ignore", "limiter-shadow", "--ignore", "tls-off")
     assert code == 0
     assert document == {"findings": [], "score": 100, "lost": [], "ignored": ["limiter-shadow"]}
-    assert "ignored: limiter-shadow" in folder.m9m("doctor", "--ignore", "limiter-shadow").stdout
+    result = folder.m9m("doctor", "--ignore", "limiter-shadow")
+    assert "ignored: limiter-shadow" in result.stdout
+    assert result.stderr == "settings read from config.yaml, .env\n"
+
+
+def test_it_says_that_no_file_was_read(folder: Folder) -> None:
+    folder.write("app.py", APP)
+    assert folder.m9m("doctor").stderr == "settings read from no file\n"
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [("limiter-of", "limiter-off"), ("start-refused", "cannot be ignored"), ("", "nearest")],
+    [
+        ("limiter-of", "limiter-off"),
+        ("start-refused", "cannot be ignored"),
+        ("", "there is no finding ''"),
+    ],
 )
 def test_what_cannot_be_ignored_is_wrong_usage(folder: Folder, given: str, said: str) -> None:
     folder.write("app.py", APP)

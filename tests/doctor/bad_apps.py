@@ -416,6 +416,15 @@ def commit(folder: Path, ignored: str, names: str = ".") -> None:
         subprocess.run([GIT, *command], cwd=folder, check=True, capture_output=True)
 
 
+@made("config-passed-over")
+def a_config_that_is_not_known_to_be_ours(folder: Path, mended: bool) -> Subject:
+    text = "audit: {sinks: [log, database]}\nserver: {port: 9000}\n"
+    (folder / "config.yaml").write_text(text + "security: {}\n" * mended)
+    app = new_app(folder, M9M_JWT_SECRET=fresh(), M9M_ENCRYPTION_KEY=key())
+    M9M(app)
+    return subject(app)
+
+
 # Routes
 
 

@@ -157,7 +157,7 @@ def test_the_search_takes_the_first_file(loading: Load, folder: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "name: another tool\nserver: {port: 1}\nqueue: {}\n",
+        "name: another tool\nqueue: {}\n1: {}\n",
         "security: none\n",
         "- a\n- b\n",
         "",
@@ -178,6 +178,19 @@ def test_a_file_of_another_tool_is_passed_over_with_one_line(
     assert loaded.warnings == (
         "config.yaml is passed over: no security, credentials or performance mapping can be read",
     )
+
+
+def test_a_file_that_may_be_meant_for_us_is_passed_over_with_what_mends_it(
+    loading: Load, folder: Path
+) -> None:
+    (folder / "config.yaml").write_text("server: {port: 1}\naudit: {sinks: [log, database]}\n")
+    loaded = loading()
+    assert loaded.settings == Settings()
+    assert loaded.passed_over == {"config.yaml": ("server", "audit")}
+    (warning,) = loaded.warnings
+    assert warning.endswith("; if its server, audit is meant for us, add security: {}")
+    (folder / "config.yaml").write_text("server: {port: 1}\nsecurity: {}\n")
+    assert loading().settings.server.port == 1
 
 
 def test_after_a_file_of_another_tool_the_search_goes_on(loading: Load, folder: Path) -> None:
