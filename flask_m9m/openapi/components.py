@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 from zlib import crc32
@@ -146,8 +146,16 @@ def _security_scheme(scheme: str, settings: Settings) -> dict[str, Any]:
     }
 
 
-def components(settings: Settings, security: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the components of a fragment, with these security schemes."""
+def components(
+    settings: Settings, security: dict[str, dict[str, Any]], unworded: Collection[str]
+) -> dict[str, Any]:
+    """Return the components of a fragment.
+
+    Args:
+        settings: the app's.
+        security: its security schemes.
+        unworded: statuses of answers whose bodies are not known.
+    """
     schemas: dict[str, Any] = {}
     content: dict[str, Any] = {}
     if settings.security.errors.format is not ErrorFormat.PROBLEM:
@@ -162,9 +170,9 @@ def components(settings: Settings, security: dict[str, dict[str, Any]]) -> dict[
                 field: {"$ref": f"#/components/headers/{header}"}
                 for field, header in headers.items()
             },
-            "content": content,
+            **({} if status in unworded else {"content": content}),
         }
-        for name, description, headers in ANSWERS.values()
+        for status, (name, description, headers) in ANSWERS.items()
     }
     headers = {
         name: {"description": description, "schema": _STRING}

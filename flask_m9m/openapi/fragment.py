@@ -6,12 +6,16 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from werkzeug.exceptions import HTTPException, default_exceptions
+
 from ..auth import BUILT_IN, csrf
 from ..policy import Access, RoutePolicy
 from ..routes import FLASK
 from .components import ANSWERS, CSRF_TOKEN, SIGNED_URL, component_of, components, security_schemes
 
 if TYPE_CHECKING:
+    from flask import Flask
+
     from ..guard import Guard
     from ..state import AppState
 
@@ -48,7 +52,17 @@ def describe(
             item.setdefault(lower, operations.describe(policy, method))
             signed = signed or bool(policy.signatures)
     security = security_schemes(guard.settings, guard.authenticators, schemes or {}, signed=signed)
-    return {"components": components(guard.settings, security), "paths": paths}
+    own = frozenset(_answered_by_app(state.app))
+    return {"components": components(guard.settings, security, own), "paths": paths}
+
+
+def _answered_by_app(app: Flask) -> Iterator[str]:
+    """Yield the statuses whose refusals an error handler of the app's words, as Flask finds it."""
+    handlers = app.error_handler_spec.get(None, {})
+    for status in ANSWERS:
+        handled = {**handlers.get(int(status), {}), **handlers.get(None, {})}
+        if not handled.keys().isdisjoint((HTTPException, default_exceptions[int(status)])):
+            yield status
 
 
 def path_of(rule: str) -> str:

@@ -147,6 +147,20 @@ def served(app: Flask) -> dict[str, Any]:
 LIBRARIES = (with_apispec, with_apiflask, with_smorest)
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_body_of_a_refusal_is_said_where_it_is_ours(secured: Secured, library: Any) -> None:
+    apps: list[Flask] = []
+    document = library(lambda app=None: apps.append(app) or secured(app), "3.1.0")
+    answer = document["components"]["responses"]["M9MUnauthorized"]
+    assert "WWW-Authenticate" in answer["headers"]
+    ours = apps[0] is None
+    assert ("content" in answer) is ours
+    if not ours:
+        body = apps[0].test_client().put("/items/1").json
+        assert isinstance(body, dict)
+        assert "error" not in body
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_librarys_document_says_what_the_routes_demand(
