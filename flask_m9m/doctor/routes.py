@@ -45,6 +45,13 @@ UNLIMITED = Kind(
     'put @rate_limit("10/minute", burst=5) (from flask_m9m import rate_limit) on the view of '
     "<endpoint>; or performance: {rate_limit: {enabled: true}}",
 )
+SHADOWED = Kind(
+    "route-shadowed",
+    Severity.MEDIUM,
+    "another route has the same path and method, and answers",
+    "the view of <endpoint> is never reached, <first> answers, under rules of its own (ASVS 8.1.1)",
+    "give <endpoint> a path of its own, or remove one of the two",
+)
 UNMATCHED = Kind(
     "protect-unmatched",
     Severity.MEDIUM,
@@ -104,6 +111,20 @@ def unlimited_routes(subject: Subject) -> Iterator[Finding]:
             yield UNLIMITED.at(_where(found), endpoint=endpoint)
 
 
+@finds(SHADOWED)
+def shadowed_routes(subject: Subject) -> Iterator[Finding]:
+    """Look for routes that come too late: of two alike, Werkzeug takes the first."""
+    firsts: dict[object, Route] = {}
+    for route in subject.routes:
+        rule = route.rule
+        if rule.build_only:
+            continue
+        alike = (rule.rule, rule.subdomain, rule.host, rule.websocket, route.method)
+        first = firsts.setdefault(alike, route)
+        if first.rule.endpoint != rule.endpoint:
+            yield SHADOWED.at(str(route), endpoint=rule.endpoint, first=first.rule.endpoint)
+
+
 @finds(UNMATCHED)
 def unmatched_patterns(subject: Subject) -> Iterator[Finding]:
     """Look for protections that fit nothing."""
@@ -126,7 +147,7 @@ def outer_middleware(subject: Subject) -> Iterator[Finding]:
         yield kind.at(f"app.wsgi_app: {name}", middleware=name)
 
 
-CHECKS = (undecided_routes, unlimited_routes, unmatched_patterns, outer_middleware)
+CHECKS = (undecided_routes, unlimited_routes, shadowed_routes, unmatched_patterns, outer_middleware)
 
 
 def _holds_guard(outermost: object) -> bool:

@@ -472,6 +472,15 @@ def a_public_change(folder: Path, mended: bool) -> Subject:
     return subject(app)
 
 
+@made("route-shadowed")
+def a_route_where_ours_stands(folder: Path, mended: bool) -> Subject:
+    app, _ = secured(folder, {"api": {"enabled": True}, "credentials": {"encryption_key": key()}})
+    app.add_url_rule("/own-health" if mended else "/health", "own", public(_view()))
+    answer = app.test_client().get("/health")
+    assert answer.text != "x"  # it is true that ours answers
+    return subject(app)
+
+
 @made("protect-unmatched")
 def a_pattern_of_nothing(folder: Path, mended: bool) -> Subject:
     app, m9m = secured(folder)
