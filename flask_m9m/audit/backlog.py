@@ -120,7 +120,7 @@ class Backlog:
             except Exception as error:
                 self._away = True
                 if pause == _INTERVAL or pause >= _LONGEST_PAUSE:
-                    logger.error("audit: %d events wait, %s", len(self._waiting), _reason(error))
+                    logger.error("audit: %d events wait: %s", len(self._waiting), _reason(error))
                 pause = min(2 * pause, _LONGEST_PAUSE)
             if not self._waiting and self._is_over():
                 return
@@ -190,7 +190,7 @@ def _is_passing(error: BaseException) -> bool:
 
 def _reason(error: BaseException) -> str:
     """Return what is known of an error; any but our own may quote what it failed on."""
-    return getattr(error, "reason", None) or type(error).__name__
+    return str(error) if isinstance(error, DatabaseUnavailable) else type(error).__name__
 
 
 def _write_last(backlog: weakref.ref[Backlog]) -> None:

@@ -171,6 +171,17 @@ class Chain:
             self._prune(rows, key, ends.get(TAIL), now)
         transaction.committed.append(lambda: self._appended(Anchor(seq, mac), now))
 
+    def check(self, rows: AuditRows) -> None:
+        """See whether events can be appended.
+
+        Raises:
+            TrailBroken: they cannot.
+            SettingsError: there is no encryption key.
+        """
+        ends = rows.ends()
+        if ends or rows.key() is not None or rows.last() is not None:
+            self._start(rows, ends)
+
     def _appended(self, last: Anchor, now: float) -> None:
         """Remember, once they are there, where the rows of this process end."""
         if last.seq > self._last.seq:
@@ -256,7 +267,8 @@ class ChainKeys:
             key = self._cipher().decrypt_record(envelope, _record())
         except DecryptionFailed:
             raise TrailBroken(
-                f"the key of the audit trail does not open: it needs {_seal_of(envelope)}"
+                f"the key of the audit trail does not open: it needs {_seal_of(envelope)}, to be "
+                "listed in credentials.previous_keys"
             ) from None
         self._opened = (envelope, key)
         return key

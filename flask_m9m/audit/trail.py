@@ -242,6 +242,17 @@ class AuditTrail:
         envelope = self._database.read(lambda rows: rows.audit.key())
         return None if envelope is None else key_id_of(envelope)
 
+    def check(self) -> None:
+        """See whether the database's trail can be appended to; `verify` looks at every row.
+
+        Raises:
+            TrailBroken: it cannot.
+            DatabaseUnavailable: it cannot be told.
+            SettingsError: there is no encryption key.
+        """
+        if self._backlog is not None and self._database.present():
+            self._database.read(lambda rows: self._chain.check(rows.audit))
+
     def reseal(self) -> None:
         """Seal the key of the database's trail under today's encryption key.
 

@@ -106,6 +106,8 @@ def list_events(
     output: str,
 ) -> None:
     """List events, the newest first; nothing of it is verified."""
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError("nothing can be both from --since on and before --until")
     sought = Sought(
         _microseconds(since),
         _microseconds(until),
@@ -118,7 +120,7 @@ def list_events(
     own = [one.value for one in EventName]
     if event is not None and not found and event not in own:
         for near in get_close_matches(event, own, 1):
-            click.echo(f"no row of the event {event[:64]!a}; did you mean {near}?", err=True)
+            click.echo(f"there is no event {event[:64]!a}; did you mean {near}?", err=True)
 
 
 @audit.command()
@@ -140,7 +142,7 @@ def verify(state: AppState, anchor: str | None, output: str) -> None:
         raise fail(_SWITCH_ON)
     with progress_bar("verifying") as progress:
         found = state.trail.verify(anchor, progress)
-    _print_verification(found, output)
+    _print_verification(found, anchor, output)
     if not found.holds:
         raise click.exceptions.Exit(1)
 
@@ -156,7 +158,7 @@ def audit_of_credential(state: AppState, credential_id: str, limit: int, output:
     _print_events(state, Sought(target=_as_kept(credential_id)), limit, output)
 
 
-def _print_verification(found: Verification, output: str) -> None:
+def _print_verification(found: Verification, anchor: str | None, output: str) -> None:
     head = None if found.head is None else str(found.head)
     if output == "json":
         document = {
@@ -169,6 +171,8 @@ def _print_verification(found: Verification, output: str) -> None:
         return
     click.echo(f"rows  {found.rows}")
     click.echo(f"head  {head or '-'}")
+    if anchor is not None and found.holds:
+        click.echo("the anchor holds")
     for problem in found.problems:
         click.echo(printable(problem), err=True)
 
@@ -184,6 +188,8 @@ def _print_events(
         raise fail(_SWITCH_ON)
     if not kept:
         click.echo(f"these are old: {_SWITCH_ON}", err=True)
+    if not found and output == "table":
+        click.echo("no such events", err=True)
     print_rows([_row(row, as_text=output == "table") for row in found], output)
     return found
 

@@ -172,7 +172,7 @@ def test_a_thread_tries_again_and_says_so_once(
     assert sink.taken.wait(10)
     assert sink.names == ["event-0"]
     errors = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
-    assert errors == ["audit: 1 events wait, away"]
+    assert errors == ["audit: 1 events wait: database: away"]
 
 
 @pytest.mark.usefixtures("_no_threads")
@@ -193,7 +193,9 @@ def test_what_cannot_be_written_at_the_end_is_told(caplog: pytest.LogCaptureFixt
     sink.failing = True
     backlog.add(event(0))
     backlog.end()
-    assert [one.getMessage() for one in caplog.records] == ["audit: 1 events are lost: away"]
+    assert [one.getMessage() for one in caplog.records] == [
+        "audit: 1 events are lost: database: away"
+    ]
 
 
 def test_an_end_does_not_wait_for_ever_for_a_write_that_goes_on(

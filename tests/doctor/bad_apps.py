@@ -472,6 +472,19 @@ def a_public_change(folder: Path, mended: bool) -> Subject:
     return subject(app)
 
 
+@made("audit-broken")
+def a_trail_whose_end_was_changed(folder: Path, mended: bool) -> Subject:
+    url = f"sqlite:///{folder / 'm9m.db'}"
+    settings = {"audit": {"sinks": ["database"]}, "credentials": {"encryption_key": key()}}
+    app, m9m = secured(folder, {**settings, "database": {"url": url}})
+    with app.app_context():
+        m9m.audit.record("begun")
+    if not mended:
+        with sa.create_engine(url).begin() as connection:
+            connection.execute(sa.text("UPDATE m9m_audit_ends SET seq = 2"))
+    return subject(app)
+
+
 @made("route-shadowed")
 def a_route_where_ours_stands(folder: Path, mended: bool) -> Subject:
     app, _ = secured(folder, {"api": {"enabled": True}, "credentials": {"encryption_key": key()}})
