@@ -34,7 +34,8 @@ def show(context: click.Context, output: str) -> None:
     if output == "table":
         print_rows(
             [
-                {"setting": p, "value": v if isinstance(v, str) else json.dumps(v), "source": s}
+                # The value comes last: it may be long.
+                {"setting": p, "source": s, "value": v if isinstance(v, str) else json.dumps(v)}
                 for p, v, s in rows
             ],
             output,

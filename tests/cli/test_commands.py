@@ -100,7 +100,7 @@ def test_config_show_names_the_source_of_each_value_and_masks_secrets(project: F
     assert shown["server.port"] == {"value": 8080, "source": "default"}
     table = project.m9m("config", "show").stdout
     assert SECRET not in result.stdout + table
-    assert re.search(r"^security\.default_access +authenticated", table, re.MULTILINE)
+    assert re.search(r"^security\.default_access +config\.yaml +authenticated", table, re.MULTILINE)
 
 
 def test_config_validate_lists_every_problem_without_a_traceback(project: Folder) -> None:

@@ -100,6 +100,8 @@ def test_every_form_of_output_says_the_same(folder: Folder) -> None:
     as_json = json.loads(folder.m9m("config", "show", "-o", "json").stdout)
     assert yaml.safe_load(folder.m9m("config", "show", "-o", "yaml").stdout) == as_json
     table = folder.m9m("config", "show").stdout.splitlines()
-    assert table[0].split() == ["SETTING", "VALUE", "SOURCE"]
+    assert table[0].split() == ["SETTING", "SOURCE", "VALUE"]
     assert {line.split()[0] for line in table[1:]} == set(as_json)
-    assert all(line.endswith(as_json[line.split()[0]]["source"]) for line in table[1:])
+    for line in table[1:]:
+        setting, rest = line.split(maxsplit=1)
+        assert rest.startswith(as_json[setting]["source"])
