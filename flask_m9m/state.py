@@ -59,6 +59,11 @@ class AppState:
         self._routes: Routes
 
     @property
+    def shares_database(self) -> bool:
+        """Whether our tables lie in a database of the app's own."""
+        return self._engine is not None
+
+    @property
     def guard(self) -> Guard:
         """The guard, made at first use, when the app is complete."""
         return self._guard or self._assemble()

@@ -101,16 +101,9 @@ def _kept(transaction: Transaction) -> Kept:
 
 def _ahead(database: Database, clock: Clock) -> float | None:
     """Return by how much a server's clock is ahead; SQLite has this machine's."""
-    from ..storage.engine import connected
-
-    engine = database._connected()
-    if engine.dialect.name != "postgresql":
-        return None
-    query = "SELECT extract(epoch FROM clock_timestamp())"
-    with connected(engine) as connection:
-        before = clock()
-        theirs = float(connection.exec_driver_sql(query).scalar_one())
-        return theirs - (before + clock()) / 2
+    before = clock()
+    theirs = database.server_time()
+    return None if theirs is None else theirs - (before + clock()) / 2
 
 
 def ask_redis(url: str, clock: Clock) -> float | Unreachable:

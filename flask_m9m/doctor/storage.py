@@ -108,7 +108,7 @@ def database_file(subject: Subject) -> Iterator[Finding]:
 @finds(INCLUDE_NAME)
 def own_migrations(subject: Subject) -> Iterator[Finding]:
     """Look into the app's own migrations, where both share a database."""
-    if not subject.shares_database:
+    if not subject.state.shares_database:
         return
     for folder in dict.fromkeys((Path(subject.app.root_path), subject.folder)):
         for name in _ENVIRONMENTS:
@@ -141,7 +141,7 @@ def plain_connections(subject: Subject) -> Iterator[Finding]:
             where = subject.at("performance.rate_limit.redis_url")
             yield PLAIN.at(where, fix="write rediss:// in place of redis://")
     url = urlsplit(url_of(subject.settings.database, subject.app.instance_path))
-    if url.scheme.startswith("postgres") and not subject.shares_database:
+    if url.scheme.startswith("postgres") and not subject.state.shares_database:
         mode = parse_qs(url.query).get("sslmode", ["prefer"])[-1]
         if mode not in _VERIFIED and _elsewhere(url.netloc):
             yield PLAIN.at(subject.at("database.url"), fix="add ?sslmode=verify-full to the URL")

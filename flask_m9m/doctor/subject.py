@@ -94,14 +94,9 @@ class Subject:
         return ask_redis(limiting.redis_url.get_secret_value(), self.clock)
 
     @property
-    def shares_database(self) -> bool:
-        """Whether our tables lie in a database of the app's own."""
-        return self.state._engine is not None
-
-    @property
     def sqlite_file(self) -> Path | None:
         """The file of our own database, where SQLite keeps it."""
-        if self.shares_database:
+        if self.state.shares_database:
             return None
         return sqlite_path(url_of(self.settings.database, self.app.instance_path))
 

@@ -186,6 +186,18 @@ class Database:
         url = self._connected().url
         return url.set(query={}).render_as_string(hide_password=True)
 
+    def server_time(self) -> float | None:
+        """Return the server's time in seconds since the epoch; SQLite's is this machine's: `None`.
+
+        Raises:
+            DatabaseUnavailable: it cannot be reached.
+        """
+        if self.makes_itself:
+            return None
+        with translated(), connected(self._connected()) as connection:
+            query = "SELECT extract(epoch FROM clock_timestamp())"
+            return float(connection.exec_driver_sql(query).scalar_one())
+
     def close(self) -> None:
         """Close every connection; the next use opens it anew."""
         with self._lock:
