@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import multiprocessing
 import secrets
-import time
 from collections.abc import Iterator
 from threading import Thread
 from typing import Any
@@ -21,6 +20,8 @@ KEY = b"0123456789abcdef"
 SLOW = RateLimit(1, 3600, 5, "slow")
 OTHER = RateLimit(1, 3600, 3, "other")
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 
 @pytest.fixture
 def app_name() -> str:
@@ -28,11 +29,7 @@ def app_name() -> str:
 
 
 @pytest.fixture
-def store(redis_url: str, app_name: str, monkeypatch: pytest.MonkeyPatch) -> RedisStore:
-    """A store that waits for as long as a busy machine takes: what is answered counts here."""
-    monkeypatch.setattr(
-        "flask_m9m.ratelimit.redis_store._deadline", lambda *seconds: time.monotonic() + 30.0
-    )
+def store(redis_url: str, app_name: str) -> RedisStore:
     return RedisStore(redis_url, KEY, app_name)
 
 
