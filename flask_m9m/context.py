@@ -108,7 +108,9 @@ def _current_user() -> Any:
         load = current_state("current_user").declarations.user_loader
         if load is None:
             raise RuntimeError("current_user needs a function marked with @m9m.user_loader")
-        exchange.user = None if exchange.identity is None else load(exchange.identity)
+        if exchange.identity is None:  # not yet, maybe
+            return None
+        exchange.user = load(exchange.identity)
     return exchange.user
 
 

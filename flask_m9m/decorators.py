@@ -1,36 +1,22 @@
-"""The decorators that mark views.
-
-A mark is kept in a weak table by function, not in the function's `__dict__`, which
-`functools.wraps` copies. What closes a route is kept with the innermost function, so that it
-holds whichever order the decorators were written in. What opens one is kept with the wrapper
-that the decorator returned, and with the function itself only where the decorator stands on
-its `def`: `add_url_rule("/open", view_func=public(report))` leaves other routes of `report`
-as they are.
-"""
+"""The decorators that mark views."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 import sys
-from collections.abc import Callable, Collection, Iterator
-from types import FrameType, FunctionType, MethodType
-from typing import Any, TypeVar, cast, overload
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Collection
+from typing import Any, overload
 
 from flask import Response
 
-from .context import current_exchange, current_request, settle_later
-from .exchange import ON_REQUEST, Exchange
 from .identity import names
+from .marking import Marking, View
 from .marks import (
-    AccessMark,
     CacheableMark,
     CORSMark,
     HeadersMark,
     LimitKey,
     LimitMark,
-    Mark,
     Opening,
     Requirement,
     SignedURLMark,
@@ -38,153 +24,6 @@ from .marks import (
 )
 from .ratelimit import RateLimit, parse_limits
 from .settings import settings_of
-
-View = TypeVar("View", bound=Callable[..., Any])
-
-_marks: WeakKeyDictionary[Any, tuple[Mark, ...]] = WeakKeyDictionary()
-
-
-def marks_of(target: object) -> tuple[Mark, ...]:
-    """Return the marks kept with exactly this function or class, the innermost first."""
-    try:
-        return _marks.get(target, ())
-    except TypeError:  # a callable that cannot be referred to weakly was never marked
-        return ()
-
-
-def layers_of(view: object) -> Iterator[Any]:
-    """Yield a view and what it wraps, down to the innermost function."""
-    seen: set[int] = set()
-    while view is not None and id(view) not in seen:
-        if isinstance(view, MethodType):
-            view = view.__func__
-        seen.add(id(view))
-        yield view
-        view = view.func if isinstance(view, functools.partial) else _wrapped(view)
-
-
-class Marking:
-    """A decorator that puts one mark on functions, coroutine functions and view classes."""
-
-    def __init__(self, mark: Mark) -> None:
-        self.mark = mark
-
-    def __call__(self, view: View) -> View:
-        return self.put_on(view, sys._getframe(1))
-
-    @property
-    def __name__(self) -> str:
-        # Flask asks a view for its name: this is where `@rate_limit` without a limit comes out.
-        raise TypeError(
-            f"{type(self.mark).__name__} is put on a view and is none itself: call the decorator, "
-            'as in @rate_limit("100/hour")'
-        )
-
-    def put_on(self, view: View, caller: FrameType) -> View:
-        """Mark a view.
-
-        Args:
-            view: the function or class.
-            caller: the frame that decorates it.
-
-        Returns:
-            A class as it is; for a function a wrapper that enforces the mark where a request
-            reaches it past its route's policy.
-        """
-        if isinstance(view, type):
-            _add(view, self.mark)
-            if self.mark.closes and hasattr(view, "dispatch_request"):
-                dispatch = vars(view).get("dispatch_request") or _inherited(view)
-                guarded = _guard(dispatch, self.mark, on_class=True)
-                view.dispatch_request = guarded
-            return view
-        if not callable(view):
-            raise TypeError(f"a view or a view class is marked, not {type(view).__name__}")
-        *_, innermost = layers_of(view)
-        if self.mark.closes or _stands_on_def(innermost, caller):
-            _add(innermost, self.mark)
-        wrapper = _guard(view, self.mark)
-        _add(wrapper, self.mark)
-        return cast(View, wrapper)
-
-
-def _inherited(view_class: type) -> Callable[..., Any]:
-    """A `dispatch_request` that calls the next class's."""
-
-    def dispatch_request(self: Any, *args: Any, **kwargs: Any) -> Any:
-        inherited: Any = super(view_class, self)
-        return inherited.dispatch_request(*args, **kwargs)
-
-    async def dispatch_coroutine(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return await dispatch_request(self, *args, **kwargs)
-
-    is_coroutine = inspect.iscoroutinefunction(getattr(view_class, "dispatch_request", None))
-    return dispatch_coroutine if is_coroutine else dispatch_request
-
-
-def _wrapped(view: object) -> object:
-    return getattr(view, "__wrapped__", None)
-
-
-def _add(target: Any, mark: Mark) -> None:
-    held = _marks.get(target, ())
-    marks = held if mark in held else (*held, mark)
-    closing = next((one for one in marks if isinstance(one, AccessMark)), None)
-    if closing is not None and any(isinstance(one, Opening) for one in marks):
-        decorators = f"both @public and {closing.decorator}"
-        raise ValueError(f"{target.__qualname__} is marked with {decorators}")
-    _marks[target] = marks
-
-
-def _guard(view: Callable[..., Any], mark: Mark, on_class: bool = False) -> Callable[..., Any]:
-    name = getattr(view, "__qualname__", type(view).__qualname__)
-
-    if inspect.iscoroutinefunction(view):
-
-        @functools.wraps(view)
-        async def guarded_coroutine(*args: Any, **kwargs: Any) -> Any:
-            exchange: Exchange | None = getattr(current_request(), ON_REQUEST, None)
-            if exchange is None or mark not in exchange.enforced:
-                _enforce(mark, name, args[0] if on_class else None)
-            return await view(*args, **kwargs)
-
-        return guarded_coroutine
-
-    @functools.wraps(view)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        exchange: Exchange | None = getattr(current_request(), ON_REQUEST, None)
-        if exchange is None or mark not in exchange.enforced:
-            _enforce(mark, name, args[0] if on_class else None)
-        return view(*args, **kwargs)
-
-    return guarded
-
-
-def _enforce(mark: Mark, view: str, instance: object) -> None:
-    exchange = current_exchange(view)
-    policy = exchange.policy
-    if policy is not None and policy.weighed(mark, instance):
-        return
-    if isinstance(mark, AccessMark | LimitMark):
-        try:
-            exchange.owner.enforce(exchange, current_request().environ, mark, view)
-        finally:
-            settle_later(exchange)
-
-
-def _stands_on_def(innermost: object, caller: FrameType) -> bool:
-    """Tell whether a decorator stands on the `def` of this function.
-
-    While `@public` on a `def` runs, the frame that runs it is the one that has just made the
-    function, at a line between the first decorator and the body. A call such as
-    `public(report)` comes from another frame or a later line.
-    """
-    if not isinstance(innermost, FunctionType) or innermost.__name__ == "<lambda>":
-        return False
-    code = innermost.__code__
-    first_line = code.co_firstlineno
-    body = min((line for _, _, line in code.co_lines() if line and line > first_line), default=0)
-    return code in caller.f_code.co_consts and first_line <= caller.f_lineno <= (body or first_line)
 
 
 @overload

@@ -12,11 +12,12 @@ from flask import Blueprint, Flask, Response
 from .audit import AuditTrail
 from .auth import ApiKeys, Declaring, TokenPair, Tokens, Users
 from .context import EXTENSION, csp_nonce, current_state
-from .decorators import Marking, require_auth, require_signed_url
+from .decorators import require_auth, require_signed_url
 from .errors import SettingsError
 from .hooks import Hooks
 from .identity import Identity
 from .logs import mark_lines
+from .marking import Marking
 from .marks import Mark
 from .routes import Declarations
 from .settings import Settings, SettingsSource, check_secret_key, load

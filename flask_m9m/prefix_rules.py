@@ -8,8 +8,9 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from .decorators import Marking, cors, public, rate_limit, require_auth, security_headers
+from .decorators import cors, public, rate_limit, require_auth, security_headers
 from .errors import Problem, SettingsError
+from .marking import Marking
 from .marks import Mark
 from .policy import Access
 from .prefixes import PrefixRule, PrefixRules, prefix_problem

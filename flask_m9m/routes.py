@@ -15,9 +15,9 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
 
 from .auth import Declared
-from .decorators import layers_of, marks_of
 from .errors import Problem, SettingsError
 from .identity import Identity
+from .marking import enclosed_by, layers_of, marks_of, owners_of
 from .marks import ANY_OTHER_METHOD, USUAL_METHODS, Mark, Opening
 from .policy import Level, PolicyCompiler, RoutePolicy
 
@@ -223,14 +223,32 @@ class Routes:
         return self._policies.compile(endpoint, levels, method)
 
     def _levels(self, endpoint: str, method: str) -> Iterator[Level]:
-        layers = list(layers_of(self._app.view_functions.get(endpoint)))
+        view = self._app.view_functions.get(endpoint)
+        layers = list(layers_of(view))
         yield Level("view", _marks_on(layers), binding=True)
         view_class = next((vars(one)["view_class"] for one in layers if _has_class(one)), None)
         if view_class is not None:
             yield from _class_levels(view_class, method)
+        for owner in owners_of(view):
+            for one in owner.__mro__:
+                yield Level(f"class {one.__qualname__}", marks_of(one))
+        _see_no_other_marks(endpoint, layers)
         yield from self._declarations.levels_of(endpoint, self._app)
         if layers and _serves_static_files(endpoint, layers[-1]):
             yield Level(FLASK, [Opening()])
+
+
+def _see_no_other_marks(endpoint: str, layers: Sequence[Any]) -> None:
+    """See that a view belongs to no marked class of which nobody can tell whether it is its view.
+
+    Raises:
+        SettingsError: it does.
+    """
+    for one in enclosed_by(layers):
+        if not issubclass(one, View) and any(map(marks_of, one.__mro__)):
+            found = f"a mark on the class {one.__qualname__}, which is no View of Flask's"
+            accepted = "mark its methods, or use m9m.protect"
+            raise SettingsError([Problem(f"route {endpoint}", found, accepted)])
 
 
 def _answers_options(rule: Rule) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -150,10 +151,13 @@ class PolicyCompiler:
     def _limits(self, route: str, levels: Iterable[Level], method: str) -> tuple[RouteLimit, ...]:
         method = "GET" if method == "HEAD" else method
         limits = []
+        places: Counter[str] = Counter()
         for number, (mark, origin) in enumerate(_limit_marks(levels).items(), 1):
+            places[origin] += 1
             name = mark.name or limit_name(route if number == 1 else f"{route}-{number}")
-            # What an app names itself and what follows from a route never share a bucket.
-            scope = f"name {name}" if mark.name else f"route {route} limit {number}"
+            # What an app names itself and what follows from a route never share a bucket; what
+            # stands around several methods has the same for each of them.
+            scope = f"name {name}" if mark.name else f"route {route} {origin} {places[origin]}"
             fixed = None
             if isinstance(mark.limits, str):
                 fixed = parse_limits(mark.limits, burst=mark.burst, name=name, scope=scope)

@@ -1,0 +1,210 @@
+"""Marks on classes: whatever calls a view of theirs is held to them, or told that it cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask, current_app, request
+from flask.views import MethodView, View
+
+from flask_m9m import SettingsError, current_user, public, rate_limit, require_auth
+from flask_m9m.testing import client_as
+from tests.conftest import MakeApp
+
+admin = require_auth(roles="admin")
+
+
+def statuses(app: Flask, path: str) -> tuple[int, int, int]:
+    """Return what a stranger, ann and an admin get."""
+    clients = app.test_client(), client_as(app, "ann"), client_as(app, "eve", roles=["admin"])
+    return tuple(client.get(path).status_code for client in clients)  # type: ignore[return-value]
+
+
+def opaque(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a view and hide it, as a decorator without functools.wraps does."""
+    return lambda *args, **kwargs: view(*args, **kwargs)
+
+
+@admin
+class Reports:
+    def index(self) -> str:
+        return "secret"
+
+    def __call__(self) -> str:
+        return "secret"
+
+    @classmethod
+    def listing(cls) -> str:
+        return "secret"
+
+    @public
+    def about(self) -> str:
+        return "open"
+
+
+class Derived(Reports):
+    pass
+
+
+@pytest.mark.parametrize("access", ["public", "authenticated"])
+@pytest.mark.parametrize(
+    "view", [Reports().index, Reports(), Derived().index, Derived(), Derived.listing]
+)
+def test_objects_and_methods_of_a_marked_class_are_held_to_its_mark(
+    make_app: MakeApp, view: Callable[..., Any], access: str
+) -> None:
+    app = make_app({"security": {"default_access": access}})
+    app.add_url_rule("/x", "x", view)
+    assert statuses(app, "/x") == (401, 403, 200)
+
+
+def test_a_method_opens_itself_in_a_marked_class(app: Flask) -> None:
+    app.add_url_rule("/x", "x", Reports().about)
+    assert statuses(app, "/x") == (200, 200, 200)
+
+
+@pytest.mark.parametrize("held", [Reports, Reports(), Reports().index])
+def test_a_marked_class_that_a_view_encloses_stops_the_start(app: Flask, held: Any) -> None:
+    def view() -> Any:  # as Flask-Classful makes them
+        return (held() if isinstance(held, type) else held).index()
+
+    app.add_url_rule("/x", "x", view)
+    with pytest.raises(SettingsError, match="a mark on the class Reports, which is no View"):
+        app.test_client().get("/x")
+
+
+def calling(name: str) -> Callable[[], Any]:
+    """Return a public view that calls another one, past its route's policy."""
+    return public(lambda: current_app.view_functions[name]())
+
+
+@pytest.mark.parametrize("marked_first", [True, False])
+def test_a_class_is_guarded_where_a_derived_one_dispatches_itself(
+    app: Flask, marked_first: bool
+) -> None:
+    class Base(View):
+        def dispatch_request(self) -> str:
+            return "base"
+
+    if marked_first:
+        admin(Base)
+
+    class Child(Base):
+        def dispatch_request(self) -> str:
+            return "secret"
+
+    class Grandchild(Child):
+        pass
+
+    if not marked_first:
+        admin(Base)
+
+    for number, view_class in enumerate((Base, Child, Grandchild)):
+        app.add_url_rule(f"/{number}", f"plain{number}", view_class.as_view(f"plain{number}"))
+        view = opaque(view_class.as_view("hidden"))
+        app.add_url_rule(f"/hidden{number}", f"hidden{number}", view)
+        app.add_url_rule(f"/past{number}", f"past{number}", calling(f"plain{number}"))
+    for number in range(3):
+        for path in (f"/{number}", f"/hidden{number}", f"/past{number}"):
+            assert statuses(app, path) == (401, 403, 200)
+
+
+def test_a_marked_class_that_is_no_view_guards_the_views_that_it_is_mixed_into(
+    app: Flask,
+) -> None:
+    initialized = []
+
+    @admin
+    class Closed:
+        def __init_subclass__(cls, label: str = "", **options: Any) -> None:
+            super().__init_subclass__(**options)
+            initialized.append((cls.__name__, label))
+
+    class Items(Closed, MethodView, label="items"):
+        def get(self) -> str:
+            return "secret"
+
+    class Own(Closed, View):
+        def dispatch_request(self) -> str:
+            return "secret"
+
+    assert initialized == [("Items", "items"), ("Own", "")]
+    assert Items.methods == {"GET"}
+    for name, view_class in (("items", Items), ("own", Own)):
+        app.add_url_rule(f"/{name}", view_func=view_class.as_view(name))
+        app.add_url_rule(f"/hidden-{name}", f"hidden-{name}", opaque(view_class.as_view("x")))
+        app.add_url_rule(f"/past-{name}", f"past-{name}", calling(name))
+    for name in ("items", "own"):
+        for path in (f"/{name}", f"/hidden-{name}", f"/past-{name}"):
+            assert statuses(app, path) == (401, 403, 200)
+
+
+def test_a_method_that_the_app_exchanges_is_held_to_the_class(app: Flask) -> None:
+    @app.before_request
+    def exchange_method() -> None:
+        request.method = request.headers.get("X-HTTP-Method-Override", request.method)
+
+    @require_auth
+    class Items(MethodView):
+        @public
+        def post(self) -> str:
+            return "open"
+
+        def delete(self) -> str:
+            return "deleted"
+
+    app.add_url_rule("/x", view_func=Items.as_view("x"))
+    client, override = app.test_client(), {"X-HTTP-Method-Override": "DELETE"}
+    assert client.post("/x").text == "open"
+    assert client.post("/x", headers=override).status_code == 401
+    assert client_as(app, "ann").post("/x", headers=override).text == "deleted"
+
+
+def test_whoever_asks_too_early_who_calls_is_no_hindrance_later(app: Flask) -> None:
+    app.extensions["m9m"].declarations.user_loader = lambda identity: identity.subject.upper()
+
+    @app.url_value_preprocessor
+    def early(endpoint: str | None, values: Any) -> None:
+        assert not current_user
+
+    app.add_url_rule("/x", "x", require_auth(lambda: str(current_user)))
+    assert client_as(app, "ann").get("/x").text == "ANN"
+
+
+def test_a_limit_of_a_class_counts_its_methods_together(app: Flask) -> None:
+    @rate_limit("3/hour", burst=3)
+    class Items(MethodView):
+        @rate_limit("100/hour", burst=100)
+        def get(self) -> str:
+            return "get"
+
+        @rate_limit("100/hour", burst=100)
+        @rate_limit("200/hour", burst=200)
+        def put(self) -> str:
+            return "put"
+
+        def post(self) -> str:
+            return "post"
+
+    app.add_url_rule("/x", view_func=Items.as_view("x"))
+    client = app.test_client()
+    found = [client.open("/x", method=method).status_code for method in ("GET", "PUT", "POST") * 2]
+    assert found == [200, 200, 200, 429, 429, 429]
+
+
+def test_limits_of_methods_count_each_alone(app: Flask) -> None:
+    class Items(MethodView):
+        @rate_limit("3/hour", burst=3)
+        def get(self) -> str:
+            return "get"
+
+        @rate_limit("3/hour", burst=3)
+        def post(self) -> str:
+            return "post"
+
+    app.add_url_rule("/x", view_func=Items.as_view("x"))
+    client = app.test_client()
+    assert [client.get("/x").status_code for _ in range(4)] == [200, 200, 200, 429]
+    assert [client.post("/x").status_code for _ in range(4)] == [200, 200, 200, 429]
