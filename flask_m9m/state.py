@@ -10,7 +10,7 @@ from flask import has_request_context
 
 from . import forking
 from .audit import AuditTrail, Circumstances
-from .context import current_request, get_identity
+from .context import current_request
 from .dev_secret import with_secret
 from .errors import SettingsError
 from .exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, ON_REQUEST, Exchange
@@ -88,7 +88,7 @@ class AppState:
     @property
     def credentials(self) -> Credentials:
         """What keeps credentials, made when it is first needed."""
-        return self.services.credentials(_who_calls, self.declarations.credential_types)
+        return self.services.credentials(self._who_calls, self.declarations.credential_types)
 
     @property
     def trail(self) -> AuditTrail:
@@ -148,6 +148,18 @@ class AppState:
                 self._guard = services.guard
             return self._guard
 
+    def _who_calls(self) -> Caller:
+        """Return who sends the current request, or nobody; without one, the app itself.
+
+        Whoever another app of this process knows is nobody here.
+        """
+        from .credentials import SYSTEM
+
+        if not has_request_context():
+            return SYSTEM
+        exchange = self.exchange(current_request())
+        return exchange.identity if exchange.owner is self._guard else None
+
     def _own(self) -> Engine | Callable[[], Engine] | None:
         """Return the app's own engine; a function gets the app's context, whatever the thread."""
         given = self._engine
@@ -170,10 +182,3 @@ def _circumstances() -> Circumstances:
     if command is None:
         return Circumstances()
     return Circumstances(scheme="command line", route=command.command_path)
-
-
-def _who_calls() -> Caller:
-    """Return who sends the current request, or nobody; without one, the app itself."""
-    from .credentials import SYSTEM
-
-    return get_identity() if has_request_context() else SYSTEM

@@ -270,6 +270,8 @@ class ChainKeys:
                 f"the key of the audit trail does not open: it needs {_seal_of(envelope)}, to be "
                 "listed in credentials.previous_keys"
             ) from None
+        if len(key) != 32:
+            raise TrailBroken("the key of the audit trail was changed")
         self._opened = (envelope, key)
         return key
 

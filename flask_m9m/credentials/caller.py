@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from typing import Final
+
+from werkzeug.local import LocalProxy
 
 from ..errors import NotFound
 from ..identity import Identity
 from ..storage import SealedCredential
+from ..text import name_of
 
 _ADMIN = "admin"
 
@@ -25,6 +29,16 @@ CURRENT: Final = _Caller.CURRENT
 
 Caller = Identity | _Caller | None
 WhoCalls = Callable[[], Identity | _Caller | None]
+
+
+def as_known(caller: Caller) -> Caller:
+    """Return a caller as records know it: itself, not `current_identity`, under a clean name."""
+    who = caller._get_current_object() if isinstance(caller, LocalProxy) else caller
+    if isinstance(who, Identity):
+        name = name_of(who.subject)
+        # No owner has such a name, and the empty one stands for the app.
+        return None if name is None else replace(who, subject=name)
+    return who
 
 
 def is_admin(who: Identity) -> bool:

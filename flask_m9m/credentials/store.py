@@ -14,8 +14,8 @@ from ..crypto.cipher import Cipher
 from ..errors import AccessDenied, Conflict, DecryptionFailed, NotFound
 from ..identity import Identity
 from ..storage import SealedCredential, moment
-from ..text import checked_name, name_of
-from .caller import CURRENT, SYSTEM, Caller, WhoCalls, existing_for, is_admin, sees_all
+from ..text import checked_name
+from .caller import CURRENT, SYSTEM, Caller, WhoCalls, as_known, existing_for, is_admin, sees_all
 from .events import event_of
 from .fields import deserialized, serialized
 from .imports import Import, Imported, Open, Source, records_of
@@ -174,6 +174,7 @@ class Credentials:
             NotFound: there is none of that id for this caller.
             ValueError: an argument is wrong.
             Conflict: it changed at the same moment; nothing was changed here.
+            DecryptionFailed: its data was changed, or belongs elsewhere.
         """
         self._keys.check()
         who = self._asking_for(credential_id, caller)
@@ -183,6 +184,7 @@ class Credentials:
             if name is not None:
                 new = replace(new, name=checked_name("a credential's name", name))
             if data is not None:
+                self._opened(old)  # else whoever moved a row would have it sealed where it is now
                 if old.type in self.types:  # an import may bring others
                     self.types.check(old.type, data)
                 new = replace(new, envelope=self._sealed(new, data))
@@ -324,12 +326,7 @@ class Credentials:
     # Who may
 
     def _who(self, caller: Caller) -> Caller:
-        who = self._who_calls() if caller is CURRENT else caller
-        if isinstance(who, Identity):
-            name = name_of(who.subject)
-            # No owner has such a name, and the empty one stands for the app.
-            return None if name is None else replace(who, subject=name)
-        return who
+        return as_known(self._who_calls() if caller is CURRENT else caller)
 
     def _owner_for(self, caller: Caller, owner: str | None) -> str:
         """Return the owner of what a caller makes."""

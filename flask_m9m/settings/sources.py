@@ -30,7 +30,7 @@ from .m9m import PASSED_OVER
 from .models import Settings
 from .paths import LEAVES, SECTIONS, nearest_path
 from .report import Given, Report
-from .wording import found, kind, quoted
+from .wording import found, kind, quoted, secret_found
 
 logger = logging.getLogger("flask_m9m")
 
@@ -319,9 +319,11 @@ def _validate(report: Report) -> Settings:
             for one in error.errors(include_url=False):
                 path = ".".join(part for part in one["loc"] if isinstance(part, str))
                 index = "".join(f"[{part}]" for part in one["loc"] if isinstance(part, int))
-                source = report.values[path].source
-                what = found(path, one["input"])
-                report.fail(path, what, _accepted(path, one), source, index)
+                given = report.values[path]
+                # What a setting refers to may be a secret, whatever the setting is.
+                sent = one["input"]
+                what = secret_found(sent) if given.references else found(path, sent)
+                report.fail(path, what, _accepted(path, one), given.source, index)
             for path in report.failed:
                 report.values.pop(path, None)
 

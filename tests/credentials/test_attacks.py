@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask, request
 
-from flask_m9m import Identity, require_auth
+from flask_m9m import Identity, current_identity, require_auth
 from flask_m9m.audit import Event
 from flask_m9m.credentials import MemoryShelf, rotation
 from flask_m9m.credentials.variables import resolved
@@ -276,3 +276,74 @@ def test_what_a_receiver_keeps_stays(storage: dict[str, Any], keep: Kept, key: s
     with app.app_context(), credential_changed.connected_to(receive, app):
         m9m.credentials.create("outer", "apiKey", DATA)
         assert sorted(one.name for one in m9m.credentials.list()) == ["inner", "outer"]
+
+
+def test_a_row_that_was_given_to_somebody_else_is_not_sealed_anew_for_them(
+    database_url: str, keep: Kept, key: str
+) -> None:
+    app, m9m = keep({"database": {"url": database_url}}, key)
+    mallory = Identity("mallory", "bearer")
+    with app.app_context():
+        made = m9m.credentials.create("a", "apiKey", DATA)
+        before = envelope_of(app, made.id)
+        execute(app, sa.update(tables.credentials).values(owner="mallory"))
+        with pytest.raises(DecryptionFailed):
+            m9m.credentials.update(made.id, data={"apiKey": "planted"}, caller=mallory)
+        assert envelope_of(app, made.id) == before
+
+
+def test_a_record_that_was_made_up_is_not_sealed_anew_as_the_key_of_the_trail(
+    database_url: str, keep: Kept, key: str
+) -> None:
+    app, m9m = keep({"database": {"url": database_url}}, key)
+    with app.app_context():
+        made = m9m.credentials.create("a", "apiKey", DATA)
+        execute(app, sa.update(tables.credentials).values(id="audit", type="flask-m9m audit key"))
+        with pytest.raises(DecryptionFailed):
+            m9m.credentials.update("audit", data={"apiKey": "known"})
+        with pytest.raises(NotFound):
+            m9m.credentials.info(made.id)
+
+
+def test_a_caller_that_another_app_knows_is_nobody_here(keep: Kept, key: str) -> None:
+    app, m9m = keep({}, key)
+    other, other_m9m = keep({}, key)
+    with other.app_context():
+        theirs = other_m9m.credentials.create("theirs", "apiKey", DATA, owner="ann").id
+
+    @app.get("/x")
+    @require_auth
+    def view() -> list[Any]:
+        with other.app_context():
+            found: list[Any] = [len(other_m9m.credentials.list())]
+            try:
+                found.append(other_m9m.credentials.get(theirs).data)
+            except NotFound:
+                found.append(None)
+        return [*found, len(m9m.credentials.list())]
+
+    with app.app_context():
+        m9m.credentials.create("own", "apiKey", DATA, owner="ann")
+    assert client_as(app, "ann").get("/x").json == [0, None, 2]  # they share a database
+    assert client_as(app, "boss", roles=["admin"]).get("/x").json == [
+        0,
+        None,
+        2,
+    ]  # they share a database
+
+
+def test_the_current_identity_itself_may_be_named_as_the_caller(
+    storage: Storage, keep: Kept, key: str
+) -> None:
+    app, m9m = keep(storage, key)
+    with app.app_context():
+        which = m9m.credentials.create("a", "apiKey", DATA, owner="ann").id
+
+    @app.get("/<which>")
+    @require_auth(optional=True)
+    def view(which: str) -> Any:
+        return m9m.credentials.get(which, caller=current_identity).data
+
+    assert client_as(app, "ann").get(f"/{which}").json == DATA
+    for client in (client_as(app, "bob"), app.test_client()):
+        assert [client.get(path).status_code for path in (f"/{which}", "/no")] == [404, 404]

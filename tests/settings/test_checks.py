@@ -323,3 +323,16 @@ def test_doubts_are_warnings(loading: Load) -> None:
     assert loading({"database": url}).warnings == ()
     (warning,) = loading({"security": {"cors": {"allowed_headers": ["*"]}}}).warnings
     assert "Authorization" in warning
+
+
+@pytest.mark.parametrize("path", [("server", "port"), ("security", "jwt", "algorithm")])
+def test_what_a_setting_refers_to_is_not_shown(
+    problems: Problems, path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REFERRED", "do-not-show")
+    given: object = "${REFERRED}"
+    for name in reversed(path):
+        given = {name: given}
+    (problem,) = problems(given)
+    assert problem.path == ".".join(path)
+    assert "do-not-show" not in str(problem)
