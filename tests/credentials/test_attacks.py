@@ -305,9 +305,11 @@ def test_a_record_that_was_made_up_is_not_sealed_anew_as_the_key_of_the_trail(
             m9m.credentials.info(made.id)
 
 
-def test_a_caller_that_another_app_knows_is_nobody_here(keep: Kept, key: str) -> None:
-    app, m9m = keep({}, key)
-    other, other_m9m = keep({}, key)
+def test_a_caller_that_another_app_knows_is_nobody_here(
+    database_url: str, keep: Kept, key: str
+) -> None:
+    app, m9m = keep({"database": {"url": database_url}}, key)
+    other, other_m9m = keep({"database": {"url": database_url}}, key)
     with other.app_context():
         theirs = other_m9m.credentials.create("theirs", "apiKey", DATA, owner="ann").id
 
