@@ -82,8 +82,7 @@ def sealed_credentials(subject: Subject) -> Iterator[Finding]:
         counts[trail] = counts.get(trail, 0) + 1
     if not counts:
         return
-    given = [one for one in (settings.encryption_key, *settings.previous_keys) if one is not None]
-    ids = [EncryptionKey(one.get_secret_value()).id for one in given]
+    ids = key_ids(subject)
     primary = ids[:1] if settings.encryption_key is not None else []
     for key_id, count in sorted(counts.items()):
         if key_id not in ids:
@@ -93,6 +92,13 @@ def sealed_credentials(subject: Subject) -> Iterator[Finding]:
 
 
 CHECKS = (api_keys, sealed_credentials)
+
+
+def key_ids(subject: Subject) -> list[str]:
+    """Return the ids of the encryption keys that the settings list."""
+    settings = subject.settings.credentials
+    given = [one for one in (settings.encryption_key, *settings.previous_keys) if one is not None]
+    return [EncryptionKey(one.get_secret_value()).id for one in given]
 
 
 def _like(key: ApiKey) -> str:

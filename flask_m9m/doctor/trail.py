@@ -8,6 +8,7 @@ from ..errors import TrailBroken
 from ..text import printable
 from .backends import DATABASE_SECONDS, Unreachable, within
 from .findings import Finding, Kind, Severity
+from .keys import key_ids
 from .subject import Subject, finds
 
 OFF = Kind(
@@ -39,8 +40,12 @@ def audit_trail(subject: Subject) -> Iterator[Finding]:
 @finds(BROKEN)
 def audit_trails_end(subject: Subject) -> Iterator[Finding]:
     """Look whether the database's trail ends where it was left."""
-    if isinstance(subject.database, Unreachable):
+    answer = subject.database
+    if isinstance(answer, Unreachable):
         return
+    needed = answer.kept.trail_key
+    if needed is not None and needed not in key_ids(subject):
+        return  # `credentials-unreadable` says what is to be done
     try:
         within(DATABASE_SECONDS, subject.state.trail.check)
     except TrailBroken as error:
