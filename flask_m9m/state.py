@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .auth import Identities
     from .credentials import Caller, Credentials
     from .crypto.cipher import Cipher
+    from .identity import Identity
     from .storage import Database
 
 
@@ -87,8 +89,12 @@ class AppState:
 
     @property
     def credentials(self) -> Credentials:
-        """What keeps credentials, made when it is first needed."""
-        return self.services.credentials(self._who_calls, self.declarations.credential_types)
+        """What keeps credentials, made when it is first needed; in a request, its caller's."""
+        kept = self.services.credentials(self._who_calls, self.declarations.credential_types)
+        if not has_request_context():
+            return kept
+        # Whoever has it may use it in another thread, or later, where there is no request.
+        return kept.asked_by(partial(self._sender_of, self.exchange(current_request())))
 
     @property
     def trail(self) -> AuditTrail:
@@ -149,15 +155,15 @@ class AppState:
             return self._guard
 
     def _who_calls(self) -> Caller:
-        """Return who sends the current request, or nobody; without one, the app itself.
-
-        Whoever another app of this process knows is nobody here.
-        """
+        """Return who sends the current request, or nobody; without one, the app itself."""
         from .credentials import SYSTEM
 
         if not has_request_context():
             return SYSTEM
-        exchange = self.exchange(current_request())
+        return self._sender_of(self.exchange(current_request()))
+
+    def _sender_of(self, exchange: Exchange) -> Identity | None:
+        """Return who sends a request; whoever another app of this process knows is nobody here."""
         return exchange.identity if exchange.owner is self._guard else None
 
     def _own(self) -> Engine | Callable[[], Engine] | None:

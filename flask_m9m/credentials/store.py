@@ -6,6 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -66,6 +67,12 @@ class Credentials:
         self._clock = clock
         self._environ = environ
         self._keys = KeyCheck(shelf, cipher)
+
+    def asked_by(self, who_calls: WhoCalls) -> Credentials:
+        """Return the same records, with somebody else to tell who asks."""
+        other = copy(self)
+        other._who_calls = who_calls
+        return other
 
     def create(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -349,3 +349,34 @@ def test_the_current_identity_itself_may_be_named_as_the_caller(
     assert client_as(app, "ann").get(f"/{which}").json == DATA
     for client in (client_as(app, "bob"), app.test_client()):
         assert [client.get(path).status_code for path in (f"/{which}", "/no")] == [404, 404]
+
+
+def test_what_a_request_was_given_asks_for_its_caller_in_other_threads_and_later(
+    storage: Storage, keep: Kept, key: str
+) -> None:
+    app, m9m = keep(storage, key)
+    with app.app_context():
+        which = m9m.credentials.create("a", "apiKey", DATA, owner="ann").id
+
+    @app.get("/thread")
+    @require_auth
+    def in_a_thread() -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(m9m.credentials.get, which).result().data
+
+    @app.get("/stream")
+    @require_auth
+    def while_it_streams() -> Any:
+        store = m9m.credentials
+
+        def stream() -> Iterator[str]:
+            try:
+                yield store.get(which).data["apiKey"]
+            except NotFound:
+                yield "nothing"
+
+        return stream()
+
+    ann, mallory = client_as(app, "ann"), client_as(app, "mallory")
+    assert [client.get("/thread").status_code for client in (ann, mallory)] == [200, 404]
+    assert [client.get("/stream").text for client in (ann, mallory)] == ["sk-12345", "nothing"]
