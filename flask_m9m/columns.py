@@ -92,9 +92,16 @@ class _OnlyWhetherNull(TypeDecorator.Comparator[Any]):
 
     def operate(self, op: Callable[..., Any], *other: Any, **kwargs: Any) -> ColumnElement[Any]:
         equality = op in (operators.eq, operators.ne, operators.is_, operators.is_not)
-        if equality and (other[0] is None or isinstance(other[0], Null)):
+        if equality and (isinstance(other[0], Null | None) or self._asks_the_orm(other[0])):
             return super().operate(op, *other, **kwargs)
         raise _refusal(self.type)
+
+    def _asks_the_orm(self, other: Any) -> bool:
+        """Tell whether a model's column is held to itself: so bulk updates find what they set."""
+        column: Any = self.expr
+        both = [getattr(one, "_annotations", {}) for one in (column, other)]
+        of_model = any("parententity" in annotations for annotations in both)
+        return of_model and column._deannotate() is getattr(other, "_deannotate", object)()
 
     def reverse_operate(self, op: Callable[..., Any], other: Any, **kwargs: Any) -> Any:
         raise _refusal(self.type)

@@ -117,6 +117,30 @@ def test_comparing_in_sql_is_refused(compare: Callable[[Any], Any], kind: type[A
         compare(table.c.token)
 
 
+@pytest.mark.parametrize("update", ["statement", "query"])
+def test_a_models_rows_are_updated_in_bulk(engine: sa.Engine, update: str) -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Account(Base):
+        __tablename__ = "accounts_of_a_model"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        token: Mapped[str] = mapped_column(EncryptedString(cipher_of(new_key())))
+
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add(Account(id=1, token="before"))
+        session.commit()
+        if update == "query":
+            session.query(Account).update({Account.token: SECRET})
+        else:
+            session.execute(sa.update(Account).where(Account.id == 1).values(token=SECRET))
+        kept = sa.text("SELECT token FROM accounts_of_a_model")
+        assert str(session.scalar(kept)).startswith("m9m:1:")
+        session.expire_all()
+        assert session.get_one(Account, 1).token == SECRET
+
+
 def test_an_envelope_opens_in_its_own_column_only(engine: sa.Engine) -> None:
     table = table_of(cipher_of(new_key()), engine)
     with engine.begin() as connection:

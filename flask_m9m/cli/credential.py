@@ -11,6 +11,7 @@ from ..credentials.rotation import Rotated
 from ..crypto.cipher import Cipher
 from ..errors import DecryptionFailed
 from ..state import AppState
+from ..text import printable
 from .audit import audit_of_credential
 from .credential_files import export_credentials, import_credentials
 from .credential_input import credentials_of, data_option, read_fields
@@ -157,7 +158,8 @@ def _print_rotated(result: Rotated, cipher: Cipher, *, dry_run: bool) -> None:
                 "m9m.cipher encrypted under it is encrypted anew, which is the app's to do"
             )
     for credential_id in result.unreadable:
-        click.echo(f"credential {credential_id} does not open: {DecryptionFailed.hint}", err=True)
+        shown = printable(credential_id)
+        click.echo(f"credential {shown} does not open: {DecryptionFailed.hint}", err=True)
 
 
 def _known(credentials: Credentials, credential_id: str) -> CredentialInfo:

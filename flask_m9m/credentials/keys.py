@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from ..crypto.cipher import Cipher
 from ..errors import DecryptionFailed, Problem, SettingsError
+from ..text import printable
 from .shelf import Rows, Shelf
 
 _CANARY = b"flask-m9m credential canary"
@@ -82,7 +83,7 @@ def needed_keys(rows: Rows) -> dict[str, int]:
 
 
 def _key_id(seal: str) -> str:
-    return seal.rpartition(":")[2]
+    return printable(seal.rpartition(":")[2])  # of a row that somebody may have written
 
 
 def _to_be_listed(missing: Mapping[str, int]) -> list[Problem]:
