@@ -244,8 +244,8 @@ class Database:
                     given = self._given() if callable(self._given) else self._given
                     self._engine = checked(given)
                 else:
-                    self._engine = create(self._url)
                     self._file = sqlite_path(self._url)
+                    self._engine = create(self._url)
                     self._opened = None if self._file is None else _inode(self._file)
             return self._engine
 

@@ -42,11 +42,18 @@ def url_of(settings: DatabaseSettings, instance_path: str) -> str:
 
 
 def sqlite_path(url: str) -> Path | None:
-    """Return the file of a SQLite URL, `None` where there is none."""
+    """Return the file of a SQLite URL, `None` where there is none.
+
+    Raises:
+        DatabaseUnavailable: it is a `file:` URI of SQLite's, of which nobody here would see whether
+            the file is there, and so whether anything was revoked.
+    """
     scheme, _, rest = url.partition(":///")
     name = rest.partition("?")[0]
     if not scheme.startswith("sqlite") or name in ("", ":memory:"):
         return None
+    if name.startswith("file:"):
+        raise DatabaseUnavailable("database.url: a path is needed in place of a file: URI")
     return Path(name)
 
 

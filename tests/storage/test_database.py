@@ -105,6 +105,17 @@ def test_a_schema_of_a_newer_package_is_left_alone(
     assert other.status()[1:] == ("9999", schema.NEWEST)
 
 
+def test_a_uri_of_sqlites_is_refused_for_nobody_would_see_its_file(
+    tmp_path: Path, open_database: OpenDatabase
+) -> None:
+    database = open_database(f"sqlite:///file:{tmp_path}/m9m.db?uri=true")
+    for call in (database.present, database.upgrade, database.where, lambda: change(database)):
+        for _ in range(2):
+            with pytest.raises(DatabaseUnavailable, match="a path is needed"):
+                call()
+    assert not list(tmp_path.glob("*.db"))
+
+
 def test_a_transaction_that_fails_changes_nothing(database: Database) -> None:
     def fail() -> None:
         with database.write() as transaction:
