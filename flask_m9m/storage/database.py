@@ -70,7 +70,8 @@ class Database:
     @property
     def makes_itself(self) -> bool:
         """Whether its tables are made and brought up to date when they are first written to."""
-        return self._connected().dialect.name == "sqlite"
+        # Asked of the URL where there is one: to connect would be to make the file.
+        return self.local or self._connected().dialect.name == "sqlite"
 
     # Reading and writing
 

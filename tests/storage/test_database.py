@@ -105,6 +105,17 @@ def test_a_schema_of_a_newer_package_is_left_alone(
     assert other.status()[1:] == ("9999", schema.NEWEST)
 
 
+def test_to_ask_whether_it_makes_itself_makes_nothing_and_misses_nothing(
+    tmp_path: Path, open_database: OpenDatabase
+) -> None:
+    database = open_database(f"sqlite:///{tmp_path}/m9m.db")
+    assert database.makes_itself
+    assert not database.present()
+    assert not list(tmp_path.glob("*.db"))
+    change(database)
+    assert database.present()
+
+
 def test_a_uri_of_sqlites_is_refused_for_nobody_would_see_its_file(
     tmp_path: Path, open_database: OpenDatabase
 ) -> None:
