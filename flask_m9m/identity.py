@@ -83,6 +83,14 @@ class Identity:
     credential_id: str | None = None
     expires_at: float | None = None
 
+    def __post_init__(self) -> None:
+        # Of what an app's own functions return: a lone text would have every part of it as a
+        # role, and None as a subject would stand for anybody.
+        if not isinstance(self.subject, str):
+            raise TypeError("an identity's subject is a text")
+        if isinstance(self.scopes, str) or isinstance(self.roles, str):
+            raise TypeError("an identity's scopes and roles are sets of texts")
+
     def has_scope(self, scope: str) -> bool:
         """Tell whether the credential carries this scope."""
         return scope in self.scopes
