@@ -53,11 +53,16 @@ def owners_of(view: object) -> Iterator[type]:
 def enclosed_by(layers: Iterable[Any]) -> Iterator[type]:
     """Yield the classes that functions enclose, or whose objects or methods they do."""
     for layer in layers:
-        for cell in getattr(layer, "__closure__", None) or ():
-            with suppress(ValueError):  # nothing was put into it yet
-                held = cell.cell_contents
-                held = held.__self__ if isinstance(held, MethodType) else held
-                yield held if isinstance(held, type) else type(held)
+        for held in held_by(layer):
+            held = held.__self__ if isinstance(held, MethodType) else held
+            yield held if isinstance(held, type) else type(held)
+
+
+def held_by(function: object) -> Iterator[Any]:
+    """Yield what a function encloses."""
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # nothing was put into it yet
+            yield cell.cell_contents
 
 
 def _within(view: Any) -> Iterator[Any]:

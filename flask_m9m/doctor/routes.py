@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from ..marking import held_by
 from ..policy import Access
 from ..wsgi import SealedApp
 from .findings import Finding, Kind, Severity
@@ -171,9 +171,7 @@ def _kept_in(layer: object) -> Iterator[object]:
     yield from getattr(layer, "__dict__", {}).values()
     for name in ("func", "__self__", *_slots(layer)):
         yield getattr(layer, name, None)
-    for cell in getattr(layer, "__closure__", None) or ():
-        with suppress(ValueError):  # nothing was put into it yet
-            yield cell.cell_contents
+    yield from held_by(layer)
 
 
 def _slots(layer: object) -> Iterator[str]:
