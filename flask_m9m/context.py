@@ -21,6 +21,7 @@ from .identity import Identity
 from .request_ids import REQUEST_ID
 
 if TYPE_CHECKING:
+    from .guard import Guard
     from .state import AppState
 
 EXTENSION = "m9m"
@@ -53,13 +54,13 @@ def current_exchange(asking: str) -> Exchange:
     return current_state(asking).exchange(current_request())
 
 
-def settle_later(exchange: Exchange) -> None:
+def settle_later(exchange: Exchange, guard: Guard) -> None:
     """Once there is an answer, give back what rate limits took that do not count it."""
     if exchange.provisional:
 
         @after_this_request
         def settle(answer: Response) -> Response:
-            exchange.owner.limits.settle(exchange, answer)
+            guard.limits.settle(exchange, answer)
             return answer
 
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
     from werkzeug.wrappers import Response
 
-    from .guard import Guard
-
 EXCHANGE = "m9m.exchange"
 IDENTITY = "m9m.identity"
 CLIENT_ADDRESS = "m9m.client_address"
@@ -50,7 +48,7 @@ class Exchange:
     """One request and its answer, as the guard sees them.
 
     Attributes:
-        owner: whose exchange it is; a mounted app may have a guard of its own.
+        owner: the guard that began the exchange; compared by identity, never called.
         origin: the request's `Origin`.
         accept: the request's `Accept`.
         client: where the request came from.
@@ -105,7 +103,7 @@ class Exchange:
     user: Any = NOT_LOADED
 
     def __init__(
-        self, owner: Guard, environ: WSGIEnvironment, client: Client, request_id: str
+        self, owner: object, environ: WSGIEnvironment, client: Client, request_id: str
     ) -> None:
         # It does not hold the environ, which may hold it: both go when the request does.
         self.owner = owner

@@ -68,7 +68,7 @@ class Hooks:
             after_this_request(self._seal)
         policy = self._state.routes.policy(current.url_rule, current.method)
         try:
-            exchange.owner.receive(exchange, current.environ, policy, self._find)
+            self._state.guard.receive(exchange, current.environ, policy, self._find)
         except Answered:
             exchange.ended = True
             if isinstance(current.routing_exception, SecurityError):
@@ -88,12 +88,12 @@ class Hooks:
         exchange: Exchange = getattr(current, ON_REQUEST)  # _receive ran before
         assert exchange.policy is not None  # noqa: S101
         try:
-            exchange.owner.authorize(exchange, current.environ, exchange.policy)
+            self._state.guard.authorize(exchange, current.environ, exchange.policy)
         except M9MError:
             exchange.ended = True
             raise
         finally:
-            settle_later(exchange)
+            settle_later(exchange, self._state.guard)
 
     def _answer(self, error: M9MError) -> Any:
         """Answer a refusal; the app's own handlers for the status come before this one."""
@@ -102,13 +102,14 @@ class Hooks:
             return error.response
         exchange = self._state.exchange(current_request())
         if exchange.refusal is not error or exchange.answer is None:
-            exchange.owner.render(exchange, error)
+            self._state.guard.render(exchange, error)
         exchange.ended = True
         return exchange.answer
 
     def _seal(self, response: Response) -> Response:
         exchange = self._state.exchange(current_request())
-        exchange.owner.limits.settle(exchange, response)
+        guard = self._state.guard
+        guard.limits.settle(exchange, response)
         fields = response.headers.to_wsgi_list()
-        response.headers = Headers(exchange.owner.seal(exchange, response.status, fields))
+        response.headers = Headers(guard.seal(exchange, response.status, fields))
         return response

@@ -19,7 +19,7 @@ from types import FrameType, FunctionType, MethodType
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from .context import current_exchange, current_request, settle_later
+from .context import current_request, current_state, settle_later
 from .exchange import ON_REQUEST, Exchange
 from .marks import AccessMark, LimitMark, Mark, Opening
 
@@ -202,7 +202,8 @@ def _guard(view: Callable[..., Any], mark: Mark, on_class: bool = False) -> Call
 
 
 def _enforce(mark: Mark, view: str, instance: object) -> None:
-    exchange = current_exchange(view)
+    state = current_state(view)
+    exchange = state.exchange(current_request())
     policy, environ = exchange.policy, current_request().environ
     # What was weighed is another method's where the app's own code has changed that since.
     same = current_request().method == exchange.method.upper()
@@ -210,9 +211,9 @@ def _enforce(mark: Mark, view: str, instance: object) -> None:
         return
     if isinstance(mark, AccessMark | LimitMark):
         try:
-            exchange.owner.enforce(exchange, environ, mark, view)
+            state.guard.enforce(exchange, environ, mark, view)
         finally:
-            settle_later(exchange)
+            settle_later(exchange, state.guard)
 
 
 def _stands_on_def(innermost: object, caller: FrameType) -> bool:

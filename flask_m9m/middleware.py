@@ -134,27 +134,28 @@ class M9MMiddleware(Declaring):
         exchange: Exchange = environ.pop(EXCHANGE)  # no app further in has a part in it
         environ[CLIENT_ADDRESS] = exchange.client.address
         environ[IDENTITY] = None
+        guard = self._made().guard
         try:
-            self._hold(exchange, environ)
+            self._hold(guard, exchange, environ)
         except M9MError as error:
             error.__traceback__ = None  # its frames hold the exchange, which holds it
             known = isinstance(error, Answered) or exchange.refusal is error
             answer = exchange.answer if known else None
             if answer is None:
-                answer = exchange.owner.render(exchange, error)
+                answer = guard.render(exchange, error)
             return answer(environ, start_response)
         body = self._app(environ, start_response)
         if isinstance(body, list | tuple) or _is_file(environ, body):
             return body
         return begun(body)  # what fails before its first part can still be answered
 
-    def _hold(self, exchange: Exchange, environ: WSGIEnvironment) -> None:
+    def _hold(self, guard: Guard, exchange: Exchange, environ: WSGIEnvironment) -> None:
         """Hold a request to what its path demands.
 
         Raises:
             M9MError: it ends here.
         """
-        guard, path = exchange.owner, path_of(environ, self._mounted_at)
+        path = path_of(environ, self._mounted_at)
 
         def find(method: str) -> RoutePolicy:
             return self._unrouted if path is None else self._prefixes.find(path, method)

@@ -45,15 +45,15 @@ class SealedApp:
         self._wsgi_app = wsgi_app
         self._prepare = prepare
         self._failed = failed
-        self._begin: Callable[[WSGIEnvironment], Exchange] | None = None
+        self._guard: Guard | None = None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        begin = self._begin
-        if begin is None:
-            begin = self._begin = self._prepare().begin
-        exchange = environ[EXCHANGE] = begin(environ)
+        guard = self._guard
+        if guard is None:
+            guard = self._guard = self._prepare()
+        exchange = environ[EXCHANGE] = guard.begin(environ)
         exchange.sealed_later = True
-        seal = exchange.owner.seal
+        seal = guard.seal
         restored: list[Iterable[bytes]] = []
         started = False
 
@@ -77,7 +77,7 @@ class SealedApp:
                     raise RuntimeError("the app did not call start_response")
         except Exception:
             self._failed()
-            error = exchange.owner.render(exchange, InternalError())
+            error = guard.render(exchange, InternalError())
             body, status, headers = error.get_wsgi_response(environ)
             start_sealed(status, headers, sys.exc_info() if started else None)
         if restored:
