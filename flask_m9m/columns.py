@@ -44,9 +44,9 @@ from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import Null
 
-from .context import current_state
 from .crypto.cipher import Cipher, key_id_of
 from .errors import DecryptionFailed, SettingsError
+from .state import current_state
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect

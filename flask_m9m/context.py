@@ -2,66 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from flask import (
-    Request,
-    Response,
-    after_this_request,
-    current_app,
-    has_request_context,
-    request,
-)
+from flask import Response, after_this_request, current_app, has_request_context
 from werkzeug.local import LocalProxy
 
 from .exchange import IDENTITY, NOT_LOADED, Exchange
 from .headers import new_nonce
 from .identity import Identity
 from .request_ids import REQUEST_ID
+from .state import EXTENSION, current_exchange, current_request, current_state
 
 if TYPE_CHECKING:
     from .guard import Guard
-    from .state import AppState
-
-EXTENSION = "m9m"
-
-current_request: Callable[[], Request] = request._get_current_object  # type: ignore[attr-defined]
-"""Return the current request itself; an attribute of the proxy costs a microsecond each time."""
-
-
-def current_state(asking: str) -> AppState:
-    """Return the current app's state.
-
-    Raises:
-        RuntimeError: there is no current app, or it has no `M9M`; says so of `asking`.
-    """
-    state: AppState | None = current_app.extensions.get(EXTENSION)
-    if state is None:
-        raise RuntimeError(
-            f"{asking} needs flask-m9m, and the app {current_app.name!r} has none: "
-            "call M9M(app), or m9m.init_app(app) in its factory"
-        )
-    return state
-
-
-def current_exchange(asking: str) -> Exchange:
-    """Return the current request's exchange.
-
-    Raises:
-        RuntimeError: there is no current request, or its app has no `M9M`.
-    """
-    return current_state(asking).exchange(current_request())
 
 
 def settle_later(exchange: Exchange, guard: Guard) -> None:
-    """Once there is an answer, give back what rate limits took that do not count it."""
-    if exchange.provisional:
+    """Refund, once there is a response, the tokens of limits that do not count it."""
 
-        @after_this_request
-        def settle(answer: Response) -> Response:
-            guard.limits.settle(exchange, answer)
-            return answer
+    @after_this_request
+    def settle(answer: Response) -> Response:
+        guard.limits.settle(exchange, answer)
+        return answer
 
 
 def get_identity() -> Identity | None:
@@ -106,7 +68,7 @@ def csp_nonce() -> str:
 def _current_user() -> Any:
     exchange = current_exchange("current_user")
     if exchange.user is NOT_LOADED:
-        load = current_state("current_user").declarations.user_loader
+        load = current_state("current_user").callbacks.user_loader
         if load is None:
             raise RuntimeError("current_user needs a function marked with @m9m.user_loader")
         if exchange.identity is None:  # not yet, maybe

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .errors import CORSRefused
+from .headers import FixedFields
 from .settings import OriginKind, OriginRule, parse_origin_rule
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ _NEVER_WILDCARD = "authorization"  # "CORS non-wildcard request-header name"
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 _LONGEST_ORIGIN = 300
 _LONGEST_NAMES = 4_096
-
-Fields = tuple[tuple[str, str], ...]
 
 
 def is_preflight(environ: WSGIEnvironment) -> bool:
@@ -98,11 +97,11 @@ class CORSPolicy:
         self._any_header = "*" in allowed_headers
         self._max_age = str(max_age)
         exposed = ", ".join(expose_headers)
-        expose: Fields = ((EXPOSE_HEADERS, exposed),) if exposed else ()
-        self._listed_fields: Fields = expose
+        expose: FixedFields = ((EXPOSE_HEADERS, exposed),) if exposed else ()
+        self._listed_fields: FixedFields = expose
         if allow_credentials:
             self._listed_fields = ((ALLOW_CREDENTIALS, "true"), *expose)
-        self._any_fields: Fields = ((ALLOW_ORIGIN, "*"), *expose)
+        self._any_fields: FixedFields = ((ALLOW_ORIGIN, "*"), *expose)
         self._ready = {
             origin: ((ALLOW_ORIGIN, origin), *self._listed_fields) for origin in self._exact
         }
@@ -129,7 +128,7 @@ class CORSPolicy:
             dot = host.find(".", dot + 1)
         return None
 
-    def response_headers(self, origin: str | None) -> Fields:
+    def response_headers(self, origin: str | None) -> FixedFields:
         """Return the CORS fields of an answer to a request from this origin (§3.3.3)."""
         if origin is None:
             return () if self._any is None else self._any_fields
@@ -138,7 +137,7 @@ class CORSPolicy:
         rule = self.rule_for(origin)
         return () if rule is None else self._fields(origin, rule)
 
-    def _fields(self, origin: str, rule: OriginRule) -> Fields:
+    def _fields(self, origin: str, rule: OriginRule) -> FixedFields:
         if rule.kind is OriginKind.ANY:
             return self._any_fields
         return ((ALLOW_ORIGIN, origin), *self._listed_fields)
@@ -149,7 +148,7 @@ class CORSPolicy:
         method: str,
         request_headers: str | None,
         route_methods: Collection[str] | None,
-    ) -> Fields:
+    ) -> FixedFields:
         """Return the fields that allow what a preflight asks for.
 
         Args:

@@ -1,29 +1,177 @@
-"""The decorators that mark views."""
+"""Decorators: `@require_auth`, `@public`, `@rate_limit`, `@cors` and the others that mark views."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Collection
-from typing import Any, overload
+from types import FrameType, FunctionType
+from typing import Any, TypeVar, cast, overload
 
 from flask import Response
 
-from .identity import names
-from .marking import Marking, View
+from .context import settle_later
+from .exchange import ON_REQUEST, Exchange
+from .marked_views import add_mark, layers_of
 from .marks import (
     CacheableMark,
     CORSMark,
+    Demand,
     HeadersMark,
     LimitKey,
     LimitMark,
+    Mark,
     Opening,
     Requirement,
     SignedURLMark,
     UnlimitedMark,
 )
-from .ratelimit import RateLimit, parse_limits
-from .settings import settings_of
+from .state import current_request, current_state
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+class ViewDecorator:
+    """A decorator that puts one mark on functions, coroutine functions and view classes."""
+
+    def __init__(self, mark: Mark) -> None:
+        self.mark = mark
+
+    def __call__(self, view: View) -> View:
+        return self.put_on(view, sys._getframe(1))
+
+    @property
+    def __name__(self) -> str:
+        # Flask asks a view for its name: `@rate_limit` without a limit comes out here.
+        raise TypeError(
+            f"{type(self.mark).__name__}: this is a decorator and not a view; call it, "
+            'as in @rate_limit("100/hour")'
+        )
+
+    def put_on(self, view: View, caller: FrameType) -> View:
+        """Mark a view.
+
+        Args:
+            view: the function or class.
+            caller: the frame that decorates it.
+
+        Returns:
+            A class unchanged; for a function, a wrapper that enforces the mark where a request
+            reaches the function past its route's policy.
+        """
+        if isinstance(view, type):
+            add_mark(view, self.mark)
+            if self.mark.closes:
+                _guard_class(view, self.mark)
+            return view
+        if not callable(view):
+            raise TypeError(f"a mark goes on a view or a view class, found {type(view).__name__}")
+        *_, innermost = layers_of(view)
+        if self.mark.closes or _is_written_on_def(innermost, caller):
+            add_mark(innermost, self.mark)
+        wrapper = _guard(view, self.mark)
+        add_mark(wrapper, self.mark)
+        return cast(View, wrapper)
+
+
+def _guard_class(marked: type, mark: Mark) -> None:
+    """Guard the `dispatch_request` of a class and of its subclasses, present and future."""
+    own = vars(marked).get("__init_subclass__")
+
+    def __init_subclass__(cls: type, /, **options: Any) -> None:
+        if own is None:
+            super(marked, cls).__init_subclass__(**options)  # type: ignore[arg-type]
+        else:
+            own.__get__(None, cls)(**options)
+        _guard_dispatch(cls, marked, mark)
+
+    marked.__init_subclass__ = classmethod(__init_subclass__)  # type: ignore[assignment]
+    derived = [marked]
+    while derived:
+        view_class = derived.pop()
+        _guard_dispatch(view_class, marked, mark)
+        derived += type.__subclasses__(view_class)
+
+
+def _guard_dispatch(view_class: Any, marked: type, mark: Mark) -> None:
+    dispatch = vars(view_class).get("dispatch_request")
+    if dispatch is None:
+        derived = [base for base in view_class.__mro__[1:] if issubclass(base, marked)]
+        is_guarded = any(hasattr(base, "dispatch_request") for base in derived)
+        if is_guarded or not hasattr(view_class, "dispatch_request"):
+            return
+        dispatch = _inherited(view_class)
+    view_class.dispatch_request = _guard(dispatch, mark, on_class=True)
+
+
+def _inherited(view_class: type) -> Callable[..., Any]:
+    """Make a `dispatch_request` that calls the next class's."""
+
+    def dispatch_request(self: Any, *args: Any, **kwargs: Any) -> Any:
+        inherited: Any = super(view_class, self)
+        return inherited.dispatch_request(*args, **kwargs)
+
+    async def dispatch_coroutine(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return await dispatch_request(self, *args, **kwargs)
+
+    is_coroutine = inspect.iscoroutinefunction(getattr(view_class, "dispatch_request", None))
+    return dispatch_coroutine if is_coroutine else dispatch_request
+
+
+def _guard(view: Callable[..., Any], mark: Mark, on_class: bool = False) -> Callable[..., Any]:
+    name = getattr(view, "__qualname__", type(view).__qualname__)
+
+    if inspect.iscoroutinefunction(view):
+
+        @functools.wraps(view)
+        async def guarded_coroutine(*args: Any, **kwargs: Any) -> Any:
+            exchange: Exchange | None = getattr(current_request(), ON_REQUEST, None)
+            if exchange is None or mark not in exchange.enforced:
+                _enforce(mark, name, args[0] if on_class else None)
+            return await view(*args, **kwargs)
+
+        return guarded_coroutine
+
+    @functools.wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        exchange: Exchange | None = getattr(current_request(), ON_REQUEST, None)
+        if exchange is None or mark not in exchange.enforced:
+            _enforce(mark, name, args[0] if on_class else None)
+        return view(*args, **kwargs)
+
+    return guarded
+
+
+def _enforce(mark: Mark, view: str, instance: object) -> None:
+    state, request = current_state(view), current_request()
+    exchange = state.exchange(request)
+    policy = exchange.policy
+    # The app may have rewritten the method since the policy was chosen.
+    same = request.method == exchange.method.upper()
+    if same and policy is not None and policy.considers(mark, instance):
+        return
+    if isinstance(mark, Demand | LimitMark):
+        try:
+            state.guard.enforce(exchange, request.environ, mark, view)
+        finally:
+            if exchange.provisional:
+                settle_later(exchange, state.guard)
+
+
+def _is_written_on_def(innermost: object, caller: FrameType) -> bool:
+    """Tell whether a decorator is written on the `def` of this function.
+
+    While `@public` on a `def` runs, the frame that runs it is the one that has just made the
+    function, at a line between the first decorator and the body. A call such as
+    `public(report)` comes from another frame or a later line.
+    """
+    if not isinstance(innermost, FunctionType) or innermost.__name__ == "<lambda>":
+        return False
+    code = innermost.__code__
+    first_line = code.co_firstlineno
+    body = min((line for _, _, line in code.co_lines() if line and line > first_line), default=0)
+    return code in caller.f_code.co_consts and first_line <= caller.f_lineno <= (body or first_line)
 
 
 @overload
@@ -39,7 +187,7 @@ def require_auth(
     schemes: str | Collection[str] | None = None,
     optional: bool = False,
     fresh: bool = False,
-) -> Marking: ...
+) -> ViewDecorator: ...
 
 
 def require_auth(
@@ -52,36 +200,35 @@ def require_auth(
     schemes: str | Collection[str] | None = None,
     optional: bool = False,
     fresh: bool = False,
-) -> View | Marking:
-    """Let only callers who prove who they are use a view.
+) -> View | ViewDecorator:
+    """Require a valid credential on a view.
 
-    It protects above and below the route decorator alike. Several on one view all hold.
+    It protects above and below the route decorator alike. Several on one view all apply.
 
     Args:
-        view: the view, where it stands without parentheses.
+        view: the view, where the decorator is written without parentheses.
         scopes: scopes of which the credential needs all, as names or as one string with
             spaces between (RFC 6749 §3.3).
         any_scope: scopes of which it needs one.
         roles: roles of which the subject needs one.
-        schemes: which schemes are accepted; left out, every one that is switched on.
+        schemes: the accepted authentication schemes; default: every enabled one.
         optional: let a request without credentials through, with no identity; bad
             credentials are refused all the same.
         fresh: accept only tokens that were issued at a login (`fresh=True`).
 
     Raises:
-        ValueError: a scope's or role's name cannot be sent in a header field.
+        ValueError: the name of a scope or role cannot be sent in a header field.
     """
-    marking = Marking(
-        Requirement(
-            scopes=names("scopes", scopes),
-            any_scope=names("any_scope", any_scope),
-            roles=names("roles", roles),
-            schemes=None if schemes is None else names("schemes", schemes),
-            optional=optional,
-            fresh=fresh,
-        )
+    requirement = Requirement.of(
+        scopes=scopes,
+        any_scope=any_scope,
+        roles=roles,
+        schemes=schemes,
+        optional=optional,
+        fresh=fresh,
     )
-    return marking if view is None else marking.put_on(view, sys._getframe(1))
+    decorator = ViewDecorator(requirement)
+    return decorator if view is None else decorator.put_on(view, sys._getframe(1))
 
 
 @overload
@@ -89,31 +236,31 @@ def require_signed_url(view: View, /) -> View: ...
 
 
 @overload
-def require_signed_url(*, purpose: str = "") -> Marking: ...
+def require_signed_url(*, purpose: str = "") -> ViewDecorator: ...
 
 
-def require_signed_url(view: View | None = None, /, *, purpose: str = "") -> View | Marking:
-    """Let only requests use a view whose URL `m9m.sign_url` has signed.
+def require_signed_url(view: View | None = None, /, *, purpose: str = "") -> View | ViewDecorator:
+    """Require a URL that `m9m.sign_url` has signed.
 
-    A signed URL says nothing about who is calling: with `@require_auth` on the same view both
-    hold, and alone it asks nobody to be authenticated, whatever the default is.
+    A signed URL does not say who is calling: with `@require_auth` on the same view both apply,
+    and alone it asks for no credential, whatever the default is.
 
     Args:
-        view: the view, where it stands without parentheses.
-        purpose: the one for which the URL has to be signed.
+        view: the view, where the decorator is written without parentheses.
+        purpose: the purpose for which the URL has to be signed.
     """
-    marking = Marking(SignedURLMark(purpose))
-    return marking if view is None else marking.put_on(view, sys._getframe(1))
+    decorator = ViewDecorator(SignedURLMark(purpose))
+    return decorator if view is None else decorator.put_on(view, sys._getframe(1))
 
 
-public = Marking(Opening())
+public = ViewDecorator(Opening())
 """Open one view where the default, its blueprint or its class is closed."""
 
-cacheable = Marking(CacheableMark())
-"""Let shared caches keep what an authenticated view answers: it is the same for every caller."""
+cacheable = ViewDecorator(CacheableMark())
+"""Let shared caches keep an authenticated view's response: it is the same for every caller."""
 
-unlimited = Marking(UnlimitedMark())
-"""Take one view out of the general rate limit, `performance.rate_limit`; its own limits hold."""
+unlimited = ViewDecorator(UnlimitedMark())
+"""Exempt one view from the general rate limit, `performance.rate_limit`; its own limits apply."""
 
 
 def rate_limit(
@@ -127,47 +274,37 @@ def rate_limit(
     exempt_when: Callable[[], bool] | None = None,
     count: Callable[[Response], bool] | None = None,
     shadow: bool = False,
-) -> Marking:
+) -> ViewDecorator:
     """Limit how often a view may be used. Several on one view all count.
 
     Args:
         limits: `100/hour`, `10 per 5 minutes`, several with `;` between, or a callable that
             returns such a text for the request.
-        burst: tokens in a full bucket; left out, the limit's count, so that the first period
+        burst: tokens in a full bucket; default: the limit's count, so that the first period
             may admit twice the count less one. A login wants `burst=1`.
-        key: whose budget it is: `address`, `identity` (the address where there is none), or a
-            callable that returns a text, or `None` for the address; left out,
+        key: who shares a bucket: `address`, `identity` (the address where there is none), or a
+            callable that returns a text, or `None` for the address; default:
             `performance.rate_limit.key`.
         cost: tokens that a request takes, 1 to the burst, or a callable that returns it.
-        name: routes whose limits have one name share its buckets; left out, the route's own.
-        methods: methods that count; left out, all.
+        name: routes whose limits have the same name share its buckets; default: the route's own.
+        methods: the methods that count; default: all.
         exempt_when: a callable; requests for which it returns true do not count.
-        count: a callable that is given the answer; where it returns false, the request does not
-            count. Its tokens are taken before the view all the same, and given back then, unless
-            that took so long that one has come by itself.
+        count: a callable that is given the response; where it returns false, the request does
+            not count. Its tokens are taken before the view all the same, and refunded then,
+            unless the view took so long that a token has come back meanwhile.
         shadow: count and log what would be refused, and refuse nothing.
 
     Raises:
-        ValueError: an argument is none of these, or out of range.
+        ValueError: an argument is of another kind, or out of range.
     """
-    _check_limits(limits, burst, name, cost)
-    if key not in (None, "address", "identity") and not callable(key):
-        raise ValueError(f"key={key!r}: 'address', 'identity' or a callable")
-    for argument, given in (("exempt_when", exempt_when), ("count", count)):
-        if given is not None and not callable(given):
-            raise ValueError(f"{argument}={given!r}: a callable")
-    if any(map(inspect.iscoroutinefunction, (limits, key, cost, exempt_when, count))):
-        raise ValueError("a rate limit's callables are plain functions: nothing awaits a coroutine")
-    if not isinstance(shadow, bool):
-        raise ValueError(f"shadow={shadow!r}: True or False")
-    return Marking(
-        LimitMark(
-            limits=limits,
+    return ViewDecorator(
+        LimitMark.of(
+            limits,
             burst=burst,
             key=key,
             cost=cost,
             name=name,
-            methods=None if methods is None else _methods(methods),
+            methods=methods,
             exempt_when=exempt_when,
             count=count,
             shadow=shadow,
@@ -175,41 +312,19 @@ def rate_limit(
     )
 
 
-def _check_limits(
-    limits: object, burst: int | None, name: str | None, cost: int | Callable[[], int]
-) -> None:
-    RateLimit(1, 1, 1 if burst is None else burst, "default" if name is None else name)
-    if isinstance(limits, str):
-        most = min(one.burst for one in parse_limits(limits, burst=burst))
-    elif callable(limits):
-        most = sys.maxsize if burst is None else burst
-    else:
-        raise ValueError(f"limits={limits!r}: a text such as '100/hour', or a callable")
-    if not callable(cost) and (type(cost) is not int or not 1 <= cost <= most):
-        raise ValueError(f"cost={cost!r} is not within 1 and the limit's burst of {most}")
-
-
-def _methods(methods: Collection[str]) -> frozenset[str]:
-    """Return methods as limits compare them: `HEAD` counts as `GET`."""
-    if isinstance(methods, str):
-        raise ValueError(f"methods={methods!r}: a list of them")
-    return frozenset("GET" if one.upper() == "HEAD" else one.upper() for one in methods)
-
-
-def cors(**overrides: Any) -> Marking:
+def cors(**overrides: Any) -> ViewDecorator:
     """Give one view other CORS settings than the app's.
 
     Args:
         overrides: keys of `security.cors` (`allowed_origins`, `allow_credentials`, …).
 
     Raises:
-        SettingsError: a key or a value is wrong.
+        SettingsError: a key is unknown or a value is not accepted.
     """
-    settings_of({"security": {"cors": overrides}}, "@cors")
-    return Marking(CORSMark(overrides))
+    return ViewDecorator(CORSMark.of(**overrides))
 
 
-def security_headers(**overrides: Any) -> Marking:
+def security_headers(**overrides: Any) -> ViewDecorator:
     """Give one view other security headers than the app's.
 
     Args:
@@ -217,7 +332,6 @@ def security_headers(**overrides: Any) -> Marking:
             switches a header off.
 
     Raises:
-        SettingsError: a key or a value is wrong.
+        SettingsError: a key is unknown or a value is not accepted.
     """
-    settings_of({"security": {"headers": overrides}}, "@security_headers")
-    return Marking(HeadersMark(overrides))
+    return ViewDecorator(HeadersMark.of(**overrides))

@@ -1,9 +1,9 @@
-"""Exchange: one request and its answer, as the guard sees them."""
+"""Exchange: one request and its response, as the guard sees them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .address import Client
 from .audit import Circumstances
@@ -23,19 +23,44 @@ CLIENT_ADDRESS = "m9m.client_address"
 
 
 ON_REQUEST = "m9m_exchange"
-"""The attribute by which a request has its exchange."""
+"""The attribute of a Flask request that holds its exchange."""
 
 NOT_LOADED = object()
 
 
-class Provisional(NamedTuple):
-    """Tokens that the answer may give back.
+class Observer(Protocol):
+    """Is told of every exchange; it neither waits nor raises.
 
     Attributes:
-        mark: whose `count` decides.
-        want: what was taken.
-        hit: what came of it.
-        taken: when, in seconds since the epoch.
+        timed: whether it reads `Exchange.guard_nanoseconds`.
+    """
+
+    @property
+    def timed(self) -> bool: ...
+
+    def ended(self, exchange: Exchange, status: str) -> None:
+        """Note an exchange, once, as its response goes out.
+
+        Args:
+            exchange: the exchange: `refusal`, `scheme`, `proved_identity`, `hits` and
+                `guard_nanoseconds` tell how it ended.
+            status: its response's, as WSGI writes it (`200 OK`).
+        """
+        ...
+
+    def tried_out(self, limit: str) -> None:
+        """Note a request that the limit of this name, a `shadow` one, would have refused."""
+        ...
+
+
+class Provisional(NamedTuple):
+    """Tokens that a limit refunds if it does not count the response.
+
+    Attributes:
+        mark: its `count` decides.
+        want: the tokens taken.
+        hit: the limit's answer.
+        taken: the time, in seconds since the epoch.
     """
 
     mark: LimitMark
@@ -45,47 +70,49 @@ class Provisional(NamedTuple):
 
 
 class Exchange:
-    """One request and its answer, as the guard sees them.
+    """One request and its response, as the guard sees them.
 
     Attributes:
         owner: the guard that began the exchange; compared by identity, never called.
+        method: the request's method.
         origin: the request's `Origin`.
         accept: the request's `Accept`.
-        client: where the request came from.
-        request_id: its name in answers and logs.
-        policy: what the route demands, once it is known.
-        identity: who is calling, once that is proved, as the app enriches it.
-        proved: the same as the credential says.
+        client: the client's address and what the proxies say about it.
+        request_id: the request's id in responses and logs.
+        policy: the route's policy, once it is known.
+        scheme: the scheme of the credential that was verified or rejected.
+        claimed_subject: the subject a rejected credential names, unverified.
+        proved_identity: the caller, as the credential proves it.
+        identity: the caller, as the app's identity loader enriches it.
         enforced: the marks that have been enforced already.
-        signed: whether it came by a signed URL that its route, or a view on the way, demands.
-        hits: what the rate limits said, in the order in which they were asked.
-        owed: what limits by caller want, those of the credential too, and was not taken yet.
-        provisional: what was taken and the answer may give back.
-        refusal: the guard's error, if it raised one.
-        refusal_fields: what belongs on the head of the answer to it.
-        answer: the guard's own answer, if it gave one.
-        ended: whether that ended the request, so that nothing else may be made of it than what
-            the app's handlers for refusals make.
-        cors_headers: what a preflight is told; `None` for any other request.
-        scripted: whether a script of a page asks, and not a person who could be prompted.
-        nonce: of the answer's Content-Security-Policy, if the view asked for one.
-        sealed_later: whether the WSGI wrapper is around to seal the answer.
-        tried: the scheme of the credential that was judged, if one was.
-        claimed: who presented it, as it says itself, where it was refused.
-        noted: whether the audit trail knows already that a password was refused.
-        method: the request's.
-        spent: nanoseconds that the guard took, where somebody observes it.
-        told: whether the observers have been told how it ended.
-        user: what the app's user loader returned, once it has been asked.
+        signed: whether a signed URL was demanded and verified.
+        hits: the rate limits' answers, in the order in which they were asked.
+        wants: tokens still to be taken, for per-caller and per-credential limits.
+        provisional: tokens that a limit refunds if it does not count the response.
+        refusal: the guard's error, if it refused the request.
+        refusal_fields: the header fields of that error.
+        answer: the guard's own response, if it made one.
+        ended: whether that response ended the request: only the app's handlers for refusals may
+            change it then.
+        cors_headers: the header fields of a preflight's response; `None` for other requests.
+        scripted: whether a script sent the request, so that no browser may show a dialog.
+        nonce: the nonce of the response's Content-Security-Policy, if the view used one.
+        wrapped: whether the WSGI wrapper will complete the response's header fields.
+        failure_audited: whether the audit trail already has the rejected password.
+        observed: whether the observers have been told.
+        guard_nanoseconds: the time that the guard took, where an observer reads it.
+        user: the object that the app's user loader returned, once it was called.
     """
 
     policy: RoutePolicy | None = None
+    scheme: str | None = None
+    claimed_subject: str | None = None
+    proved_identity: Identity | None = None
     identity: Identity | None = None
-    proved: Identity | None = None
     enforced: frozenset[Mark] = frozenset()
     signed: bool = False
     hits: tuple[Hit, ...] = ()
-    owed: tuple[Want, ...] = ()
+    wants: tuple[Want, ...] = ()
     provisional: tuple[Provisional, ...] = ()
     refusal: M9MError | None = None
     refusal_fields: Sequence[tuple[str, str]] = ()
@@ -94,18 +121,17 @@ class Exchange:
     cors_headers: Sequence[tuple[str, str]] | None = None
     scripted: bool = False
     nonce: str | None = None
-    sealed_later: bool = False
-    tried: str | None = None
-    claimed: str | None = None
-    noted: bool = False
-    spent: int = 0
-    told: bool = False
+    wrapped: bool = False
+    failure_audited: bool = False
+    observed: bool = False
+    guard_nanoseconds: int = 0
     user: Any = NOT_LOADED
 
     def __init__(
         self, owner: object, environ: WSGIEnvironment, client: Client, request_id: str
     ) -> None:
-        # It does not hold the environ, which may hold it: both go when the request does.
+        # No reference to the environ, which may refer to the exchange: without a circle both
+        # are freed with the request.
         self.owner = owner
         self.method: str = environ["REQUEST_METHOD"]
         self.origin: str | None = environ.get("HTTP_ORIGIN")
@@ -114,8 +140,8 @@ class Exchange:
         self.request_id = request_id
 
     def circumstances(self) -> Circumstances:
-        """Return what the audit trail says of the request."""
-        proved, policy = self.proved, self.policy
+        """Describe the request for the audit trail."""
+        proved, policy = self.proved_identity, self.policy
         return Circumstances(
             self.request_id,
             None if proved is None else proved.subject,

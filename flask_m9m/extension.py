@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import Blueprint, Flask, Response
 
-from .audit import AuditTrail
-from .auth import ApiKeys, Declaring, TokenPair, Tokens, Users
-from .context import EXTENSION, csp_nonce, current_state
-from .decorators import require_auth, require_signed_url
+from .auth import TokenPair
+from .context import csp_nonce
+from .decorators import ViewDecorator, require_auth, require_signed_url
 from .errors import SettingsError
+from .facade import Facade
 from .hooks import Hooks
 from .identity import Identity
 from .logs import mark_lines
-from .marking import Marking
 from .marks import Mark
-from .routes import Declarations
+from .routes import Protections
+from .services import Assembly
 from .settings import Settings, SettingsSource, check_secret_key, load
 from .signing import MaxAge
 from .sizes import limit_sizes
-from .state import AppState
-from .wsgi import SealedApp
+from .state import EXTENSION, AppState, current_state
+from .wsgi import GuardedApp
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from .credentials import Credentials
-    from .crypto.cipher import Cipher
 
 Loader = TypeVar("Loader", bound=Callable[[Identity], Any])
-Check = TypeVar("Check", bound=Callable[[Any], Any])
 Authenticate = TypeVar("Authenticate", bound=Callable[[], Identity | None])
 
 command_line: ContextVar[Mapping[str, object]] = ContextVar(
@@ -45,7 +43,7 @@ command_line: ContextVar[Mapping[str, object]] = ContextVar(
 mark_lines()
 
 
-class M9M(Declaring):
+class M9M(Facade):
     """Secures Flask apps; one `M9M` can serve several, each under its own settings.
 
     Args:
@@ -68,11 +66,11 @@ class M9M(Declaring):
         clock: Callable[[], float] | None = None,
         engine: Engine | Callable[[], Engine] | None = None,
     ) -> None:
+        super().__init__()
         self._settings = settings
         self._clock = clock
         self._engine = engine
-        self._declarations = Declarations()
-        self._declared = self._declarations.auth
+        self._protections = Protections()
         if app is not None:
             self.init_app(app)
 
@@ -106,7 +104,15 @@ class M9M(Declaring):
         if problems := check_secret_key(loaded.settings, app.secret_key):
             raise SettingsError(problems)
         loaded.log()
-        state = AppState(app, loaded, self._declarations, self._clock, engine or self._engine)
+        state = AppState(
+            app,
+            loaded,
+            self._protections,
+            self._callbacks,
+            lambda: self._credential_types,
+            clock=self._clock,
+            engine=engine or self._engine,
+        )
         app.extensions[EXTENSION] = state
         if loaded.settings.api.enabled:
             from .api import serve
@@ -119,11 +125,11 @@ class M9M(Declaring):
         limit_sizes(app, loaded.settings.server.limits)
         app.context_processor(lambda: {"csp_nonce": csp_nonce})
         hooks = Hooks(app, state)
-        app.wsgi_app = SealedApp(  # type: ignore[method-assign]
+        app.wsgi_app = GuardedApp(  # type: ignore[method-assign]
             app.wsgi_app, hooks.prepare, hooks.failed
         )
 
-    def protect(self, target: Blueprint | str, *marks: Marking | Callable[..., Any]) -> None:
+    def protect(self, target: Blueprint | str, *marks: ViewDecorator | Callable[..., Any]) -> None:
         """Put marks on routes that nobody can decorate.
 
         The mark nearest to a view decides its access, CORS and headers: its own, its class's,
@@ -138,11 +144,11 @@ class M9M(Declaring):
         """
         if not isinstance(target, str | Blueprint):
             raise TypeError(f"protect takes a blueprint or an endpoint's name, not {target!r}")
-        self._declarations.protect(target, tuple(_mark_of(one) for one in marks))
+        self._protections.protect(target, tuple(map(_mark_of, marks)))
 
     def user_loader(self, load: Loader) -> Loader:
         """Take a function that returns the app's own object for an identity, for `current_user`."""
-        self._declarations.user_loader = load
+        self._callbacks.user_loader = load
         return load
 
     def authenticator(
@@ -165,10 +171,13 @@ class M9M(Declaring):
         """
 
         def declare(authenticate: Authenticate) -> Authenticate:
-            self._declared.add_authenticator(scheme, lambda _: authenticate(), ambient=ambient)
+            self._callbacks.add_authenticator(scheme, lambda _: authenticate(), ambient=ambient)
             return authenticate
 
         return declare
+
+    def _assembly(self, asking: str = "") -> Assembly:
+        return current_state(asking).assembly
 
     @property
     def settings(self) -> Settings:
@@ -176,58 +185,9 @@ class M9M(Declaring):
         return current_state("m9m.settings").loaded.settings
 
     @property
-    def tokens(self) -> Tokens:
-        """Issue, verify, refresh and revoke the current app's tokens."""
-        return current_state("m9m.tokens").identities.tokens
-
-    @property
-    def api_keys(self) -> ApiKeys:
-        """Make and revoke the current app's API keys."""
-        return current_state("m9m.api_keys").identities.api_keys
-
-    @property
-    def users(self) -> Users:
-        """Make, change and disable the current app's users."""
-        return current_state("m9m.users").identities.users
-
-    @property
-    def audit(self) -> AuditTrail:
-        """Write down what happened in the current app, read it, and verify it."""
-        return current_state("m9m.audit").trail
-
-    @property
     def credentials(self) -> Credentials:
-        """Keep credentials, encrypted."""
+        """Create, read, change and rotate stored credentials."""
         return current_state("m9m.credentials").credentials
-
-    @property
-    def cipher(self) -> Cipher:
-        """Encrypt an app's own fields under the settings' keys."""
-        return current_state("m9m.cipher").cipher
-
-    def credential_type(self, name: str, required: Collection[str] = ()) -> None:
-        """Add a type of stored credentials.
-
-        Args:
-            name: 1 to 64 letters, digits and `_.-`, a letter first.
-            required: the fields without which there is none.
-
-        Raises:
-            ValueError: the name is none, or there is a type of that name.
-        """
-        self._declarations.credential_types.register(name, required)
-
-    def credential_checker(self, type: str) -> Callable[[Check], Check]:
-        """Take a function that tries a credential of a type: `m9m.credentials.test` asks it.
-
-        It gets the decrypted credential, and raises where that does not work.
-        """
-
-        def declare(check: Check) -> Check:
-            self._declarations.credential_types.checker(type, check)
-            return check
-
-        return declare
 
     def openapi(self, schemes: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
         """Return what the current app's routes demand, as a part of an OpenAPI 3 document.
@@ -328,6 +288,6 @@ def _mark_of(decorator: object) -> Mark:
         decorator = require_auth()
     elif decorator is require_signed_url:
         decorator = require_signed_url()
-    if isinstance(decorator, Marking):
+    if isinstance(decorator, ViewDecorator):
         return decorator.mark
     raise TypeError(f"protect takes flask-m9m's decorators, not {decorator!r}")

@@ -1,10 +1,11 @@
-"""The guard: the one pipeline that every request and every answer passes, free of frameworks.
+"""The guard: the pipeline of every request and response, free of frameworks.
 
 A binding makes an `Exchange` for each request, calls `Guard.receive` (steps 1 to 4: address,
 networks, preflight, rate limit by address) before anything else can end the request,
 `Guard.authorize` (steps 5 to 7: authentication, rate limits by identity and route,
-authorisation) before the view, and `Guard.seal` (step 9) on the head of whatever answer
-comes out.
+authorisation) before the view, and `Guard.finish` (step 9: response headers) on the head of
+every response. Where `Guard.timed` is set, it adds the time of each call to
+`Exchange.guard_nanoseconds`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, NoReturn
 
 from werkzeug.wrappers import Response
@@ -31,18 +33,16 @@ from .errors import (
     HTTPSRequired,
     InvalidCredentials,
     InvalidRequest,
-    InvalidSignature,
     LimitsUnavailable,
     M9MError,
 )
-from .exchange import IDENTITY, Exchange
-from .identity import Identity
+from .exchange import IDENTITY, Exchange, Observer
 from .limits import Limits, client_key, limited
 from .marks import Mark
 from .policy import Access, PolicyCompiler, RouteLimit, RoutePolicy
 from .ratelimit import LimitStore, StoreFailure, Want
 from .request_ids import REQUEST_ID, request_id_of
-from .sealing import Seal, Sealing
+from .sealing import ResponseHeaders
 from .settings import Settings
 from .sightings import Sightings
 from .signing import Links
@@ -50,11 +50,13 @@ from .signing import Links
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
+    from .headers import HeaderFields
+
 logger = logging.getLogger("flask_m9m")
 
 FindRoute = Callable[[str], tuple[RoutePolicy, Collection[str] | None]]
-"""Given a method, return the policy of the route that would answer it at this path, and the
-methods that the path supports; `None` where no route answers there."""
+"""Given a method, returns the policy of the route for it at the request's path, and the methods
+that the path supports; `None` where no route matches."""
 
 
 class Guard:
@@ -62,11 +64,16 @@ class Guard:
 
     Args:
         settings: the app's.
-        identities: what knows who calls.
-        store: where rate limits are counted.
+        identities: the app's authentication.
+        store: counts rate limits.
         sightings: notes forwarding fields of peers that are not trusted.
-        response_class: what answers are made of.
+        observers: are told of every exchange as its response goes out, and of every request
+            that a limit with `shadow` would have refused.
+        response_class: the class of the guard's own responses.
         clock: seconds since the epoch.
+
+    Attributes:
+        timed: whether an observer reads `Exchange.guard_nanoseconds`.
     """
 
     def __init__(
@@ -76,6 +83,7 @@ class Guard:
         store: LimitStore,
         sightings: Sightings,
         *,
+        observers: Collection[Observer] = (),
         response_class: type[Response] = Response,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -92,24 +100,27 @@ class Guard:
         )
         self.store = store
         self.sightings = sightings
-        self._declared = identities.declared
+        self._callbacks = identities.callbacks
         self._load = identities.load
         self._lockout = identities.lockout
         self.authenticators = identities.authenticators
-        self._any_ambient = any(one.ambient for one in self.authenticators)
+        self._any_ambient = any(scheme.ambient for scheme in self.authenticators)
         self.policies = PolicyCompiler(settings, self.authenticators)
         networks = server.allowed_networks
         self._networks = Networks(networks) if networks else None
         self._realm = security.basic_auth.realm
         self._error_format = security.errors.format
         limiting = settings.performance.rate_limit
-        self.limits = Limits(limiting, store, clock)
+        self._observers = tuple(observers)
+        self.timed = any(observer.timed for observer in self._observers)
+        tell = [observer.tried_out for observer in self._observers]
+        self.limits = Limits(limiting, store, clock, observers=tell)
         general, by_address = self.limits.general, limiting.key == "address"
         self._address_limit = general if by_address and not limiting.shadow else None
         self._identity_limit = None if by_address else general
         self._shadow_address_limit = general if by_address and limiting.shadow else None
         self._shadow = limiting.shadow
-        self.seal: Sealing = Seal(
+        self._response_headers = ResponseHeaders(
             self.policies.unrouted(),
             credential_fields=("Authorization", "Cookie", security.api_keys.header),
             challenges=partial(self._challenges, AuthenticationRequired(), self.authenticators),
@@ -118,16 +129,16 @@ class Guard:
         )
 
     def prepare(self) -> None:
-        """Before the first request: look at what it will need.
+        """Check, before the first request, the limit store that it will need.
 
         Raises:
-            SettingsError: it is not safe to use.
+            SettingsError: the store is not safe to use.
         """
         if self.limits.general is not None:
             self.store.prepare([self.limits.general])
 
     def begin(self, environ: WSGIEnvironment) -> Exchange:
-        """Begin the exchange of a request, whatever went on with this environ before."""
+        """Begin a new exchange for a request, even if its environ was used before."""
         client = self.resolver.resolve(environ)
         self.sightings.look(environ, client)
         request_id = environ[REQUEST_ID] = request_id_of(environ, client.forwarded)
@@ -145,13 +156,13 @@ class Guard:
         policy: RoutePolicy,
         find_route: FindRoute,
     ) -> None:
-        """Take a request in, before any credential is looked at.
+        """Take steps 1 to 4, before any credential is read.
 
         Args:
             exchange: the request's.
             environ: the request.
-            policy: what the route that answers it demands.
-            find_route: asked only for a preflight.
+            policy: its route's.
+            find_route: called only for a preflight.
 
         Raises:
             M9MError: the request ends here.
@@ -169,7 +180,7 @@ class Guard:
                 hit = self.store.hit(self._address_limit, client.key)
             except StoreFailure:
                 hit = None
-            if hit is None:  # refused out here, so that no error holds the frames of another
+            if hit is None:  # refused outside `except`, so that no error keeps another's frames
                 self.refuse(exchange, LimitsUnavailable())
             exchange.hits = (hit,)
             if not hit.admitted:
@@ -189,7 +200,7 @@ class Guard:
         self._answer(exchange, self._response_class(status=308, headers=headers))
 
     def _answer(self, exchange: Exchange, answer: Response) -> NoReturn:
-        """End a request with an answer that is no refusal."""
+        """End a request with a response that is not an error."""
         exchange.answer = answer
         raise Answered(answer)
 
@@ -199,7 +210,7 @@ class Guard:
         method = environ["HTTP_ACCESS_CONTROL_REQUEST_METHOD"]
         policy, route_methods = find_route(method)
         if policy.cors is None:
-            return  # an OPTIONS like any other
+            return  # CORS is off: a plain OPTIONS
         exchange.policy = policy
         exchange.cors_headers = ()
         try:
@@ -218,97 +229,91 @@ class Guard:
     # Steps 5 to 7
 
     def authorize(self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy) -> None:
-        """Hold a request to what its route demands.
+        """Take steps 5 to 7: authentication, rate limits, authorisation.
 
         Raises:
             M9MError: the request ends here.
         """
         general = self._identity_limit is not None and not policy.unlimited
         try:
-            identity = self._identify(exchange, environ, policy)
+            self._identify(exchange, environ, policy)
         except M9MError:
             if general:
-                self._owe_general(exchange)
+                self._want_general(exchange)
                 self._take(exchange)
             raise
         if general:
-            self._owe_general(exchange)
+            self._want_general(exchange)
         if policy.demanding:
-            self._hold(exchange, environ, policy, identity)
+            self._hold(exchange, environ, policy)
         else:
-            if exchange.owed:
+            if exchange.wants:
                 self._take(exchange)
             exchange.enforced = policy.marks
 
     def enforce(self, exchange: Exchange, environ: WSGIEnvironment, mark: Mark, view: str) -> None:
-        """Hold a request to one mark, where the way to the view led past its route's policy."""
+        """Enforce one mark on a request that reached the view past its route's policy."""
         if mark not in exchange.enforced:
             route = exchange.policy.route if exchange.policy is not None else ""
             method = environ["REQUEST_METHOD"].upper()
             policy = self.policies.for_mark(mark, f"{route}>{view}", method)
-            identity = self._identify(exchange, environ, policy)
-            self._hold(exchange, environ, policy, identity)
+            self._identify(exchange, environ, policy)
+            self._hold(exchange, environ, policy)
 
     def _hold(
         self,
         exchange: Exchange,
         environ: WSGIEnvironment,
         policy: RoutePolicy,
-        identity: Identity | None,
     ) -> None:
-        if policy.limits or exchange.owed:
+        if policy.limits or exchange.wants:
             self._take(exchange, policy.limits)
-        for requirement in policy.requirements:
-            error = requirement.unmet_by(identity)
+        for demand in policy.demands:
+            error = demand.unmet_by(exchange, environ, self.links)
             if error is not None:
                 self.refuse(exchange, error)
-        for signature in policy.signatures:
-            if not self.links.admits(environ, signature.purpose):
-                self.refuse(exchange, InvalidSignature())
-            exchange.signed = True
         exchange.enforced |= policy.marks
 
-    def _identify(
-        self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy
-    ) -> Identity | None:
+    def _identify(self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy) -> None:
         if not policy.authenticators:
-            return None
+            return
         known = exchange.identity
-        if known is not None and any(one.scheme == known.scheme for one in policy.authenticators):
-            return known
+        if known is not None and any(
+            accepted.scheme == known.scheme for accepted in policy.authenticators
+        ):
+            return
         presented = 0
-        for one in policy.authenticators:
-            found = None if one.fallback and presented else one.find(environ)
+        for accepted in policy.authenticators:
+            found = None if accepted.fallback and presented else accepted.find(environ)
             if found is not None:
                 presented += 1
-                authenticator, credential = one, found
+                authenticator, credential = accepted, found
         if presented != 1:
-            self._without_one(exchange, environ, policy, several=presented > 1)
-            return None
-        exchange.tried = authenticator.scheme
+            self._judge_absence(exchange, environ, policy, several=presented > 1)
+            return
+        exchange.scheme = authenticator.scheme
         try:
             identity, loaded = authenticator.authenticate(credential, exchange.client)
             if authenticator.ambient:
                 cors = exchange.policy.cors if exchange.policy is not None else policy.cors
                 csrf.check(environ, exchange.client, cors)
             if loaded is None:
-                asked = self._declared.identity_loader is not None
+                asked = self._callbacks.identity_loader is not None
                 loaded = self._load(identity) if asked else identity
         except M9MError as error:
-            exchange.claimed = authenticator.claimed(credential)
+            exchange.claimed_subject = authenticator.claimed(credential)
             other = self._lockout.forged(exchange.client) if error.guess else None
             self.refuse(exchange, other or error, policy.authenticators)
-        exchange.proved = identity
+        exchange.proved_identity = identity
         exchange.identity = environ[IDENTITY] = loaded
         own = authenticator.limits(identity)
         if own:
-            exchange.owed += tuple(Want(limit, client) for limit, client in own)
-        return loaded
+            exchange.wants += tuple(Want(limit, client) for limit, client in own)
 
-    def _without_one(
+    def _judge_absence(
         self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy, *, several: bool
     ) -> None:
-        """Refuse a request that has no credential, or several, unless it may have none."""
+        """Refuse a request with no credential, unless the policy allows that, or with several."""
         if several:
             self.refuse(exchange, InvalidRequest())
         if "HTTP_AUTHORIZATION" in environ:
@@ -316,19 +321,47 @@ class Guard:
         if policy.access is not Access.OPTIONAL:
             self.refuse(exchange, AuthenticationRequired(), policy.authenticators)
 
-    def _owe_general(self, exchange: Exchange) -> None:
-        """Have the general limit that counts callers taken first, or only try it out."""
+    def _want_general(self, exchange: Exchange) -> None:
+        """Add the general limit by identity to the exchange's wants, or only try it out."""
         assert self._identity_limit is not None  # noqa: S101
         want = Want(self._identity_limit, client_key(exchange, "identity"))
         if self._shadow:
             self.limits.try_out(want)
         else:
-            exchange.owed = (want, *exchange.owed)
+            exchange.wants = (want, *exchange.wants)
 
     def _take(self, exchange: Exchange, route_limits: Sequence[RouteLimit] = ()) -> None:
         error = self.limits.take(exchange, route_limits)
         if error is not None:
             self.refuse(exchange, error)
+
+    # Step 9
+
+    def finish(
+        self, exchange: Exchange, status: str, fields: Sequence[tuple[str, str]]
+    ) -> HeaderFields:
+        """Complete the header fields of a response, and tell the observers.
+
+        Args:
+            exchange: the request's.
+            status: the response's, as WSGI writes it (`200 OK`).
+            fields: the response's own.
+
+        Returns:
+            All fields of the response.
+        """
+        begun = perf_counter_ns() if self.timed else 0
+        complete = self._response_headers.complete(exchange, status, fields)
+        if not exchange.observed:  # a head may be written again, over one that was not sent
+            exchange.observed = True
+            if begun:
+                exchange.guard_nanoseconds += perf_counter_ns() - begun
+            for observer in self._observers:
+                try:
+                    observer.ended(exchange, status)
+                except Exception:
+                    logger.exception("an observer failed")
+        return complete
 
     # Refusals
 
@@ -338,7 +371,7 @@ class Guard:
         error: M9MError,
         authenticators: Sequence[Authenticator] | None = None,
     ) -> NoReturn:
-        """End a request with an error, rendered and with its challenges."""
+        """End a request with an error."""
         self.render(exchange, error, authenticators)
         raise error from None
 
@@ -348,13 +381,13 @@ class Guard:
         error: M9MError,
         authenticators: Sequence[Authenticator] | None = None,
     ) -> Response:
-        """Give an error its challenges and its body, in the format that the client reads."""
+        """Make an error's response: its challenges, and its body in the negotiated format."""
         exchange.refusal = error
         exchange.refusal_fields = error.headers
         asked = authenticators or self.authenticators
         if isinstance(error, AccessDenied):
             scheme = exchange.identity.scheme if exchange.identity is not None else None
-            asked = [one for one in asked if one.scheme == scheme]
+            asked = [known for known in asked if known.scheme == scheme]
         if error.code == 401 or isinstance(error, AccessDenied):
             own = self._challenges(error, asked, exchange)
             exchange.refusal_fields = [*error.headers, *own]
@@ -367,7 +400,7 @@ class Guard:
     def _challenges(
         self, error: M9MError, asked: Sequence[Authenticator], exchange: Exchange
     ) -> list[tuple[str, str]]:
-        """Return the challenges of an error; a script gets none that makes a browser ask."""
+        """Make the challenges of an error; a script gets none that opens a browser's dialog."""
         if exchange.scripted:
-            asked = [one for one in asked if not one.ambient] or asked
+            asked = [known for known in asked if not known.ambient] or asked
         return challenges(asked, self._realm, error)

@@ -14,7 +14,11 @@ _PLACE = "'nonce-\0'"
 _DIRECTIVE = re.compile(r'(?:[^,"]|"[^"]*")+')
 _SHARED = frozenset(("public", "s-maxage"))
 
-Fields = list[tuple[str, str]]
+HeaderFields = list[tuple[str, str]]
+"""The header fields of one response, as WSGI takes them."""
+
+FixedFields = tuple[tuple[str, str], ...]
+"""Header fields that are made once and shared by many responses."""
 
 
 class SecurityHeaders:
@@ -34,12 +38,12 @@ class SecurityHeaders:
 
     def __init__(self, values: Mapping[str, str], *, development: bool = False) -> None:
         fields = tuple(values.items())
-        self.plain = tuple(one for one in fields if one[0] != STRICT_TRANSPORT_SECURITY)
+        self.plain = tuple(field for field in fields if field[0] != STRICT_TRANSPORT_SECURITY)
         self.secure = self.plain if development else fields
         self.names = frozenset(name.lower() for name, _ in self.secure)
         self._nonce_template = _nonce_template(values.get(CONTENT_SECURITY_POLICY, ""))
 
-    def with_nonce(self, fields: Iterable[tuple[str, str]], nonce: str) -> Fields:
+    def with_nonce(self, fields: Iterable[tuple[str, str]], nonce: str) -> HeaderFields:
         """Return fields whose Content-Security-Policy allows scripts and styles of this nonce."""
         policy = self._nonce_template.replace("\0", nonce)
         return [

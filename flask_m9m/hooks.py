@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cached_property
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, after_this_request
@@ -10,13 +12,15 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import SecurityError
 
 from . import forking
-from .context import current_request, settle_later
+from .context import settle_later
 from .errors import Answered, M9MError
 from .exchange import ON_REQUEST, Exchange
+from .state import current_request
 
 if TYPE_CHECKING:
     from .guard import Guard
     from .policy import RoutePolicy
+    from .routes import Routes
     from .state import AppState
 
 
@@ -35,13 +39,21 @@ class Hooks:
         app.register_error_handler(M9MError, self._answer)
         self._go_first()
 
+    @cached_property
+    def _guard(self) -> Guard:
+        return self._state.guard
+
+    @cached_property
+    def _routes(self) -> Routes:
+        return self._state.routes
+
     def prepare(self) -> Guard:
         """Before the first request: go ahead of whatever registered since; return the guard."""
         with self._lock:
             self._go_first()
-        self._state.guard.prepare()
-        self._state.routes.check_own()
-        return self._state.guard
+        self._guard.prepare()
+        self._routes.check_own()
+        return self._guard
 
     def failed(self) -> None:
         """Log the exception that left the app; in debug and testing it goes on, as Flask's do."""
@@ -62,13 +74,14 @@ class Hooks:
         """Take steps 1 to 4, before any other hook can end the request."""
         current = current_request()
         exchange = self._state.exchange(current)
-        if not exchange.sealed_later:
-            # It did not come through `SealedApp`: somebody replaced `app.wsgi_app`, or asked
-            # the app itself.
-            after_this_request(self._seal)
-        policy = self._state.routes.policy(current.url_rule, current.method)
+        if not exchange.wrapped:
+            # The request did not come through `GuardedApp`: `app.wsgi_app` was replaced, or the
+            # app was called directly.
+            after_this_request(self._finish)
+        policy = self._routes.policy(current.url_rule, current.method)
+        begun = perf_counter_ns() if self._guard.timed else 0
         try:
-            self._state.guard.receive(exchange, current.environ, policy, self._find)
+            self._guard.receive(exchange, current.environ, policy, self._find)
         except Answered:
             exchange.ended = True
             if isinstance(current.routing_exception, SecurityError):
@@ -78,22 +91,29 @@ class Hooks:
         except M9MError:
             exchange.ended = True
             raise
+        finally:
+            if begun:
+                exchange.guard_nanoseconds += perf_counter_ns() - begun
 
     def _find(self, method: str) -> tuple[RoutePolicy, Collection[str] | None]:
-        return self._state.routes.find(current_request(), method)
+        return self._routes.find(current_request(), method)
 
     def _authorize(self) -> None:
         """Take steps 5 to 7."""
         current = current_request()
         exchange: Exchange = getattr(current, ON_REQUEST)  # _receive ran before
         assert exchange.policy is not None  # noqa: S101
+        begun = perf_counter_ns() if self._guard.timed else 0
         try:
-            self._state.guard.authorize(exchange, current.environ, exchange.policy)
+            self._guard.authorize(exchange, current.environ, exchange.policy)
         except M9MError:
             exchange.ended = True
             raise
         finally:
-            settle_later(exchange, self._state.guard)
+            if begun:
+                exchange.guard_nanoseconds += perf_counter_ns() - begun
+            if exchange.provisional:
+                settle_later(exchange, self._guard)
 
     def _answer(self, error: M9MError) -> Any:
         """Answer a refusal; the app's own handlers for the status come before this one."""
@@ -102,14 +122,13 @@ class Hooks:
             return error.response
         exchange = self._state.exchange(current_request())
         if exchange.refusal is not error or exchange.answer is None:
-            self._state.guard.render(exchange, error)
+            self._guard.render(exchange, error)
         exchange.ended = True
         return exchange.answer
 
-    def _seal(self, response: Response) -> Response:
+    def _finish(self, response: Response) -> Response:
         exchange = self._state.exchange(current_request())
-        guard = self._state.guard
-        guard.limits.settle(exchange, response)
+        self._guard.limits.settle(exchange, response)
         fields = response.headers.to_wsgi_list()
-        response.headers = Headers(guard.seal(exchange, response.status, fields))
+        response.headers = Headers(self._guard.finish(exchange, response.status, fields))
         return response

@@ -33,6 +33,8 @@ class Limits:
         settings: of the general limit.
         store: where tokens are counted.
         clock: seconds since the epoch.
+        observers: called with the limit's name for requests that a limit with `shadow` would
+            have refused.
 
     Attributes:
         general: the limit on all requests; `None` where it is switched off.
@@ -45,11 +47,13 @@ class Limits:
         settings: RateLimitSettings,
         store: LimitStore,
         clock: Callable[[], float] = time.time,
+        *,
+        observers: Sequence[Callable[[str], None]] = (),
     ) -> None:
         general = RateLimit(settings.requests_per_minute, 60, settings.burst)
         self.general = general if settings.enabled else None
         self.default_key = settings.key
-        self.trials = Trials(clock)
+        self.trials = Trials(clock, observers)
         self._store = store
         self._clock = clock
 
@@ -75,12 +79,12 @@ class Limits:
         Returns:
             Why the request is refused, if it is.
         """
-        if len(route_limits) == 1 and not exchange.owed:
+        if len(route_limits) == 1 and not exchange.wants:
             only = route_limits[0]
             if only.plain is not None:
                 return self._take_one(exchange, only.mark, only.plain)
-        marks: list[LimitMark | None] = [None] * len(exchange.owed)
-        wants, exchange.owed = list(exchange.owed), ()
+        marks: list[LimitMark | None] = [None] * len(exchange.wants)
+        wants, exchange.wants = list(exchange.wants), ()
         tried_out: list[tuple[LimitMark, Want]] = []
         try:
             for mark, want in self._wanted(exchange, route_limits):
@@ -180,22 +184,26 @@ class Trials:
 
     Args:
         clock: seconds since the epoch.
+        observers: called with the limit's name for each such request.
 
     Attributes:
         totals: requests by the limit's name.
-        observers: whom each of them is told, by the limit's name.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        observers: Sequence[Callable[[str], None]] = (),
+    ) -> None:
         self.totals: dict[str, int] = {}
-        self.observers: Sequence[Callable[[str], None]] = ()
+        self._observers = observers
         self._clock = clock
         self._said: dict[str, tuple[float, int]] = {}
         self._lock = forking.lock(self)
 
     def note(self, name: str) -> None:
         """Count a request that the limit of this name would have refused."""
-        for observer in self.observers:
+        for observer in self._observers:
             observer(name)
         now = self._clock()
         with self._lock:

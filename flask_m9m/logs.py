@@ -11,8 +11,8 @@ import logging
 
 from flask import has_request_context
 
-from .context import current_request
 from .request_ids import REQUEST_ID
+from .state import current_request
 
 LOGGER = logging.getLogger("flask_m9m")
 

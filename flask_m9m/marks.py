@@ -1,51 +1,123 @@
-"""Marks: what decorators and `protect` demand of a route.
+"""Marks: what decorators, `protect` and policies by prefix demand of a route.
 
-A mark counts by its identity: however many wrappers carry it, it is one demand.
+A mark counts by its identity: however many wrappers carry it, it is one mark. `of` makes each
+kind from the arguments of its decorator and checks them.
+
+A new demand on who gets through is one subclass of `Demand` and one decorator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+import sys
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from .errors import AccessDenied, AuthenticationRequired, FreshTokenRequired, M9MError
-from .identity import Identity
+from .errors import (
+    AccessDenied,
+    AuthenticationRequired,
+    FreshTokenRequired,
+    InvalidSignature,
+    M9MError,
+)
+from .identity import Identity, names
+from .ratelimit import RateLimit, parse_limits
+from .settings import settings_of
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+    from .signing import Links
 
 USUAL_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"))
 ANY_OTHER_METHOD = "any other method"
-"""Stands for all the rest where a rule does not say which methods it takes."""
+"""Stands for every other method of a rule that does not list its methods."""
 
 LimitKey = str | Callable[[], str]
 
 
+class Caller(Protocol):
+    """What a demand reads and notes about the request: an `Exchange` has it."""
+
+    identity: Identity | None
+    signed: bool
+
+
 class Mark:
-    """One demand that a decorator or `protect` makes of a route; counted by identity."""
+    """One thing that a decorator or `protect` says about a route; counted by identity."""
 
     __slots__ = ("__weakref__",)
 
     closes = False
-    """Whether it narrows what a route lets through, so that it may always hold."""
+    """Whether it narrows what a route lets through, so that it may always apply."""
 
     @property
-    def demand(self) -> tuple[object, ...]:
-        """What it says, apart from which mark it is."""
-        return type(self), *(getattr(self, one.name) for one in fields(self))  # type: ignore[arg-type]
+    def meaning(self) -> tuple[object, ...]:
+        """The mark's kind and values: equal for two marks that say the same."""
+        return type(self), *(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
 
 
-class AccessMark(Mark):
-    """A demand on who gets through to a route, where an `Opening` lets anyone through."""
+class Demand(Mark):
+    """A condition on who gets through to a route; an `Opening` lifts it.
+
+    Attributes:
+        decorator: its decorator, in messages.
+        authenticates: whether it asks for a credential.
+        schemes: the authentication schemes that it accepts; `None` for every enabled one.
+        optional: whether a request without a credential passes.
+        scopes: the scopes that it asks for, all of them, for OpenAPI.
+        component: its Security Scheme Object in OpenAPI, unless the schemes' are all it needs.
+    """
 
     __slots__ = ()
 
     decorator: ClassVar[str]
+    authenticates: ClassVar[bool] = False
+    component: ClassVar[str | None] = None
+    schemes: tuple[str, ...] | None = None
+    optional: bool = False
+    scopes: tuple[str, ...] = ()
+
+    @property
+    def asks_more(self) -> bool:
+        """Whether it asks for more than a valid credential."""
+        return True
+
+    @property
+    def forbids(self) -> bool:
+        """Whether it can answer 403."""
+        return True
+
+    def unmet_by(self, caller: Caller, environ: WSGIEnvironment, links: Links) -> M9MError | None:
+        """Find the error that a request gets here.
+
+        Args:
+            caller: the request's exchange.
+            environ: the request.
+            links: verifies signed URLs.
+
+        Returns:
+            The error, or `None` where the request meets the demand.
+        """
+        raise NotImplementedError
+
+    def conflict_with(self, other: Demand) -> str | None:
+        """Say why no request can meet both demands, if that is so."""
+        return None
+
+    def wording(self) -> list[str]:
+        """List what it asks for, in words, for `flask m9m routes`."""
+        raise NotImplementedError
+
+    def parameters(self) -> dict[str, Any]:
+        """Give its values, for the `x-m9m` extension of an OpenAPI document."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Requirement(AccessMark):
-    """`@require_auth`: who may use a route."""
-
-    decorator = "@require_auth"
+class Requirement(Demand):
+    """`@require_auth`: a valid credential, and the rights it needs."""
 
     scopes: tuple[str, ...] = ()
     any_scope: tuple[str, ...] = ()
@@ -54,18 +126,49 @@ class Requirement(AccessMark):
     optional: bool = False
     fresh: bool = False
 
+    decorator = "@require_auth"
+    authenticates = True
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        scopes: str | Collection[str] = (),
+        any_scope: str | Collection[str] = (),
+        roles: str | Collection[str] = (),
+        schemes: str | Collection[str] | None = None,
+        optional: bool = False,
+        fresh: bool = False,
+    ) -> Requirement:
+        """Check the arguments of `@require_auth` and make its mark.
+
+        Raises:
+            ValueError: the name of a scope or role cannot be sent in a header field.
+        """
+        return cls(
+            scopes=names("scopes", scopes),
+            any_scope=names("any_scope", any_scope),
+            roles=names("roles", roles),
+            schemes=None if schemes is None else names("schemes", schemes),
+            optional=optional,
+            fresh=fresh,
+        )
+
     @property
     def closes(self) -> bool:  # type: ignore[override]
         return not self.optional
 
     @property
-    def demanding(self) -> bool:
-        """Whether it asks more than who is calling."""
+    def asks_more(self) -> bool:
         return bool(self.scopes or self.any_scope or self.roles or self.fresh)
 
-    def unmet_by(self, identity: Identity | None) -> M9MError | None:
-        """Return the error that a caller gets here, or `None` where all is met."""
-        if identity is None:
+    @property
+    def forbids(self) -> bool:
+        return bool(self.scopes or self.any_scope or self.roles)
+
+    def unmet_by(self, caller: Caller, environ: WSGIEnvironment, links: Links) -> M9MError | None:
+        identity = caller.identity
+        if identity is None or (self.schemes is not None and identity.scheme not in self.schemes):
             return None if self.optional else AuthenticationRequired()
         if self.fresh and identity.claims.get("fresh") is not True:
             return FreshTokenRequired()
@@ -78,15 +181,49 @@ class Requirement(AccessMark):
         denied.scopes = () if scopes_met else (*self.scopes, *self.any_scope)
         return denied
 
+    def wording(self) -> list[str]:
+        needs = [f"scope {scope}" for scope in self.scopes]
+        needs += [f"any scope of {' '.join(self.any_scope)}"] * bool(self.any_scope)
+        needs += [f"role {' or '.join(self.roles)}"] * bool(self.roles)
+        needs += ["a fresh token"] * self.fresh
+        return needs
+
+    def parameters(self) -> dict[str, Any]:
+        values = {
+            "scopes": list(self.scopes),
+            "any_scope": list(self.any_scope),
+            "roles": list(self.roles),
+            "fresh": self.fresh,
+        }
+        return {name: value for name, value in values.items() if value}
+
 
 @dataclass(frozen=True, eq=False, slots=True)
-class SignedURLMark(AccessMark):
-    """`@require_signed_url`: only requests whose URL the app has signed for this purpose."""
+class SignedURLMark(Demand):
+    """`@require_signed_url`: a URL that the app has signed for this purpose."""
 
     purpose: str = ""
 
     decorator = "@require_signed_url"
+    component = "signed_url"
     closes = True
+
+    def unmet_by(self, caller: Caller, environ: WSGIEnvironment, links: Links) -> M9MError | None:
+        if not links.admits(environ, self.purpose):
+            return InvalidSignature()
+        caller.signed = True
+        return None
+
+    def conflict_with(self, other: Demand) -> str | None:
+        if isinstance(other, SignedURLMark) and other.purpose != self.purpose:
+            return f"{self.decorator} for several purposes at once: a URL has one signature"
+        return None
+
+    def wording(self) -> list[str]:
+        return [f"a URL signed for {self.purpose}" if self.purpose else "a signed URL"]
+
+    def parameters(self) -> dict[str, Any]:
+        return {"purpose": self.purpose}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -110,11 +247,63 @@ class LimitMark(Mark):
 
     closes = True
 
+    @classmethod
+    def of(
+        cls,
+        limits: str | Callable[[], str],
+        *,
+        key: LimitKey | None = None,
+        methods: Collection[str] | None = None,
+        **options: Any,
+    ) -> LimitMark:
+        """Check the arguments of `@rate_limit` and make its mark.
+
+        Raises:
+            ValueError: an argument is of another kind, or out of range.
+        """
+        mark = cls(
+            limits, key=key, methods=None if methods is None else _methods(methods), **options
+        )
+        _check_numbers(mark)
+        if key not in (None, "address", "identity") and not callable(key):
+            raise ValueError(f"key={key!r}: accepted are 'address', 'identity' and a callable")
+        for argument in ("exempt_when", "count"):
+            value = getattr(mark, argument)
+            if value is not None and not callable(value):
+                raise ValueError(f"{argument}={value!r}: accepted is a callable")
+        called = (limits, key, mark.cost, mark.exempt_when, mark.count)
+        if any(map(inspect.iscoroutinefunction, called)):
+            raise ValueError("a rate limit calls plain functions only, found a coroutine function")
+        if not isinstance(mark.shadow, bool):
+            raise ValueError(f"shadow={mark.shadow!r}: accepted are True and False")
+        return mark
+
     def counts(self, method: str) -> bool:
         """Tell whether requests by a method count."""
         if self.methods is None or method in self.methods:
             return True
         return method == ANY_OTHER_METHOD and not self.methods <= USUAL_METHODS
+
+
+def _check_numbers(mark: LimitMark) -> None:
+    limits, burst, cost = mark.limits, mark.burst, mark.cost
+    RateLimit(1, 1, 1 if burst is None else burst, "default" if mark.name is None else mark.name)
+    if isinstance(limits, str):
+        most = min(limit.burst for limit in parse_limits(limits, burst=burst))
+    elif callable(limits):
+        most = sys.maxsize if burst is None else burst
+    else:
+        raise ValueError(f"limits={limits!r}: accepted are '100/hour' and the like, or a callable")
+    if not callable(cost) and (type(cost) is not int or not 1 <= cost <= most):
+        raise ValueError(f"cost={cost!r}: accepted is 1 to the limit's burst of {most}")
+
+
+def _methods(methods: Collection[str]) -> frozenset[str]:
+    """Write methods as limits compare them: `HEAD` counts as `GET`."""
+    if isinstance(methods, str):
+        raise ValueError(f"methods={methods!r}: accepted is a list such as ['GET', 'POST']")
+    upper = frozenset(method.upper() for method in methods)
+    return upper - {"HEAD"} | {"GET"} if "HEAD" in upper else upper
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -128,12 +317,32 @@ class CORSMark(Mark):
 
     overrides: Mapping[str, Any]
 
+    @classmethod
+    def of(cls, **overrides: Any) -> CORSMark:
+        """Check the arguments of `@cors` and make its mark.
+
+        Raises:
+            SettingsError: a key is unknown or a value is not accepted.
+        """
+        settings_of({"security": {"cors": overrides}}, "@cors")
+        return cls(overrides)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class HeadersMark(Mark):
     """`@security_headers`: settings of `security.headers` that differ for a route."""
 
     overrides: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, **overrides: Any) -> HeadersMark:
+        """Check the arguments of `@security_headers` and make its mark.
+
+        Raises:
+            SettingsError: a key is unknown or a value is not accepted.
+        """
+        settings_of({"security": {"headers": overrides}}, "@security_headers")
+        return cls(overrides)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

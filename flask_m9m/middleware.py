@@ -3,44 +3,39 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import forking
-from .audit import AuditTrail
-from .auth import ApiKeys, Declared, Declaring, Tokens, Users
-from .decorators import public
 from .dev_secret import with_secret
 from .errors import Answered, InvalidRequest, M9MError, Problem, SettingsError
 from .exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, Exchange
+from .facade import Facade
 from .guard import Guard
 from .identity import Identity
-from .marks import CORSMark, HeadersMark
+from .marks import CORSMark, HeadersMark, Opening
 from .policy import Access, Level, PolicyCompiler, RoutePolicy
 from .prefix_rules import read_policies
 from .prefixes import Prefixes, PrefixRules, path_of, prefix_problem
-from .services import Services
+from .services import Assembly
 from .settings import Loaded, Settings, SettingsSource, load
-from .wsgi import SealedApp, begun
+from .wsgi import GuardedApp, begun
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from sqlalchemy import Engine
 
-    from .credentials import Caller, Credentials, CredentialTypes
-    from .crypto.cipher import Cipher
+    from .credentials import Caller, Credentials
 
     Authenticate = TypeVar("Authenticate", bound=Callable[[WSGIEnvironment], Identity | None])
-
-Check = TypeVar("Check", bound=Callable[[Any], Any])
 
 logger = logging.getLogger("flask_m9m")
 
 
-class M9MMiddleware(Declaring):
+class M9MMiddleware(Facade):
     """Secures a WSGI app, whatever it is written in; it is a WSGI app itself.
 
     The app finds who is calling in `environ["m9m.identity"]`, an `Identity` or `None`, and the
@@ -81,6 +76,7 @@ class M9MMiddleware(Declaring):
         clock: Callable[[], float] | None = None,
         engine: Engine | Callable[[], Engine] | None = None,
     ) -> None:
+        super().__init__()
         if not callable(app):
             raise TypeError(f"M9MMiddleware takes a WSGI app, not {type(app).__name__}")
         self._app = app
@@ -92,40 +88,39 @@ class M9MMiddleware(Declaring):
         self._identity = (name, _instance_path(instance_path, settings))
         self._clock = clock
         self._engine = engine
-        self._declared = Declared()
         self._lock = forking.lock(self)
-        self._services: Services | None = None
+        self._made_assembly: Assembly | None = None
         self._prefixes: Prefixes
         self._unrouted: RoutePolicy
-        self._sealed = SealedApp(self._admit, self._prepare, _failed)
+        self._guarded = GuardedApp(self._admit, self._prepare, _failed)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        return self._sealed(environ, start_response)
+        return self._guarded(environ, start_response)
 
-    def _made(self) -> Services:
-        """Return what stands behind the guard, made when it is first needed."""
-        return self._services or self._assemble()
+    def _assembly(self, asking: str = "") -> Assembly:
+        """Get the app's assembly, made when it is first needed."""
+        return self._made_assembly or self._assemble()
 
-    def _assemble(self) -> Services:
+    def _assemble(self) -> Assembly:
         with self._lock:
-            if self._services is None:
+            if self._made_assembly is None:
                 settings = with_secret(self._loaded.settings, self._identity[1])
-                services = Services(
+                assembly = Assembly(
                     settings,
-                    self._declared,
+                    self._callbacks,
                     self._identity,
                     clock=self._clock,
                     engine=self._engine,
                     sender=self,
                 )
-                policies = services.guard.policies
+                policies = assembly.guard.policies
                 self._unrouted = policies.unrouted()
                 self._prefixes = Prefixes(self._rules, policies)
-                self._services = services
-            return self._services
+                self._made_assembly = assembly
+            return self._made_assembly
 
     def _prepare(self) -> Guard:
-        guard = self._made().guard
+        guard = self._assembly().guard
         guard.prepare()
         return guard
 
@@ -134,7 +129,7 @@ class M9MMiddleware(Declaring):
         exchange: Exchange = environ.pop(EXCHANGE)  # no app further in has a part in it
         environ[CLIENT_ADDRESS] = exchange.client.address
         environ[IDENTITY] = None
-        guard = self._made().guard
+        guard = self._assembly().guard
         try:
             self._hold(guard, exchange, environ)
         except M9MError as error:
@@ -161,10 +156,15 @@ class M9MMiddleware(Declaring):
             return self._unrouted if path is None else self._prefixes.find(path, method)
 
         policy = find(environ["REQUEST_METHOD"])
-        guard.receive(exchange, environ, policy, lambda method: (find(method), None))
-        if path is None:
-            guard.refuse(exchange, InvalidRequest("The path can be read in several ways"))
-        guard.authorize(exchange, environ, policy)
+        begun = perf_counter_ns() if guard.timed else 0
+        try:
+            guard.receive(exchange, environ, policy, lambda method: (find(method), None))
+            if path is None:
+                guard.refuse(exchange, InvalidRequest("The path can be read in several ways"))
+            guard.authorize(exchange, environ, policy)
+        finally:
+            if begun:
+                exchange.guard_nanoseconds += perf_counter_ns() - begun
 
     # What the app asks for
 
@@ -188,7 +188,7 @@ class M9MMiddleware(Declaring):
         """
 
         def declare(authenticate: Authenticate) -> Authenticate:
-            self._declared.add_authenticator(scheme, authenticate, ambient=ambient)
+            self._callbacks.add_authenticator(scheme, authenticate, ambient=ambient)
             return authenticate
 
         return declare
@@ -199,53 +199,9 @@ class M9MMiddleware(Declaring):
         return self._loaded.settings
 
     @property
-    def tokens(self) -> Tokens:
-        """Issue, verify, refresh and revoke tokens."""
-        return self._made().identities.tokens
-
-    @property
-    def api_keys(self) -> ApiKeys:
-        """Make and revoke API keys."""
-        return self._made().identities.api_keys
-
-    @property
-    def users(self) -> Users:
-        """Make, change and disable users."""
-        return self._made().identities.users
-
-    @property
     def credentials(self) -> Credentials:
-        """Keep credentials, encrypted. Every call that can says who asks, with `caller=`."""
-        return self._made().credentials(_nobody_knows, self._credential_types)
-
-    @property
-    def audit(self) -> AuditTrail:
-        """Write down what happened, read it, and verify it."""
-        return self._made().trail
-
-    @property
-    def cipher(self) -> Cipher:
-        """Encrypt an app's own fields under the settings' keys."""
-        return self.credentials.cipher
-
-    @cached_property
-    def _credential_types(self) -> CredentialTypes:
-        from .credentials import CredentialTypes
-
-        return CredentialTypes()
-
-    def credential_type(self, name: str, required: Collection[str] = ()) -> None:
-        """Add a type of stored credentials, as `M9M.credential_type` does."""
-        self._credential_types.register(name, required)
-
-    def credential_checker(self, type: str) -> Callable[[Check], Check]:
-        """Take a function that tries a credential of a type, as `M9M.credential_checker` does."""
-
-        def declare(check: Check) -> Check:
-            self._credential_types.checker(type, check)
-            return check
-
-        return declare
+        """Create, read, change and rotate stored credentials; every call names its `caller`."""
+        return self._assembly().credentials(_nobody_knows, self._credential_types)
 
 
 def _read(
@@ -278,7 +234,7 @@ def _contradictions(settings: Settings, rules: PrefixRules) -> list[Problem]:
     for rule in rules.rules:
         marks = [mark for mark in rule.marks if isinstance(mark, CORSMark | HeadersMark)]
         try:
-            compiler.compile(rule.where, [Level(rule.where, [public.mark, *marks])], "GET")
+            compiler.compile(rule.where, [Level(rule.where, [Opening(), *marks])], "GET")
         except SettingsError as error:
             problems += error.problems
     return problems

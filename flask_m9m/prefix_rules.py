@@ -8,10 +8,8 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from .decorators import cors, public, rate_limit, require_auth, security_headers
 from .errors import Problem, SettingsError
-from .marking import Marking
-from .marks import Mark
+from .marks import CORSMark, HeadersMark, LimitMark, Mark, Opening, Requirement
 from .policy import Access
 from .prefixes import PrefixRule, PrefixRules, prefix_problem
 from .ratelimit import limit_name
@@ -156,12 +154,12 @@ class _Reader:
         made = [
             access_mark,
             self._limit(prefix, methods),
-            self._overrides("cors", cors),
-            self._overrides("headers", security_headers),
+            self._overrides("cors", CORSMark.of),
+            self._overrides("headers", HeadersMark.of),
         ]
-        return access, tuple(one.mark for one in made if one is not None)
+        return access, tuple(mark for mark in made if mark is not None)
 
-    def _access(self) -> tuple[Access | None, Marking | None]:
+    def _access(self) -> tuple[Access | None, Mark | None]:
         values = self._values
         access = values.get("access")
         if access not in (None, "public", "authenticated", "optional"):
@@ -171,17 +169,17 @@ class _Reader:
         if access == "public":
             for key in demands:
                 self._problem(key, "it says access: public as well", "one of the two")
-            return Access.PUBLIC, public
+            return Access.PUBLIC, Opening()
         if access is None and not demands:
             return None, None
-        marking = None
+        requirement = None
         for key, value in demands.items():  # each alone first, so that every problem is named
-            self._made(key, partial(require_auth, **{key: value}))
+            self._made(key, partial(Requirement.of, **{key: value}))
         if not self.problems:
-            marking = require_auth(**demands, optional=access == "optional")
-        return Access(access or "authenticated"), marking
+            requirement = Requirement.of(**demands, optional=access == "optional")
+        return Access(access or "authenticated"), requirement
 
-    def _limit(self, prefix: str, methods: frozenset[str] | None) -> Marking | None:
+    def _limit(self, prefix: str, methods: frozenset[str] | None) -> Mark | None:
         options = {key: self._values[key] for key in _OF_LIMITS if key in self._values}
         limits = self._values.get("rate_limit")
         if limits is None:
@@ -192,14 +190,14 @@ class _Reader:
         # One budget for all paths below, and another for other methods.
         own_name = f"{'-'.join(sorted(methods))}:{prefix}" if methods else prefix
         options.setdefault("name", limit_name(own_name))
-        return self._made("rate_limit", partial(rate_limit, limits, **options))
+        return self._made("rate_limit", partial(LimitMark.of, limits, **options))
 
-    def _overrides(self, key: str, decorator: Callable[..., Marking]) -> Marking | None:
+    def _overrides(self, key: str, make: Callable[..., Mark]) -> Mark | None:
         if key not in self._values:
             return None
-        return self._made(key, lambda: decorator(**self._values[key]))
+        return self._made(key, lambda: make(**self._values[key]))
 
-    def _made(self, key: str, make: Callable[[], Marking]) -> Marking | None:
+    def _made(self, key: str, make: Callable[[], Mark]) -> Mark | None:
         """Return what a decorator makes of values; what it says against them is a problem."""
         try:
             return make()

@@ -46,7 +46,7 @@ _BY_CODE = MappingProxyType(
 )
 
 
-class RequestEvents:
+class AuditObserver:
     """Observes exchanges, and tells the audit trail what became of them.
 
     Args:
@@ -54,13 +54,15 @@ class RequestEvents:
         clock: seconds since the epoch.
     """
 
+    timed = False
+
     def __init__(self, trail: AuditTrail, clock: Callable[[], float]) -> None:
         self._trail = trail
         self._clock = clock
 
     def ended(self, exchange: Exchange, status: str) -> None:
         """Tell of a credential that was good or was not, and of a request that was refused."""
-        proved, refusal = exchange.proved, exchange.refusal
+        proved, refusal = exchange.proved_identity, exchange.refusal
         if proved is not None:
             self._happened(EventName.AUTHENTICATED, SUCCESS, exchange)
         if refusal is None:
@@ -69,8 +71,8 @@ class RequestEvents:
         name = _BY_CODE.get(code)
         if name is None and code == ServiceUnavailable.error_code:
             # Nobody could tell whether the credential was good: it let nobody in.
-            name = _FAILED if exchange.tried is not None and proved is None else None
-        if name is not None and not (name is _FAILED and exchange.noted):
+            name = _FAILED if exchange.scheme is not None and proved is None else None
+        if name is not None and not (name is _FAILED and exchange.failure_audited):
             self._happened(name, code, exchange)
 
     def tried_out(self, limit: str) -> None:
@@ -79,15 +81,15 @@ class RequestEvents:
     def _happened(self, name: EventName, outcome: str, exchange: Exchange) -> None:
         if not self._trail.is_heard(name):
             return
-        proved, policy = exchange.proved, exchange.policy
+        proved, policy = exchange.proved_identity, exchange.policy
         self._trail.happened(
             Event(
                 name,
                 self._clock(),
                 outcome,
                 exchange.request_id,
-                exchange.claimed if proved is None else proved.subject,
-                exchange.tried if proved is None else proved.scheme,
+                exchange.claimed_subject if proved is None else proved.subject,
+                exchange.scheme if proved is None else proved.scheme,
                 exchange.client.address,
                 exchange.method,
                 None if policy is None else policy.route,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Blueprint, Flask
@@ -14,10 +13,8 @@ from flask.views import View
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
 
-from .auth import Declared
 from .errors import Problem, SettingsError
-from .identity import Identity
-from .marking import enclosed_by, layers_of, marks_of, owners_of
+from .marked_views import enclosed_by, layers_of, marks_of, owners_of
 from .marks import ANY_OTHER_METHOD, USUAL_METHODS, Mark, Opening
 from .policy import Level, PolicyCompiler, RoutePolicy
 
@@ -25,43 +22,30 @@ if TYPE_CHECKING:
     from flask import Request
     from werkzeug.routing import MapAdapter, Rule
 
-    from .credentials import CredentialTypes
-
 
 @dataclass
-class Declarations:
-    """What was declared on an `M9M`, for every app that it serves.
+class Protections:
+    """The marks that `M9M.protect` put on blueprints and endpoint patterns.
 
     Attributes:
-        auth: who calls, as the app knows it.
-        user_loader: returns the app's own object for an identity.
         revision: grows with each protection.
     """
 
-    auth: Declared = field(default_factory=Declared)
-    user_loader: Callable[[Identity], Any] | None = None
     revision: int = 0
     _blueprints: list[tuple[Blueprint, Sequence[Mark]]] = field(default_factory=list)
     _patterns: list[tuple[str, Sequence[Mark]]] = field(default_factory=list)
-
-    @cached_property
-    def credential_types(self) -> CredentialTypes:
-        """The types of stored credentials that it knows."""
-        from .credentials import CredentialTypes
-
-        return CredentialTypes()
 
     def protect(self, target: Blueprint | str, marks: Sequence[Mark]) -> None:
         """Put marks on a blueprint or on all endpoints that fit a pattern.
 
         The same once more, as a factory says it for each app that it makes, changes nothing.
         """
-        demands = [mark.demand for mark in marks]
-        declared: list[Any] = self._patterns if isinstance(target, str) else self._blueprints
-        for known, known_marks in declared:
-            if known == target and [mark.demand for mark in known_marks] == demands:
+        demands = [mark.meaning for mark in marks]
+        protected: list[Any] = self._patterns if isinstance(target, str) else self._blueprints
+        for known, known_marks in protected:
+            if known == target and [mark.meaning for mark in known_marks] == demands:
                 return
-        declared.append((target, marks))
+        protected.append((target, marks))
         self.revision += 1
 
     def unmatched(self, endpoints: Collection[str]) -> list[str]:
@@ -118,16 +102,16 @@ class Routes:
     Args:
         app: the app.
         policies: compiles them.
-        declarations: what holds for blueprints and endpoint patterns.
+        protections: what holds for blueprints and endpoint patterns.
     """
 
-    def __init__(self, app: Flask, policies: PolicyCompiler, declarations: Declarations) -> None:
+    def __init__(self, app: Flask, policies: PolicyCompiler, protections: Protections) -> None:
         self._app = app
         self._policies = policies
-        self._declarations = declarations
+        self._protections = protections
         self._compiled: dict[tuple[str, str], Compiled] = {}
         self._unrouted = policies.unrouted()
-        for pattern in declarations.unmatched(app.view_functions):
+        for pattern in protections.unmatched(app.view_functions):
             logger.warning("m9m.protect(%a): no endpoint of %s fits", pattern, app.name)
 
     def check_own(self) -> None:
@@ -162,7 +146,7 @@ class Routes:
             return self._unrouted
         if method not in USUAL_METHODS:
             method = self._unusual(rule, method)
-        endpoint, revision = rule.endpoint, self._declarations.revision
+        endpoint, revision = rule.endpoint, self._protections.revision
         view = self._app.view_functions.get(endpoint)
         known = self._compiled.get((endpoint, method))
         if known is not None and known.view is view and known.revision == revision:
@@ -233,7 +217,7 @@ class Routes:
             for one in owner.__mro__:
                 yield Level(f"class {one.__qualname__}", marks_of(one))
         _see_no_other_marks(endpoint, layers)
-        yield from self._declarations.levels_of(endpoint, self._app)
+        yield from self._protections.levels_of(endpoint, self._app)
         if layers and _serves_static_files(endpoint, layers[-1]):
             yield Level(FLASK, [Opening()])
 

@@ -1,4 +1,4 @@
-"""Sealing: step 9, what every answer carries, whoever made it."""
+"""Response headers: step 9, the header fields of every response, whoever made it."""
 
 from __future__ import annotations
 
@@ -6,28 +6,24 @@ from collections.abc import Callable, Sequence
 
 from .cors import PREFLIGHT_VARY, RESPONSE_FIELDS
 from .exchange import Exchange
-from .headers import merge_vary, private_cache_control
+from .headers import HeaderFields, merge_vary, private_cache_control
 from .policy import ERROR_VARY, RoutePolicy
 from .ratelimit import Hit
 from .request_ids import HEADER
-
-Headers = list[tuple[str, str]]
-Sealing = Callable[[Exchange, str, Sequence[tuple[str, str]]], Headers]
-"""Given an exchange, and the status and fields of its answer, return the fields sealed."""
 
 _NO_STORE = ("Cache-Control", "no-store")
 _REPLACED = frozenset(("vary", "cache-control", HEADER.lower()))
 _NEVER_STORED = frozenset(("401", "403", "429"))
 
 
-class Seal:
-    """Puts on an answer's head what belongs there.
+class ResponseHeaders:
+    """Completes the header fields of responses.
 
     Args:
-        unrouted: the policy of answers that no route made.
-        credential_fields: the request fields that credentials come in.
-        challenges: what a 401 that is not the guard's is given (RFC 9110 §15.5.2).
-        legacy_limit_fields: whether `X-RateLimit-*` stand beside the standard fields.
+        unrouted: the policy of responses that no route made.
+        credential_fields: the request fields that carry credentials.
+        challenges: makes the challenges of a 401 that the guard did not make (RFC 9110 §15.5.2).
+        legacy_limit_fields: whether to add `X-RateLimit-*` beside the standard fields.
         clock: seconds since the epoch.
     """
 
@@ -36,7 +32,7 @@ class Seal:
         unrouted: RoutePolicy,
         *,
         credential_fields: Sequence[str],
-        challenges: Callable[[Exchange], Headers],
+        challenges: Callable[[Exchange], HeaderFields],
         legacy_limit_fields: bool,
         clock: Callable[[], float],
     ) -> None:
@@ -46,51 +42,55 @@ class Seal:
         self._legacy_limit_fields = legacy_limit_fields
         self._clock = clock
 
-    def __call__(
+    def complete(
         self, exchange: Exchange, status: str, fields: Sequence[tuple[str, str]]
-    ) -> Headers:
-        """Return an answer's header fields with everything that belongs on them.
+    ) -> HeaderFields:
+        """Add the guard's header fields to a response's own.
 
-        What the app set itself is kept, except CORS fields, which are the policy's alone, the
-        request's id, under which the logs have it, and caching that would hand one caller's
-        answer to another.
+        The app's own fields are kept, with three exceptions: CORS fields, which the policy alone
+        sets; the request's id, which has to match the logs; and caching that would hand one
+        caller's response to another.
 
         Args:
-            exchange: the request.
-            status: its answer's, as WSGI writes it (`200 OK`).
-            fields: the answer's own.
+            exchange: the request's.
+            status: the response's, as WSGI writes it (`200 OK`).
+            fields: the response's own.
+
+        Returns:
+            All fields of the response.
         """
         policy = exchange.policy or self._unrouted
         never_stored = exchange.refusal is not None or status[:3] in _NEVER_STORED
-        sealed = [*fields, (HEADER, exchange.request_id)]
+        complete = [*fields, (HEADER, exchange.request_id)]
         if exchange.cors_headers is not None:
-            sealed += exchange.cors_headers
+            complete += exchange.cors_headers
         elif policy.cors is not None:
-            sealed += policy.cors.response_headers(exchange.origin)
-        # Whether it depends on more than its route's answers do.
+            complete += policy.cors.response_headers(exchange.origin)
+        # Whether it depends on more than its route's other responses do.
         identity = exchange.identity
         varies_more = exchange.cors_headers is not None or (
             identity is not None and not policy.authenticators
         )
         if never_stored or varies_more or exchange.nonce is not None:
-            sealed += self._unusual(exchange, policy, status, varies_more)
+            complete += self._unusual(exchange, policy, status, varies_more)
         else:
-            sealed += policy.secure_fields if exchange.client.secure else policy.plain_fields
+            complete += policy.secure_fields if exchange.client.secure else policy.plain_fields
         if exchange.hits:
-            self._add_limits(sealed, exchange.hits)
+            self._add_limits(complete, exchange.hits)
         if never_stored or ((identity is not None or exchange.signed) and not policy.cacheable):
-            sealed.append(_NO_STORE)
+            complete.append(_NO_STORE)
         contested = policy.contested
         for name, _ in fields:
             if name.lower() in contested:
-                return _merge(fields, sealed[len(fields) :], policy.cors is not None, never_stored)
-        return sealed
+                ours = complete[len(fields) :]
+                return _merge(fields, ours, policy.cors is not None, never_stored)
+        return complete
 
     def _unusual(
         self, exchange: Exchange, policy: RoutePolicy, status: str, varies_more: bool
-    ) -> Headers:
-        """Return security headers, challenges and `Vary` where they are not the policy's own."""
-        unusual: Headers = []
+    ) -> HeaderFields:
+        """Make security headers, challenges and `Vary` where they differ from the policy's."""
+        unusual: HeaderFields = []
         if policy.headers is not None:
             security = policy.headers.secure if exchange.client.secure else policy.headers.plain
             nonce = exchange.nonce
@@ -106,25 +106,25 @@ class Seal:
             unusual += policy.vary_fields if refusal is None else policy.refusal_vary_fields
         return unusual
 
-    def _add_limits(self, sealed: Headers, hits: Sequence[Hit]) -> None:
+    def _add_limits(self, complete: HeaderFields, hits: Sequence[Hit]) -> None:
         tightest = hits[0]
         if len(hits) == 1:
-            sealed += (tightest.limit.policy_field, ("RateLimit", tightest.item))
+            complete += (tightest.limit.policy_field, ("RateLimit", tightest.item))
         else:
             tightest = min(hits, key=_tightness)
-            sealed += (
+            complete += (
                 ("RateLimit-Policy", ", ".join([hit.limit.policy_item for hit in hits])),
                 ("RateLimit", ", ".join([hit.item for hit in hits])),
             )
         if self._legacy_limit_fields:
-            sealed += (
+            complete += (
                 tightest.limit.legacy_field,
                 ("X-RateLimit-Remaining", str(tightest.remaining)),
                 ("X-RateLimit-Reset", str(int(self._clock()) + tightest.full_after)),
             )
 
     def _vary(self, exchange: Exchange, policy: RoutePolicy) -> list[str]:
-        """Return the request fields on which this answer depends."""
+        """List the request fields on which this response depends."""
         vary = list(policy.vary)
         if exchange.identity is not None:
             vary += self._credential_fields
@@ -136,9 +136,9 @@ class Seal:
 
 
 def _merge(
-    fields: Sequence[tuple[str, str]], ours: Headers, cors: bool, never_stored: bool
-) -> Headers:
-    """Return an answer's own fields and ours where some of them meet."""
+    fields: Sequence[tuple[str, str]], ours: HeaderFields, cors: bool, never_stored: bool
+) -> HeaderFields:
+    """Merge a response's own fields with the guard's where both have the same name."""
     replaced = _REPLACED.intersection(name.lower() for name, _ in ours)
     if cors:
         replaced |= RESPONSE_FIELDS

@@ -1,4 +1,4 @@
-"""Services: what one app's flask-m9m consists of, whatever framework the app is written in."""
+"""Assembly: builds one app's guard, identities, stores, trail and credentials."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from werkzeug.wrappers import Response
 from . import forking
 from .address import ProxyHeader
 from .audit import AuditTrail, Circumstances
-from .auth import Declared, Identities
+from .auth import AppCallbacks, Identities
 from .guard import Guard
 from .metrics import Metrics, make_metrics
-from .observing import ObservedGuard, TimedGuard
+from .observing import make_observers
 from .ratelimit import limit_stores
-from .request_events import RequestEvents
 from .settings import Settings
 from .sightings import make_sightings
 from .storage import ChangeFeed, Database
@@ -26,37 +25,36 @@ if TYPE_CHECKING:
 
     from .credentials import Caller, Credentials, CredentialTypes
     from .crypto.cipher import Cipher
-    from .observing import Observer
 
     WhoCalls = Callable[[], Caller]
 
 
-class Services:
-    """One app's guard, and what stands behind it; nothing is opened before it is needed.
+class Assembly:
+    """One app's guard and the parts it works with; nothing is opened before it is needed.
 
     Args:
         settings: the app's, complete.
-        declared: what the app brings itself about who calls.
-        app: what tells the app from others: a name and its instance path.
+        callbacks: the app's own verifier, loader and authentication schemes.
+        app: the app's name and instance path, which tell it from others.
         clock: seconds since the epoch; also drives rate limits where it is not the system's.
         engine: the app's own database, in place of the one in the settings.
-        private: whether this object of an app is to have rate limits of its own, as in a test.
-        response_class: what the guard's answers are made of.
-        sender: who sends signals.
-        circumstances: tells in which request something happens.
+        private: whether this app object has rate limits of its own, as in a test.
+        response_class: the class of the guard's own responses.
+        sender: the sender of signals.
+        circumstances: describes the current request for the audit trail.
 
     Attributes:
-        trail: what everything that happens is told to.
-        database: where state is kept.
-        identities: what issues credentials, and knows whose they are.
-        guard: what every request passes.
-        metrics: what counts them, where that is switched on.
+        trail: the audit trail.
+        database: the app's database.
+        identities: the app's authentication.
+        guard: the pipeline of every request.
+        metrics: counts requests, where metrics are switched on.
     """
 
     def __init__(
         self,
         settings: Settings,
-        declared: Declared,
+        callbacks: AppCallbacks,
         app: tuple[str, str],
         *,
         clock: Callable[[], float] | None = None,
@@ -66,61 +64,70 @@ class Services:
         sender: object = None,
         circumstances: Callable[[], Circumstances] = Circumstances,
     ) -> None:
-        self._settings = settings.credentials
+        self._settings = settings
+        self._app = app
         self._lock = forking.lock(self)
         self._cipher: Cipher | None = None
         self._credentials: Credentials | None = None
-        self._clock, steady = clock or time.time, clock or time.monotonic
-        private = private or clock is not None
-        revocation = settings.security.revocation
+        self._clock, self._steady = clock or time.time, clock or time.monotonic
+        self._private = private or clock is not None
         self.database = Database(settings.database, app[1], engine)
         self.trail = AuditTrail(
             settings.audit, self.database, self.cipher, sender, circumstances, self._clock
         )
-        self._feed = ChangeFeed(
-            self.database,
-            propagation=revocation.propagation,
-            max_staleness=revocation.max_staleness,
-            clock=steady,
-        )
-        stores = limit_stores(
+        self._stores = limit_stores(
             settings.performance.rate_limit,
             app,
             key=_counting_key(settings),
-            private=private,
-            clock=steady,
+            private=self._private,
+            clock=self._steady,
         )
-        self.identities = Identities(
-            settings.security, declared, self._feed, stores.attempts, self.trail, self._clock
+        self._feed, self.identities = self._make_identities(callbacks)
+        self.metrics = self._make_metrics()
+        self.guard = self._make_guard(response_class)
+
+    def _make_identities(self, callbacks: AppCallbacks) -> tuple[ChangeFeed, Identities]:
+        security = self._settings.security
+        feed = ChangeFeed(
+            self.database,
+            propagation=security.revocation.propagation,
+            max_staleness=security.revocation.max_staleness,
+            clock=self._steady,
         )
-        self.metrics: Metrics | None = None
-        observers: list[Observer] = [RequestEvents(self.trail, self._clock)]
-        make_guard = ObservedGuard
-        if settings.metrics.enabled:
-            limiting = settings.performance.rate_limit
-            self.metrics = make_metrics(limiting, app, stores, private=private)
-            observers.append(self.metrics)
-            make_guard = TimedGuard
-        self.guard: Guard = make_guard(
+        identities = Identities(
+            security, callbacks, feed, self._stores.attempts, self.trail, self._clock
+        )
+        return feed, identities
+
+    def _make_metrics(self) -> Metrics | None:
+        if not self._settings.metrics.enabled:
+            return None
+        limiting = self._settings.performance.rate_limit
+        return make_metrics(limiting, self._app, self._stores, private=self._private)
+
+    def _make_guard(self, response_class: type[Response]) -> Guard:
+        settings = self._settings
+        sightings = make_sightings(
+            ProxyHeader(settings.server.proxy_headers),
+            settings.performance.rate_limit.path,
+            self._app,
+            private=self._private,
+        )
+        return Guard(
             settings,
             self.identities,
-            stores.limits,
-            make_sightings(
-                ProxyHeader(settings.server.proxy_headers),
-                settings.performance.rate_limit.path,
-                app,
-                private=private,
-            ),
-            observers=observers,
+            self._stores.limits,
+            sightings,
+            observers=make_observers(self.trail, self._clock, self.metrics),
             response_class=response_class,
             clock=self._clock,
         )
 
     def credentials(self, who_calls: WhoCalls, types: CredentialTypes) -> Credentials:
-        """Return what keeps credentials, made when it is first needed.
+        """Get the credential store, made when it is first needed.
 
         Args:
-            who_calls: tells who asks where a call does not say.
+            who_calls: returns the caller where a call does not name one.
             types: the credential types that the app knows.
         """
         cipher = self.cipher()
@@ -130,12 +137,12 @@ class Services:
             return self._credentials
 
     def cipher(self) -> Cipher:
-        """Return what encrypts under the settings' keys, made when it is first needed."""
+        """Get the cipher under the settings' keys, made when it is first needed."""
         from .crypto.cipher import Cipher
 
         with self._lock:
             if self._cipher is None:
-                self._cipher = Cipher(self._settings)
+                self._cipher = Cipher(self._settings.credentials)
             return self._cipher
 
     def _make_credentials(
@@ -143,7 +150,7 @@ class Services:
     ) -> Credentials:
         from .credentials import Credentials, DatabaseShelf, MemoryShelf
 
-        settings = self._settings
+        settings = self._settings.credentials
         return Credentials(
             MemoryShelf() if settings.storage == "memory" else DatabaseShelf(self._feed),
             cipher,
@@ -156,6 +163,6 @@ class Services:
 
 
 def _counting_key(settings: Settings) -> bytes:
-    """Return a secret of the app's that its other machines have too; nothing where it has none."""
+    """Take a secret that the app's machines share, to hash clients; empty where it has none."""
     secret = settings.security.jwt.secret or settings.credentials.encryption_key
     return b"" if secret is None else secret.get_secret_value().encode()

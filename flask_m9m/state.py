@@ -7,28 +7,32 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import click
-from flask import has_request_context
+from flask import Request, current_app, has_request_context, request
 
 from . import forking
 from .audit import AuditTrail, Circumstances
-from .context import current_request
 from .dev_secret import with_secret
 from .errors import SettingsError
 from .exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, ON_REQUEST, Exchange
 from .guard import Guard
-from .routes import Declarations, Routes
-from .services import Services
+from .routes import Protections, Routes
+from .services import Assembly
 from .settings import Loaded, check_secret_key
 
 if TYPE_CHECKING:
-    from flask import Flask, Request
+    from flask import Flask
     from sqlalchemy import Engine
 
-    from .auth import Identities
-    from .credentials import Caller, Credentials
+    from .auth import AppCallbacks, Identities
+    from .credentials import Caller, Credentials, CredentialTypes
     from .crypto.cipher import Cipher
     from .identity import Identity
     from .storage import Database
+
+EXTENSION = "m9m"
+
+current_request: Callable[[], Request] = request._get_current_object  # type: ignore[attr-defined]
+"""Return the current request itself; an attribute of the proxy costs a microsecond each time."""
 
 
 class AppState:
@@ -37,7 +41,9 @@ class AppState:
     Args:
         app: the app.
         loaded: its settings, and where they came from.
-        declarations: what was declared on the `M9M`.
+        protections: the marks that `M9M.protect` put on its routes.
+        callbacks: the app's own verifier, loaders and authentication schemes.
+        credential_types: returns the types of stored credentials that the app knows.
         clock: seconds since the epoch; also drives rate limits where it is not the system's.
         engine: the app's own database, in place of the one in the settings.
     """
@@ -46,18 +52,23 @@ class AppState:
         self,
         app: Flask,
         loaded: Loaded,
-        declarations: Declarations,
+        protections: Protections,
+        callbacks: AppCallbacks,
+        credential_types: Callable[[], CredentialTypes],
+        *,
         clock: Callable[[], float] | None = None,
         engine: Engine | Callable[[], Engine] | None = None,
     ) -> None:
         self.app = app
         self.loaded = loaded
-        self.declarations = declarations
+        self.protections = protections
+        self.callbacks = callbacks
+        self._credential_types = credential_types
         self._clock = clock
         self._engine = engine
         self._lock = forking.lock(self)
         self._guard: Guard | None = None
-        self._services: Services
+        self._assembly: Assembly
         self._routes: Routes
 
     @property
@@ -71,26 +82,26 @@ class AppState:
         return self._guard or self._assemble()
 
     @property
-    def services(self) -> Services:
-        """What stands behind the guard."""
+    def assembly(self) -> Assembly:
+        """The parts that the guard works with."""
         if self._guard is None:
             self._assemble()
-        return self._services
+        return self._assembly
 
     @property
     def identities(self) -> Identities:
         """What issues credentials, and knows whose they are."""
-        return self.services.identities
+        return self.assembly.identities
 
     @property
     def database(self) -> Database:
         """Where state is kept; opened when it is first needed."""
-        return self.services.database
+        return self.assembly.database
 
     @property
     def credentials(self) -> Credentials:
         """What keeps credentials, made when it is first needed; in a request, its caller's."""
-        kept = self.services.credentials(self._who_calls, self.declarations.credential_types)
+        kept = self.assembly.credentials(self._who_calls, self._credential_types())
         if not has_request_context():
             return kept
         # Whoever has it may use it in another thread, or later, where there is no request.
@@ -99,12 +110,12 @@ class AppState:
     @property
     def trail(self) -> AuditTrail:
         """What everything that happens is told to."""
-        return self.services.trail
+        return self.assembly.trail
 
     @property
     def cipher(self) -> Cipher:
         """What encrypts under the settings' keys."""
-        return self.services.cipher()
+        return self.assembly.cipher()
 
     @property
     def routes(self) -> Routes:
@@ -117,7 +128,7 @@ class AppState:
         """Return the exchange of a request, beginning it where nothing has yet.
 
         It is kept with the request, which is one app's alone; an environ may be another app's as
-        well, or be used again. There it lies only on its way from `SealedApp` to here.
+        well, or be used again. There it lies only on its way from `GuardedApp` to here.
         """
         exchange: Exchange | None = getattr(request, ON_REQUEST, None)
         if exchange is None:
@@ -137,11 +148,11 @@ class AppState:
                 problems = check_secret_key(self.loaded.settings, self.app.secret_key)
                 if problems:
                     raise SettingsError(problems)
-                self._services = services = Services(
+                self._assembly = assembly = Assembly(
                     with_secret(
                         self.loaded.settings, self.app.instance_path, wanted=self.app.debug
                     ),
-                    self.declarations.auth,
+                    self.callbacks,
                     (self.app.import_name, self.app.instance_path),
                     clock=self._clock,
                     engine=self._own(),
@@ -150,8 +161,8 @@ class AppState:
                     sender=self.app,
                     circumstances=_circumstances,
                 )
-                self._routes = Routes(self.app, services.guard.policies, self.declarations)
-                self._guard = services.guard
+                self._routes = Routes(self.app, assembly.guard.policies, self.protections)
+                self._guard = assembly.guard
             return self._guard
 
     def _who_calls(self) -> Caller:
@@ -177,6 +188,30 @@ class AppState:
                 return given()
 
         return engine
+
+
+def current_state(asking: str) -> AppState:
+    """Return the current app's state.
+
+    Raises:
+        RuntimeError: there is no current app, or it has no `M9M`; says so of `asking`.
+    """
+    state: AppState | None = current_app.extensions.get(EXTENSION)
+    if state is None:
+        raise RuntimeError(
+            f"{asking} needs flask-m9m, and the app {current_app.name!r} has none: "
+            "call M9M(app), or m9m.init_app(app) in its factory"
+        )
+    return state
+
+
+def current_exchange(asking: str) -> Exchange:
+    """Return the current request's exchange.
+
+    Raises:
+        RuntimeError: there is no current request, or its app has no `M9M`.
+    """
+    return current_state(asking).exchange(current_request())
 
 
 def _circumstances() -> Circumstances:

@@ -9,9 +9,8 @@ from typing import Any
 from flask import Flask
 from flask.testing import FlaskClient
 
-from .context import EXTENSION
 from .settings import Settings, settings_of
-from .state import AppState
+from .state import EXTENSION, AppState
 
 
 class Clock:

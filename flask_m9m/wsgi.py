@@ -1,4 +1,4 @@
-"""SealedApp: what an app's answers pass last, whoever made them."""
+"""GuardedApp: the WSGI wrapper that completes the header fields of every response."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from werkzeug.wsgi import ClosingIterator
 from .errors import InternalError
 from .exchange import EXCHANGE, Exchange
 from .guard import Guard
+from .headers import HeaderFields
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-Headers = list[tuple[str, str]]
-
-_SEALED = "m9m.sealed"
-"""Where an environ holds the head that was sealed last; it may come out through other guards."""
+_FINISHED = "m9m.finished"
+"""The environ's key for the head that was completed last; it may pass through other guards."""
 
 
-class SealedApp:
-    """Wraps a WSGI app and seals the head of every answer, at the last moment.
+class GuardedApp:
+    """Wraps a WSGI app and completes the head of every response, at the last moment.
 
-    Sealing here and nowhere else makes it happen exactly once for views, error handlers,
-    static files, exceptions and whatever is mounted inside. An answer that the guard of a
-    mounted app has sealed is left as it is.
+    Doing so here and nowhere else makes it happen exactly once for views, error handlers, static
+    files, exceptions and mounted apps. A response that the guard of a mounted app has completed
+    is left unchanged.
 
     Args:
         wsgi_app: the app; it finds its exchange in the environ.
-        prepare: returns the guard, asked before the first request.
+        prepare: returns the guard, called before the first request.
         failed: called while an exception that left the app is handled: it logs that or raises it
             again.
     """
@@ -52,24 +51,23 @@ class SealedApp:
         if guard is None:
             guard = self._guard = self._prepare()
         exchange = environ[EXCHANGE] = guard.begin(environ)
-        exchange.sealed_later = True
-        seal = guard.seal
+        exchange.wrapped = True
         restored: list[Iterable[bytes]] = []
         started = False
 
-        def start_sealed(status: str, headers: Headers, exc_info: Any = None) -> Any:
+        def start_finished(status: str, headers: HeaderFields, exc_info: Any = None) -> Any:
             nonlocal started
             started = True
-            if environ.get(_SEALED) is not headers:  # else the guard of an app further in did it
+            if environ.get(_FINISHED) is not headers:  # else the guard of an app further in did it
                 if exchange.ended:
                     status, headers = _restore(exchange, environ, status, headers, restored)
-                headers = environ[_SEALED] = seal(exchange, status, headers)
+                headers = environ[_FINISHED] = guard.finish(exchange, status, headers)
             if exc_info is None:
                 return start_response(status, headers)
             return start_response(status, headers, exc_info)
 
         try:
-            body = self._wsgi_app(environ, start_sealed)
+            body = self._wsgi_app(environ, start_finished)
             if not started:
                 body = first = begun(body)
                 if not started:
@@ -79,14 +77,14 @@ class SealedApp:
             self._failed()
             error = guard.render(exchange, InternalError())
             body, status, headers = error.get_wsgi_response(environ)
-            start_sealed(status, headers, sys.exc_info() if started else None)
+            start_finished(status, headers, sys.exc_info() if started else None)
         if restored:
             return ClosingIterator(restored[0], getattr(body, "close", None))
         return body
 
 
 def begun(body: Iterable[bytes]) -> ClosingIterator:
-    """Run an answer's body as far as its first part, for what it raises before."""
+    """Run a response's body up to its first part, for the exceptions that it raises before."""
     close = getattr(body, "close", None)
     try:
         chunks = iter(body)
@@ -102,13 +100,13 @@ def _restore(
     exchange: Exchange,
     environ: WSGIEnvironment,
     status: str,
-    headers: Headers,
+    headers: HeaderFields,
     restored: list[Iterable[bytes]],
-) -> tuple[str, Headers]:
-    """Put back what the guard had answered and a handler made something else of.
+) -> tuple[str, HeaderFields]:
+    """Restore the guard's response where an error handler replaced it by something else.
 
-    A refusal may get another body and status from the app's handlers, but no server error; a
-    preflight's answer and a redirect to HTTPS are nobody else's.
+    The app's handlers may give a refusal another body and status, but not a server error; a
+    preflight's response and a redirect to HTTPS they may not change.
     """
     answer, refusal = exchange.answer, exchange.refusal
     if answer is None or status.startswith(str(answer.status_code)):

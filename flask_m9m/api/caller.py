@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..context import current_exchange
 from ..errors import AccessDenied
 from ..identity import Identity
+from ..state import current_exchange
 
 MANAGE = "m9m:manage"
 """The scope by which an API key manages what its owner has."""
@@ -40,7 +40,7 @@ def denied(*scopes: str) -> AccessDenied:
 
 def _both() -> tuple[Identity, Identity]:
     exchange = current_exchange("the REST API")
-    proved, loaded = exchange.proved, exchange.identity
+    proved, loaded = exchange.proved_identity, exchange.identity
     assert proved is not None and loaded is not None  # noqa: S101, PT018  # the route is protected
     if proved.scheme == "api_key" and MANAGE not in proved.scopes & loaded.scopes:
         raise denied(MANAGE)

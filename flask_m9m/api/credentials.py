@@ -15,7 +15,6 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 from pydantic import Field
 
-from ..context import current_state
 from ..credentials import CredentialInfo, Credentials
 from ..decorators import require_auth
 from ..errors import (
@@ -27,6 +26,7 @@ from ..errors import (
     UnresolvedVariable,
     ValidationError,
 )
+from ..state import current_state
 from ..text import checked_name, name_of
 from .bodies import Body, moment, read
 from .caller import managing_caller

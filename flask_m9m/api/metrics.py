@@ -8,11 +8,11 @@ from flask import Flask, Response
 from werkzeug.exceptions import ServiceUnavailable
 
 from ..address import Networks
-from ..context import current_exchange, current_state
 from ..decorators import require_auth
 from ..errors import AccessDenied, AuthenticationRequired, Problem, SettingsError
 from ..routes import METRICS_ENDPOINT
 from ..settings import MetricsSettings
+from ..state import current_exchange, current_state
 
 SCOPE = "m9m:metrics"
 
@@ -53,7 +53,7 @@ def serve_metrics(app: Flask, settings: MetricsSettings) -> None:
 def _show() -> Response:
     from ..metrics.exposition import CONTENT_TYPE, expose
 
-    metrics = current_state("metrics").services.metrics
+    metrics = current_state("metrics").assembly.metrics
     assert metrics is not None  # noqa: S101  # else there were no such route
     try:
         body = expose(metrics.totals())

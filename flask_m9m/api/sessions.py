@@ -10,7 +10,6 @@ from pydantic import Field
 
 from ..audit import EventName
 from ..auth import ACCESS, REFRESH, Identities, TokenPair, cookie_of, csrf
-from ..context import current_exchange, current_state
 from ..decorators import public, require_auth
 from ..errors import (
     AuthenticationRequired,
@@ -21,6 +20,7 @@ from ..errors import (
     ValidationError,
 )
 from ..identity import Identity
+from ..state import current_exchange, current_state
 from ..text import is_control, name_of, normalize
 from .bodies import Body, moment, read
 
@@ -75,7 +75,7 @@ def _signed_in(services: Identities, name: str, password: str) -> tuple[Identity
     try:
         identity, is_user, _ = services.sign_in(name, password, exchange.client)
     except M9MError as error:
-        exchange.noted = True
+        exchange.failure_audited = True
         failed = EventName.AUTHENTICATION_FAILED
         event = trail.event(failed, name, outcome=error.error_code)
         trail.happened(event._replace(scheme="password"))
@@ -108,7 +108,7 @@ def refresh() -> Response:
 def logout() -> Response:
     """End the session of an access token; a token of no session ends alone."""
     services, answer = _services(), Response(status=204)
-    proved = current_exchange("logout").proved
+    proved = current_exchange("logout").proved_identity
     assert proved is not None  # noqa: S101  # the route is protected
     sid = proved.claims.get("sid")
     if isinstance(sid, str):

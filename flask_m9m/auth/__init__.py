@@ -7,7 +7,7 @@ from .api_keys import ApiKeys
 from .authenticator import Authenticator, challenges
 from .cookies import ACCESS, REFRESH, cookie_of
 from .custom import BUILT_IN
-from .declared import Declared, Declaring, IdentityLoader, LoadedIdentities
+from .declared import AppCallbacks, CallbackDecorators, IdentityLoader, LoadedIdentities
 from .identities import Identities
 from .sessions import TokenPair
 from .sign_in import PasswordVerifier
@@ -19,9 +19,9 @@ __all__ = [
     "BUILT_IN",
     "REFRESH",
     "ApiKeys",
+    "AppCallbacks",
     "Authenticator",
-    "Declared",
-    "Declaring",
+    "CallbackDecorators",
     "Identities",
     "IdentityLoader",
     "LoadedIdentities",

@@ -26,7 +26,7 @@ _REMEMBERED = 4_096
 
 
 @dataclass(slots=True)
-class Declared:
+class AppCallbacks:
     """What was declared on an `M9M` about who calls.
 
     Attributes:
@@ -34,6 +34,7 @@ class Declared:
         authenticators: schemes by their names, and whether browsers send them by themselves.
         identity_loader: enriches an identity, or refuses it with `None`.
         lifetime: seconds for which a loaded identity is kept; 0: it is loaded for each request.
+        user_loader: returns the app's own object for an identity, in Flask.
         settled: whether an app has taken the schemes over.
     """
 
@@ -41,6 +42,7 @@ class Declared:
     authenticators: dict[str, tuple[AuthenticateRequest, bool]] = field(default_factory=dict)
     identity_loader: IdentityLoader | None = None
     lifetime: float = 0.0
+    user_loader: Callable[[Identity], Any] | None = None
     settled: bool = False
 
     def add_authenticator(
@@ -59,10 +61,10 @@ class Declared:
         self.authenticators[scheme] = (authenticate, ambient)
 
 
-class Declaring:
+class CallbackDecorators:
     """Something on which an app declares who calls."""
 
-    _declared: Declared
+    _callbacks: AppCallbacks
 
     def password_verifier(self, verify: Verify) -> Verify:
         """Take a function that knows the app's users, for HTTP Basic.
@@ -71,7 +73,7 @@ class Declaring:
         or nothing where they are wrong. Guesses are throttled before it is asked; that an unknown
         name costs what a wrong password costs is its own to see to.
         """
-        self._declared.password_verifier = verify
+        self._callbacks.password_verifier = verify
         return verify
 
     @overload
@@ -94,8 +96,8 @@ class Declaring:
         """
 
         def declare(load: LoadIdentity) -> LoadIdentity:
-            self._declared.identity_loader = load
-            self._declared.lifetime = parse_duration(lifetime)
+            self._callbacks.identity_loader = load
+            self._callbacks.lifetime = parse_duration(lifetime)
             return load
 
         return declare if load is None else declare(load)
@@ -105,12 +107,12 @@ class LoadedIdentities:
     """Identities as one app enriches them.
 
     Args:
-        declared: with the loader, if there is one.
+        callbacks: with the loader, if there is one.
         clock: seconds since the epoch.
     """
 
-    def __init__(self, declared: Declared, clock: Callable[[], float]) -> None:
-        self._declared = declared
+    def __init__(self, callbacks: AppCallbacks, clock: Callable[[], float]) -> None:
+        self._callbacks = callbacks
         self._clock = clock
         self._loaded: OrderedDict[Identity, tuple[float, Identity]] = OrderedDict()
         self._lock = forking.lock(self)
@@ -122,7 +124,7 @@ class LoadedIdentities:
             InvalidCredentials: the app does not want it.
             TypeError: the loader returned what is no identity.
         """
-        load, lifetime = self._declared.identity_loader, self._declared.lifetime
+        load, lifetime = self._callbacks.identity_loader, self._callbacks.lifetime
         if load is None:
             return identity
         if not lifetime:

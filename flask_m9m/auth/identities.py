@@ -17,7 +17,7 @@ from .basic import BasicAuthenticator
 from .bearer import BearerAuthenticator
 from .cookies import CookieAuthenticator, SessionCookies
 from .custom import CustomAuthenticator
-from .declared import Declared, LoadedIdentities
+from .declared import AppCallbacks, LoadedIdentities
 from .lockout import Lockout
 from .sign_in import ConfiguredUser, SignIn
 from .tokens import Tokens
@@ -29,7 +29,7 @@ class Identities:
 
     Args:
         settings: the app's.
-        declared: what the app brings itself.
+        callbacks: what the app brings itself.
         feed: of the app's database.
         store: where attempts are counted.
         trail: told what happens.
@@ -40,7 +40,7 @@ class Identities:
         users: makes and changes users.
         api_keys: makes and revokes API keys.
         cookies: writes and reads a session's cookies.
-        declared: what the app brings itself.
+        callbacks: what the app brings itself.
         load: has the app enrich an identity.
         lockout: throttles guesses.
         sign_in: tells whose name and password these are.
@@ -50,7 +50,7 @@ class Identities:
     def __init__(
         self,
         settings: SecuritySettings,
-        declared: Declared,
+        callbacks: AppCallbacks,
         feed: ChangeFeed,
         store: LimitStore,
         trail: AuditTrail,
@@ -60,10 +60,10 @@ class Identities:
         self.tokens = Tokens(settings.jwt, feed, trail, clock)
         self.users = Users(feed, hasher, trail, clock)
         self.api_keys = ApiKeys(settings.api_keys.prefix, feed, trail, clock)
-        self.declared = declared
-        self.load = LoadedIdentities(declared, clock)
+        self.callbacks = callbacks
+        self.load = LoadedIdentities(callbacks, clock)
         self.lockout = Lockout(settings.lockout, store, clock)
-        verify = _password_verifier(settings.basic_auth, declared, self.users, hasher)
+        verify = _password_verifier(settings.basic_auth, callbacks, self.users, hasher)
         self.sign_in = SignIn(verify, self.load, self.lockout, feed, clock=clock)
         switched_on: list[Authenticator] = []
         if self.tokens.enabled:
@@ -72,8 +72,8 @@ class Identities:
             switched_on.append(ApiKeyAuthenticator(settings.api_keys, feed, clock))
         if settings.basic_auth.enabled:
             switched_on.append(BasicAuthenticator(self.sign_in))
-        declared.settled = True
-        for scheme, (authenticate, ambient) in declared.authenticators.items():
+        callbacks.settled = True
+        for scheme, (authenticate, ambient) in callbacks.authenticators.items():
             switched_on.append(CustomAuthenticator(scheme, authenticate, ambient=ambient))
         self.cookies = SessionCookies(settings.jwt, clock)
         if self.tokens.enabled and self.cookies.enabled:
@@ -87,7 +87,7 @@ class Identities:
 
 
 def _password_verifier(
-    settings: BasicAuthSettings, declared: Declared, users: Users, hasher: PasswordHasher
+    settings: BasicAuthSettings, callbacks: AppCallbacks, users: Users, hasher: PasswordHasher
 ) -> Callable[[str, str], User | Identity | bool | None]:
     """Return what asks the configured user first, and then the app or the users table."""
     there_is_one = settings.enabled and settings.username is not None
@@ -96,7 +96,7 @@ def _password_verifier(
     def verify(name: str, password: str) -> User | Identity | bool | None:
         if configured is not None and configured(name, password):
             return True
-        app = declared.password_verifier
+        app = callbacks.password_verifier
         if app is not None:
             return app(name, password)
         return users.verify_password(name, password)

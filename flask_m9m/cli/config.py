@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 from flask.cli import ScriptInfo
 
-from ..context import EXTENSION
 from ..errors import SettingsError
 from ..settings import Loaded, check_secret_key, describe, json_schema, load, nearest_path
+from ..state import EXTENSION
 from .output import fail, output_option, print_document, print_rows, settings_errors
 
 _APP_FILES = ("wsgi.py", "app.py")  # where Flask looks for an app that nobody named

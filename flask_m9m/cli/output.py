@@ -15,7 +15,6 @@ import yaml
 from flask import Flask
 from flask.cli import ScriptInfo
 
-from ..context import EXTENSION
 from ..errors import (
     Conflict,
     DatabaseUnavailable,
@@ -26,7 +25,7 @@ from ..errors import (
     UnresolvedVariable,
 )
 from ..ratelimit import StoreFailure
-from ..state import AppState
+from ..state import EXTENSION, AppState
 from ..text import printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -51,7 +51,7 @@ def routes(state: AppState, fail_on: Sequence[str], allow: Sequence[str], output
                 "access": policy.access.value,
                 "decided by": policy.decided_by,
                 "schemes": [one.scheme for one in policy.authenticators],
-                "needs": _needs(policy),
+                "needs": [words for demand in policy.demands for words in demand.wording()],
                 **_columns(list(_limits(policy, state)), output),
                 "cors": list(policy.cors.origins) if policy.cors is not None else ["off"],
                 "cors by": policy.cors_decided_by,
@@ -91,18 +91,6 @@ def _report(found: dict[str, list[str]]) -> None:
         click.echo(f"{len(names)} {what}: {_REMEDIES[what]}", err=True)
     if found:
         click.get_current_context().exit(1)
-
-
-def _needs(policy: RoutePolicy) -> list[str]:
-    needs = []
-    for one in policy.requirements:
-        needs += [f"scope {scope}" for scope in one.scopes]
-        needs += [f"any scope of {' '.join(one.any_scope)}"] * bool(one.any_scope)
-        needs += [f"role {' or '.join(one.roles)}"] * bool(one.roles)
-        needs += ["a fresh token"] * one.fresh
-    for mark in policy.signatures:
-        needs.append(f"a URL signed for {mark.purpose}" if mark.purpose else "a signed URL")
-    return needs
 
 
 def _limits(policy: RoutePolicy, state: AppState) -> Iterator[tuple[str, str]]:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from ..marking import held_by
+from ..marked_views import held_by
 from ..policy import Access
-from ..wsgi import SealedApp
+from ..wsgi import GuardedApp
 from .findings import Finding, Kind, Severity
 from .subject import Route, Subject, finds
 
@@ -128,7 +128,7 @@ def shadowed_routes(subject: Subject) -> Iterator[Finding]:
 @finds(UNMATCHED)
 def unmatched_patterns(subject: Subject) -> Iterator[Finding]:
     """Look for protections that fit nothing."""
-    for pattern in subject.state.declarations.unmatched(subject.app.view_functions):
+    for pattern in subject.state.protections.unmatched(subject.app.view_functions):
         yield UNMATCHED.at(f"m9m.protect({pattern!r})", pattern=repr(pattern))
 
 
@@ -141,7 +141,7 @@ def outer_middleware(subject: Subject) -> Iterator[Finding]:
     outermost: object = subject.app.wsgi_app
     while isinstance(outermost, ProxyFix):
         outermost = outermost.app
-    if not isinstance(outermost, SealedApp):
+    if not isinstance(outermost, GuardedApp):
         kind = OUTSIDE if _holds_guard(outermost) else REPLACED
         name = str(getattr(outermost, "__qualname__", None) or type(outermost).__qualname__)
         yield kind.at(f"app.wsgi_app: {name}", middleware=name)
@@ -155,7 +155,7 @@ def _holds_guard(outermost: object) -> bool:
     waiting, seen = [outermost], {id(outermost)}
     while waiting and len(seen) < _MOST_SEEN:
         layer = waiting.pop()
-        if isinstance(layer, SealedApp):
+        if isinstance(layer, GuardedApp):
             return True
         if isinstance(layer, Flask):  # which keeps what is outermost, and so leads in a circle
             continue

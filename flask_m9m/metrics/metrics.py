@@ -53,6 +53,8 @@ class Metrics:
         stores: the app's stores of rate limits, whose failures are counted.
     """
 
+    timed = True
+
     def __init__(self, counts: Counts, stores: LimitStores) -> None:
         self._counts = counts
         self._stores = (("rate_limits", stores.limits, [0]), ("attempts", stores.attempts, [0]))
@@ -62,7 +64,7 @@ class Metrics:
 
     def ended(self, exchange: Exchange, status: str) -> None:
         """Count an exchange whose answer goes out under this status."""
-        error, spent = exchange.refusal, exchange.spent
+        error, spent = exchange.refusal, exchange.guard_nanoseconds
         amounts = (
             (GUARD_SUM, spent),
             _IN_BUCKET[bisect_left(BOUNDS, spent)],
@@ -70,8 +72,8 @@ class Metrics:
                 status[:1],
                 None if error is None else error.error_code,
                 exchange.ended,
-                exchange.tried,
-                exchange.proved is not None,
+                exchange.scheme,
+                exchange.proved_identity is not None,
             ),
         )
         if error is not None and exchange.ended:

@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException, default_exceptions
 from ..auth import BUILT_IN, csrf
 from ..policy import Access, RoutePolicy
 from ..routes import FLASK
-from .components import ANSWERS, CSRF_TOKEN, SIGNED_URL, component_of, components, security_schemes
+from .components import ANSWERS, CSRF_TOKEN, component_of, components, security_schemes
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -50,7 +50,7 @@ def describe(
         if lower in METHODS and not hidden:
             item = paths.setdefault(path_of(rule.rule), {})
             item.setdefault(lower, operations.describe(policy, method))
-            signed = signed or bool(policy.signatures)
+            signed = signed or any(demand.component for demand in policy.demands)
     security = security_schemes(guard.settings, guard.authenticators, schemes or {}, signed=signed)
     own = frozenset(_answered_by_app(state.app))
     return {"components": components(guard.settings, security, own), "paths": paths}
@@ -103,12 +103,12 @@ class Operations:
         """Yield the statuses of the refusals that a request can meet."""
         if policy.authenticators:
             yield "401"
-        rights = any(one.scopes or one.any_scope or one.roles for one in policy.requirements)
+        forbidden = any(demand.forbids for demand in policy.demands)
         ambient = any(one.ambient for one in policy.authenticators) and not _is_safe(method)
         insecure = self._https == "refuse" or (
             self._https == "redirect" and method not in ("GET", "HEAD")
         )
-        if rights or ambient or policy.signatures or insecure or self._closed_to_some:
+        if forbidden or ambient or insecure or self._closed_to_some:
             yield "403"
         schemes = {one.scheme for one in policy.authenticators}
         guessed = self._lockout and not schemes.isdisjoint(BUILT_IN)
@@ -128,12 +128,14 @@ def _is_safe(method: str) -> bool:
 
 def _security(policy: RoutePolicy, method: str) -> list[dict[str, list[str]]]:
     """Return the alternatives of what a request brings (OpenAPI 3.1.1 §4.8.30)."""
-    signed: dict[str, list[str]] = {SIGNED_URL: []} if policy.signatures else {}
+    signed: dict[str, list[str]] = {
+        demand.component: [] for demand in policy.demands if demand.component
+    }
     if policy.access is Access.PUBLIC:
         return []
     if policy.access is Access.SIGNED:
         return [signed]
-    scopes = list(dict.fromkeys(scope for one in policy.requirements for scope in one.scopes))
+    scopes = list(dict.fromkeys(scope for demand in policy.demands for scope in demand.scopes))
     alternatives: list[dict[str, list[str]]] = []
     for one in policy.authenticators:
         alternative = {component_of(one.scheme): list(scopes), **signed}
@@ -147,16 +149,9 @@ def _security(policy: RoutePolicy, method: str) -> list[dict[str, list[str]]]:
 
 def _extension(policy: RoutePolicy) -> dict[str, Any]:
     extension: dict[str, Any] = {}
-    requirements = [
-        {
-            name: list(value) if isinstance(value, tuple) else value
-            for name in ("scopes", "any_scope", "roles", "fresh")
-            if (value := getattr(one, name))
-        }
-        for one in policy.requirements
-    ]
-    if requirements:
-        extension["requirements"] = requirements
-    for mark in policy.signatures:
-        extension[SIGNED_URL] = {"purpose": mark.purpose}
+    for demand in policy.demands:
+        if demand.component is None:
+            extension.setdefault("requirements", []).append(demand.parameters())
+        else:
+            extension[demand.component] = demand.parameters()
     return extension

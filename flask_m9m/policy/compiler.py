@@ -13,15 +13,14 @@ from ..cors import CORSPolicy
 from ..errors import Problem, SettingsError
 from ..headers import SecurityHeaders
 from ..marks import (
-    AccessMark,
     CacheableMark,
     CORSMark,
+    Demand,
     HeadersMark,
     LimitMark,
     Mark,
     Opening,
     Requirement,
-    SignedURLMark,
     UnlimitedMark,
 )
 from ..ratelimit import limit_name, parse_limits
@@ -61,23 +60,20 @@ class PolicyCompiler:
         """
         levels = tuple(levels)
         access, decided_by, closing = self._access(route, levels)
-        requirements = [one for one in closing if isinstance(one, Requirement)]
-        authenticators = self._schemes(route, requirements) if requirements else ()
+        authenticators = self._schemes(route, closing)
         unlimited, unlimited_decided_by = _nearest(levels, UnlimitedMark)
         cors, cors_decided_by = self._nearest_cors(route, levels)
         headers, headers_decided_by = self._nearest_headers(route, levels)
         vary = ["Origin"] if cors is not None and cors.varies else []
         if authenticators:
             vary += ["Authorization", "Cookie", self._settings.security.api_keys.header]
-        demands = tuple(one for one in requirements if one.demanding)
-        signatures = _signatures(route, closing)
+        demands = _demands(route, closing)
         limits = self._limits(route, levels, method)
         return RoutePolicy(
             route=route,
             access=access,
             decided_by=decided_by,
-            requirements=demands,
-            signatures=signatures,
+            demands=demands,
             authenticators=authenticators,
             limits=limits,
             unlimited=unlimited is not None,
@@ -86,7 +82,7 @@ class PolicyCompiler:
             cors_decided_by=cors_decided_by,
             headers=headers,
             headers_decided_by=headers_decided_by,
-            demanding=bool(demands or signatures or limits),
+            demanding=bool(demands or limits),
             marks=frozenset((*closing, *_limit_marks(levels))),
             view_class=next((one.view_class for one in levels if one.view_class), None),
             class_marks=frozenset(mark for one in levels if one.view_class for mark in one.marks),
@@ -100,20 +96,20 @@ class PolicyCompiler:
 
     def for_mark(self, mark: Mark, view: str, method: str) -> RoutePolicy:
         """Compile what a single mark on this view demands, for a way that led past the route."""
-        marks = (mark,) if isinstance(mark, AccessMark) else (mark, Opening())
+        marks = (mark,) if isinstance(mark, Demand) else (mark, Opening())
         return self.compile(view, [Level("view", marks)], method)
 
     def _access(
         self, route: str, levels: Sequence[Level]
-    ) -> tuple[Access, str, tuple[AccessMark, ...]]:
+    ) -> tuple[Access, str, tuple[Demand, ...]]:
         binding = _by_origin(
             (level.origin, mark)
             for level in levels
             for mark in level.marks
-            if level.binding and isinstance(mark, AccessMark) and mark.closes
+            if level.binding and isinstance(mark, Demand) and mark.closes
         )
         for level in levels:
-            own = [mark for mark in level.marks if isinstance(mark, AccessMark)]
+            own = [mark for mark in level.marks if isinstance(mark, Demand)]
             opened = any(isinstance(mark, Opening) for mark in level.marks)
             if own and opened:
                 both = f"both @public and {own[0].decorator} ({level.origin})"
@@ -128,17 +124,19 @@ class PolicyCompiler:
             return Access.AUTHENTICATED, SETTINGS, (Requirement(),)
         return Access.PUBLIC, SETTINGS, ()
 
-    def _schemes(
-        self, route: str, requirements: Iterable[Requirement]
-    ) -> tuple[Authenticator, ...]:
+    def _schemes(self, route: str, demands: Iterable[Demand]) -> tuple[Authenticator, ...]:
+        """Find the schemes that all demands accept; none where no demand authenticates."""
+        authenticating = [demand for demand in demands if demand.authenticates]
+        if not authenticating:
+            return ()
         accepted = self._authenticators
         known = BUILT_IN.union(one.scheme for one in accepted)
-        for requirement in requirements:
-            if requirement.schemes is not None:
-                if unknown := set(requirement.schemes) - known:
+        for demand in authenticating:
+            if demand.schemes is not None:
+                if unknown := set(demand.schemes) - known:
                     names = ", ".join(sorted(known))
                     raise _contradiction(route, f"no scheme {min(unknown)!a} (known: {names})")
-                accepted = tuple(one for one in accepted if one.scheme in requirement.schemes)
+                accepted = tuple(one for one in accepted if one.scheme in demand.schemes)
         if not accepted:
             switched_on = ", ".join(one.scheme for one in self._authenticators) or "none"
             raise _contradiction(
@@ -224,20 +222,30 @@ def header_policy(settings: HeadersSettings, *, development: bool) -> SecurityHe
     return SecurityHeaders(settings.effective(), development=development)
 
 
-def _access_under(closing: Iterable[AccessMark]) -> Access:
-    requirements = [one for one in closing if isinstance(one, Requirement)]
-    if not requirements:
+def _access_under(demands: Iterable[Demand]) -> Access:
+    authenticating = [demand for demand in demands if demand.authenticates]
+    if not authenticating:
         return Access.SIGNED
-    optional = all(requirement.optional for requirement in requirements)
+    optional = all(demand.optional for demand in authenticating)
     return Access.OPTIONAL if optional else Access.AUTHENTICATED
 
 
-def _signatures(route: str, closing: Iterable[AccessMark]) -> tuple[SignedURLMark, ...]:
-    """Return what a URL is signed for: one purpose, for it has one signature."""
-    signatures = tuple(one for one in closing if isinstance(one, SignedURLMark))
-    if len({one.purpose for one in signatures}) > 1:
-        raise _contradiction(route, "@require_signed_url for several purposes at once")
-    return signatures[:1]
+def _demands(route: str, closing: Iterable[Demand]) -> tuple[Demand, ...]:
+    """List what a request must meet beyond a valid credential, each demand once.
+
+    Raises:
+        SettingsError: no request can meet two of them.
+    """
+    demands: dict[object, Demand] = {}
+    for demand in closing:
+        if not demand.asks_more:
+            continue
+        for other in demands.values():
+            if conflict := demand.conflict_with(other):
+                raise _contradiction(route, conflict)
+        demands.setdefault(demand.meaning, demand)
+    # Rights are checked before signatures, in whichever order the decorators were written.
+    return tuple(sorted(demands.values(), key=lambda demand: not demand.authenticates))
 
 
 def _nearest(levels: Iterable[Level], kind: type[T]) -> tuple[T | None, str]:

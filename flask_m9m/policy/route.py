@@ -10,7 +10,7 @@ from functools import cached_property
 from ..auth import Authenticator
 from ..cors import RESPONSE_FIELDS, CORSPolicy
 from ..headers import SecurityHeaders
-from ..marks import LimitMark, Mark, Requirement, SignedURLMark
+from ..marks import Demand, LimitMark, Mark
 from ..ratelimit import RateLimit, parse_limits
 
 ERROR_VARY = ("Accept",)
@@ -98,8 +98,7 @@ class RoutePolicy:
         route: its name: the endpoint's, mostly.
         access: who gets through.
         decided_by: what decided that: the origins of levels, or `settings`.
-        requirements: all of them hold, besides what `access` says.
-        signatures: those that the URL has to bear, besides what `access` says.
+        demands: what a request must meet beyond a valid credential.
         authenticators: the schemes that are accepted here.
         limits: rate limits of the route, besides the general one.
         unlimited: whether the general one does not count it.
@@ -108,7 +107,7 @@ class RoutePolicy:
         cors_decided_by: what decided that.
         headers: `None` where security headers are switched off.
         headers_decided_by: what decided that.
-        demanding: whether it asks more of a request than who is calling.
+        demanding: whether there are demands or limits to enforce.
         marks: what this policy enforces.
         view_class: the class of which the view is made, if it is made of one.
         class_marks: the marks of that class and its bases, the overridden ones too.
@@ -119,8 +118,7 @@ class RoutePolicy:
     route: str
     access: Access
     decided_by: str
-    requirements: tuple[Requirement, ...]
-    signatures: tuple[SignedURLMark, ...]
+    demands: tuple[Demand, ...]
     authenticators: tuple[Authenticator, ...]
     limits: tuple[RouteLimit, ...]
     unlimited: bool
@@ -136,8 +134,8 @@ class RoutePolicy:
     cacheable: bool
     vary: tuple[str, ...]
 
-    def weighed(self, mark: Mark, instance: object) -> bool:
-        """Tell whether a mark of this view object's class was weighed against its methods' own."""
+    def considers(self, mark: Mark, instance: object) -> bool:
+        """Tell whether compiling this policy has already considered a class's mark."""
         return type(instance) is self.view_class and mark in self.class_marks
 
     @property

@@ -163,7 +163,7 @@ def test_a_method_that_the_app_exchanges_is_held_to_the_class(app: Flask) -> Non
 
 
 def test_whoever_asks_too_early_who_calls_is_no_hindrance_later(app: Flask) -> None:
-    app.extensions["m9m"].declarations.user_loader = lambda identity: identity.subject.upper()
+    app.extensions["m9m"].callbacks.user_loader = lambda identity: identity.subject.upper()
 
     @app.url_value_preprocessor
     def early(endpoint: str | None, values: Any) -> None:

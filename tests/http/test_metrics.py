@@ -122,7 +122,7 @@ def test_no_client_chooses_a_label() -> None:
 
 def test_an_app_that_makes_names_without_end_stays_within_bounds() -> None:
     app = make()
-    metrics = app.extensions["m9m"].services.metrics
+    metrics = app.extensions["m9m"].assembly.metrics
     for number in range(5_000):
         metrics.tried_out(f'name {number}\n"\\\x1f\udc80')
     found = counted(app)
@@ -178,7 +178,7 @@ def test_networks_read_them_without_a_credential() -> None:
 def test_switched_off_there_is_no_route() -> None:
     app = make({"metrics": {"enabled": False}})
     assert app.test_client().get("/metrics").status_code == 404
-    assert app.extensions["m9m"].services.metrics is None
+    assert app.extensions["m9m"].assembly.metrics is None
 
 
 @pytest.mark.parametrize("before", [True, False])

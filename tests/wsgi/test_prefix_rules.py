@@ -53,7 +53,7 @@ def problems(policies: Any, settings: Any = None) -> list[str]:
         ({"prefix": "/x", "rate_limit": 100}, "a text such as 100/hour"),
         ({"prefix": "/x", "rate_limit": None}, "null; a text such as 100/hour"),
         ({"prefix": "/x", "rate_limit": "1/hour", "burst": True}, "a whole number"),
-        ({"prefix": "/x", "rate_limit": "1/hour", "cost": 2}, "not within 1 and"),
+        ({"prefix": "/x", "rate_limit": "1/hour", "cost": 2}, "accepted is 1 to the limit"),
         ({"prefix": "/x", "rate_limit": "1/hour", "key": "user"}, "'address', 'identity'"),
         ({"prefix": "/x", "rate_limit": "1/hour", "name": "a b"}, "cannot name a rate limit"),
         ({"prefix": "/x", "access": "public", "burst": 1}, "there is no rate_limit"),

@@ -1,0 +1,101 @@
+"""Facade: what `M9M` and `M9MMiddleware` both offer: tokens, keys, users, credentials, audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .audit import AuditTrail
+from .auth import ApiKeys, AppCallbacks, CallbackDecorators, Tokens, Users
+from .services import Assembly
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from .credentials import Credentials, CredentialTypes
+    from .crypto.cipher import Cipher
+
+Check = TypeVar("Check", bound=Callable[[Any], Any])
+
+
+class Facade(CallbackDecorators):
+    """Offers the parts of an app's assembly, under the same names in every framework."""
+
+    def __init__(self) -> None:
+        self._callbacks = AppCallbacks()
+
+    def _assembly(self, asking: str = "") -> Assembly:
+        """Get the assembly of the app that asks.
+
+        Args:
+            asking: the name that was asked for, for messages.
+
+        Raises:
+            RuntimeError: there is no such app.
+        """
+        raise NotImplementedError
+
+    @property
+    def settings(self) -> Settings:
+        """The app's settings."""
+        raise NotImplementedError
+
+    @property
+    def tokens(self) -> Tokens:
+        """Issue, verify, refresh and revoke tokens."""
+        return self._assembly("m9m.tokens").identities.tokens
+
+    @property
+    def api_keys(self) -> ApiKeys:
+        """Create, list, rotate and revoke API keys."""
+        return self._assembly("m9m.api_keys").identities.api_keys
+
+    @property
+    def users(self) -> Users:
+        """Create, change and disable users."""
+        return self._assembly("m9m.users").identities.users
+
+    @property
+    def audit(self) -> AuditTrail:
+        """Record events in the audit trail, query it and verify it."""
+        return self._assembly("m9m.audit").trail
+
+    @property
+    def credentials(self) -> Credentials:
+        """Create, read, change and rotate stored credentials."""
+        raise NotImplementedError
+
+    @property
+    def cipher(self) -> Cipher:
+        """Encrypt and decrypt fields of the app's own under the settings' keys."""
+        return self._assembly("m9m.cipher").cipher()
+
+    @cached_property
+    def _credential_types(self) -> CredentialTypes:
+        from .credentials import CredentialTypes
+
+        return CredentialTypes()
+
+    def credential_type(self, name: str, required: Collection[str] = ()) -> None:
+        """Add a type of stored credentials.
+
+        Args:
+            name: 1 to 64 letters, digits and `_.-`, a letter first.
+            required: the fields that every credential of this type must have.
+
+        Raises:
+            ValueError: the name is not accepted, or the type exists.
+        """
+        self._credential_types.register(name, required)
+
+    def credential_checker(self, type: str) -> Callable[[Check], Check]:
+        """Register a function that tries a credential of a type, for `m9m.credentials.test`.
+
+        It gets the decrypted credential, and raises where that does not work.
+        """
+
+        def declare(check: Check) -> Check:
+            self._credential_types.checker(type, check)
+            return check
+
+        return declare

@@ -1,0 +1,86 @@
+"""Marked views: the table of marks by view function and class.
+
+The table is weak and outside the function's `__dict__`, which `functools.wraps` copies. A mark
+that closes a route is kept with the innermost function, so that it applies in whichever order the
+decorators were written. A mark that opens one is kept with the wrapper that the decorator
+returned, and with the function itself only where the decorator is written on its `def`:
+`add_url_rule("/open", view_func=public(report))` leaves other routes of `report` as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from types import FunctionType, MethodType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from .marks import Demand, Mark, Opening
+
+_marks: WeakKeyDictionary[Any, tuple[Mark, ...]] = WeakKeyDictionary()
+
+
+def marks_of(target: object) -> tuple[Mark, ...]:
+    """List the marks of exactly this function or class, the innermost first."""
+    try:
+        return _marks.get(target, ())
+    except TypeError:  # a callable without weak references was never marked
+        return ()
+
+
+def add_mark(target: Any, mark: Mark) -> None:
+    """Add a mark to a function or class.
+
+    Raises:
+        ValueError: it would be both opened and closed.
+    """
+    known = _marks.get(target, ())
+    marks = known if mark in known else (*known, mark)
+    demand = next((mark for mark in marks if isinstance(mark, Demand)), None)
+    if demand is not None and any(isinstance(mark, Opening) for mark in marks):
+        decorators = f"both @public and {demand.decorator}"
+        raise ValueError(f"{target.__qualname__} is marked with {decorators}")
+    _marks[target] = marks
+
+
+def layers_of(view: object) -> Iterator[Any]:
+    """Yield a view and the functions that it wraps, down to the innermost."""
+    return (layer for layer in _within(view) if not isinstance(layer, MethodType))
+
+
+def owners_of(view: object) -> Iterator[type]:
+    """Yield the classes of the objects that a view and the functions it wraps are bound to."""
+    for layer in _within(view):
+        if isinstance(layer, MethodType):
+            yield layer.__self__ if isinstance(layer.__self__, type) else type(layer.__self__)
+        elif not isinstance(layer, FunctionType | functools.partial):
+            yield type(layer)
+
+
+def enclosed_by(layers: Iterable[Any]) -> Iterator[type]:
+    """Yield the classes in the closures of functions, and those of objects and methods there."""
+    for layer in layers:
+        for enclosed in held_by(layer):
+            enclosed = enclosed.__self__ if isinstance(enclosed, MethodType) else enclosed
+            yield enclosed if isinstance(enclosed, type) else type(enclosed)
+
+
+def held_by(function: object) -> Iterator[Any]:
+    """Yield the objects in a function's closure."""
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # the cell is still empty
+            yield cell.cell_contents
+
+
+def _within(view: Any) -> Iterator[Any]:
+    seen: set[int] = set()
+    while view is not None and id(view) not in seen:
+        seen.add(id(view))
+        yield view
+        if isinstance(view, MethodType):
+            view = view.__func__
+        elif isinstance(view, functools.partial):
+            view = view.func
+        else:
+            view = getattr(view, "__wrapped__", None)
