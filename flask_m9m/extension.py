@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import Blueprint, Flask, Response
+from werkzeug.exceptions import HTTPException, default_exceptions
 
 from .auth import TokenPair
 from .context import csp_nonce
@@ -203,9 +204,16 @@ class M9M(Facade):
             ValueError: one of `schemes` is not switched on.
             SettingsError: the app's marks contradict each other or the settings.
         """
-        from .openapi import describe
+        from .openapi import ANSWERS, describe
 
-        return describe(current_state("m9m.openapi"), schemes)
+        state = current_state("m9m.openapi")
+        shown = (
+            (rule.rule, method, policy)
+            for rule, method, policy in state.routes.all()
+            if not (rule.build_only or rule.websocket)
+        )
+        own = [status for status in ANSWERS if _answers_itself(state.app, int(status))]
+        return describe(shown, state.guard, schemes, own=own)
 
     def set_cookies(self, response: Response, pair: TokenPair) -> None:
         """Give a browser a session's tokens in cookies that scripts cannot read.
@@ -280,6 +288,13 @@ class M9M(Facade):
         """
         links = current_state("m9m.sign_url").guard.links
         return links.sign_url(url, max_age, method, purpose)
+
+
+def _answers_itself(app: Flask, status: int) -> bool:
+    """Tell whether an error handler of the app writes the errors of a status, as Flask finds it."""
+    handlers = app.error_handler_spec.get(None, {})
+    handled = {**handlers.get(status, {}), **handlers.get(None, {})}
+    return not handled.keys().isdisjoint((HTTPException, default_exceptions[status]))
 
 
 def _mark_of(decorator: object) -> Mark:

@@ -16,7 +16,7 @@ from werkzeug.routing import RequestRedirect
 from .errors import Problem, SettingsError
 from .marked_views import enclosed_by, layers_of, marks_of, owners_of
 from .marks import ANY_OTHER_METHOD, USUAL_METHODS, Mark, Opening
-from .policy import Level, PolicyCompiler, RoutePolicy
+from .policy import FLASK, Level, PolicyCompiler, RoutePolicy
 
 if TYPE_CHECKING:
     from flask import Request
@@ -91,9 +91,6 @@ class Compiled(NamedTuple):
 
 
 METRICS_ENDPOINT = "m9m_metrics"
-
-FLASK = "Flask"
-"""The origin of what Flask decides: its static files are public, as is its own `OPTIONS`."""
 
 
 class Routes:

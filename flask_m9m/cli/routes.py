@@ -7,9 +7,8 @@ from fnmatch import fnmatchcase
 
 import click
 
-from ..policy import SETTINGS, Access, RoutePolicy
+from ..policy import FLASK, SETTINGS, Access, RoutePolicy
 from ..ratelimit import RateLimit
-from ..routes import FLASK
 from ..state import AppState
 from ..text import printable
 from .output import output_option, print_rows, with_app

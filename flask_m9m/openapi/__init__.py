@@ -14,7 +14,8 @@ cookie needs, and `signed_url`.
 
 from __future__ import annotations
 
+from .components import ANSWERS
 from .fragment import describe
 from .merging import merge
 
-__all__ = ["describe", "merge"]
+__all__ = ["ANSWERS", "describe", "merge"]

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from werkzeug.exceptions import HTTPException, default_exceptions
-
 from ..auth import BUILT_IN, csrf
-from ..policy import Access, RoutePolicy
-from ..routes import FLASK
+from ..policy import FLASK, Access, RoutePolicy
 from .components import ANSWERS, CSRF_TOKEN, component_of, components, security_schemes
 
 if TYPE_CHECKING:
-    from flask import Flask
-
     from ..guard import Guard
-    from ..state import AppState
 
 METHODS = frozenset(("get", "put", "post", "delete", "options", "head", "patch", "trace"))
 """The operations that a path can have (OpenAPI 3.1.1 §4.8.9)."""
@@ -27,42 +21,39 @@ EXTENSION = "x-m9m"
 _VARIABLE = re.compile(r"<(?:[A-Za-z_]\w*(?:\(.*?\))?:)?([A-Za-z_]\w*)>", re.ASCII)
 
 
+Route = tuple[str, str, RoutePolicy]
+"""A route's rule as Werkzeug writes it, one of its methods, and its policy."""
+
+
 def describe(
-    state: AppState, schemes: Mapping[str, Mapping[str, Any]] | None = None
+    routes: Iterable[Route],
+    guard: Guard,
+    schemes: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    own: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Return the fragment of one app.
+    """Describe what an app's routes demand.
 
     Args:
-        state: the app's.
+        routes: every route that the document may show.
+        guard: the app's.
         schemes: Security Scheme Objects (OpenAPI 3.1.1 §4.8.27) by the scheme's name.
+        own: the statuses whose error bodies the app writes itself.
 
     Raises:
-        ValueError: one of `schemes` is not switched on.
-        SettingsError: the app's marks contradict each other or the settings.
+        ValueError: a scheme in `schemes` is not switched on.
     """
-    guard = state.guard
     operations = Operations(guard)
     paths: dict[str, Any] = {}
     signed = False
-    for rule, method, policy in state.routes.all():
+    for rule, method, policy in routes:
         lower = method.lower()
-        hidden = rule.build_only or rule.websocket or policy.decided_by == FLASK
-        if lower in METHODS and not hidden:
-            item = paths.setdefault(path_of(rule.rule), {})
+        if lower in METHODS and policy.decided_by != FLASK:
+            item = paths.setdefault(path_of(rule), {})
             item.setdefault(lower, operations.describe(policy, method))
             signed = signed or any(demand.component for demand in policy.demands)
     security = security_schemes(guard.settings, guard.authenticators, schemes or {}, signed=signed)
-    own = frozenset(_answered_by_app(state.app))
-    return {"components": components(guard.settings, security, own), "paths": paths}
-
-
-def _answered_by_app(app: Flask) -> Iterator[str]:
-    """Yield the statuses whose refusals an error handler of the app's words, as Flask finds it."""
-    handlers = app.error_handler_spec.get(None, {})
-    for status in ANSWERS:
-        handled = {**handlers.get(int(status), {}), **handlers.get(None, {})}
-        if not handled.keys().isdisjoint((HTTPException, default_exceptions[int(status)])):
-            yield status
+    return {"components": components(guard.settings, security, frozenset(own)), "paths": paths}
 
 
 def path_of(rule: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from .compiler import PolicyCompiler
-from .route import ERROR_VARY, SETTINGS, Access, Level, RouteLimit, RoutePolicy
+from .route import ERROR_VARY, FLASK, SETTINGS, Access, Level, RouteLimit, RoutePolicy
 
 __all__ = [
     "ERROR_VARY",
+    "FLASK",
     "SETTINGS",
     "Access",
     "Level",

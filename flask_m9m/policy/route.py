@@ -15,7 +15,10 @@ from ..ratelimit import RateLimit, parse_limits
 
 ERROR_VARY = ("Accept",)
 SETTINGS = "settings"
-"""The origin of what no mark decides."""
+"""The place of what no mark decides."""
+
+FLASK = "Flask"
+"""The place of what Flask decides: its static files are public, and so is its own `OPTIONS`."""
 
 _CONTESTED = RESPONSE_FIELDS.union(
     ("vary", "cache-control", "expires", "www-authenticate", "retry-after"),
