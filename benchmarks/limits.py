@@ -28,8 +28,8 @@ from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 from throttled import RateLimiterType, Throttled, rate_limiter, store
 
+from flask_m9m.processes.shared_directory import SharedDirectory
 from flask_m9m.ratelimit import LimitStore, MemoryStore, RateLimit
-from flask_m9m.ratelimit.directory import Directory
 from flask_m9m.ratelimit.redis_store import RedisStore
 from flask_m9m.ratelimit.shared import SharedStore
 from tests.redis_servers import RedisServer
@@ -60,7 +60,7 @@ def of_throttled(kept: store.BaseStore) -> Hit:
 
 
 def shared_in(path: Path) -> SharedStore:
-    return SharedStore(Directory(str(path), ("benchmark", "")))
+    return SharedStore(SharedDirectory(str(path), ("benchmark", "")))
 
 
 def cases(path: Path, redis: str) -> dict[str, Hit]:

@@ -22,12 +22,11 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
 from .address import UNIX, Client, ProxyHeader, parse_address
-from .ratelimit import StoreFailure
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-    from .ratelimit.directory import Directory
+    from .processes.shared_directory import SharedDirectory
 
 logger = logging.getLogger("flask_m9m")
 
@@ -72,7 +71,7 @@ class Sightings:
     def __init__(
         self,
         header: ProxyHeader,
-        directory: Directory | None = None,
+        directory: SharedDirectory | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.field = _FIELDS[header]
@@ -103,7 +102,7 @@ class Sightings:
                         found.append(Sighting(kind, peer, float(seen_at)))
         return sorted(found)
 
-    def _note(self, directory: Directory, peer: str) -> None:
+    def _note(self, directory: SharedDirectory, peer: str) -> None:
         kind, now = _kind(peer), self._clock()
         last = self._noted.get(kind)
         if last is not None and abs(now - last) < _INTERVAL:
@@ -120,11 +119,11 @@ class Sightings:
         try:
             directory.make()
             self._write(directory, {**self._read(), kind: [peer, now]})
-        except (OSError, StoreFailure):
+        except OSError:
             pass  # a request is not the one to suffer from that
 
-    def _write(self, directory: Directory, seen: dict[str, object]) -> None:
-        path = directory.named(_FILE)
+    def _write(self, directory: SharedDirectory, seen: dict[str, object]) -> None:
+        path = directory.path_of(_FILE)
         draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(draft, flags, 0o600)
@@ -138,13 +137,13 @@ class Sightings:
     def _read(self) -> dict[str, object]:
         if self._directory is None:
             return {}
-        path = self._directory.named(_FILE)
+        path = self._directory.path_of(_FILE)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(descriptor, "rb") as file:
                 self._directory.check(path, os.fstat(descriptor))
                 seen = json.loads(file.read(_LARGEST))
-        except (OSError, StoreFailure, ValueError):
+        except (OSError, ValueError):
             return {}
         return seen if isinstance(seen, dict) else {}
 
@@ -167,9 +166,9 @@ def make_sightings(
     directory = None
     if not private:
         try:
-            from .ratelimit.directory import Directory
+            from .processes.shared_directory import SharedDirectory
 
-            directory = Directory(path, app)
+            directory = SharedDirectory(path, app)
         except (ImportError, OSError):  # no fcntl, or no directory for temporary files
             pass
     return Sightings(header, directory)

@@ -38,7 +38,7 @@ def shared_memory(
 ) -> Path:
     """Where the rate limits of this test's apps lie, unless they are in other processes."""
     path = tmp_path_factory.mktemp("shm")
-    monkeypatch.setattr("flask_m9m.ratelimit.directory.SHARED_MEMORY", path)
+    monkeypatch.setattr("flask_m9m.processes.shared_directory.SHARED_MEMORY", path)
     return path
 
 

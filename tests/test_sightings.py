@@ -12,7 +12,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_m9m import M9M
 from flask_m9m.address import AddressResolver, ProxyHeader
-from flask_m9m.ratelimit.directory import Directory
+from flask_m9m.processes.shared_directory import SharedDirectory
 from flask_m9m.sightings import FAR, NEAR, Sighting, Sightings, make_sightings
 from flask_m9m.testing import Clock, make_settings
 
@@ -20,12 +20,12 @@ APP = ("app", "/instance")
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Directory:
-    return Directory(str(tmp_path / "limits"), APP)
+def directory(tmp_path: Path) -> SharedDirectory:
+    return SharedDirectory(str(tmp_path / "limits"), APP)
 
 
 @pytest.fixture
-def sightings(directory: Directory, clock: Clock) -> Sightings:
+def sightings(directory: SharedDirectory, clock: Clock) -> Sightings:
     return Sightings(ProxyHeader.X_FORWARDED, directory, clock)
 
 
@@ -54,7 +54,7 @@ def test_a_trusted_proxys_field_is_not(sightings: Sightings) -> None:
     assert sightings.seen() == []
 
 
-def test_only_the_configured_field_counts(directory: Directory, sightings: Sightings) -> None:
+def test_only_the_configured_field_counts(directory: SharedDirectory, sightings: Sightings) -> None:
     look(sightings, "10.0.0.7", "FORWARDED")
     assert sightings.seen() == []
     other = Sightings(ProxyHeader.FORWARDED, directory)
@@ -85,14 +85,14 @@ def test_it_is_noted_once_an_hour_and_logged_once(
     )
 
 
-def test_the_file_is_its_owners_alone(sightings: Sightings, directory: Directory) -> None:
+def test_the_file_is_its_owners_alone(sightings: Sightings, directory: SharedDirectory) -> None:
     look(sightings, "10.0.0.7")
     [path] = directory.path.iterdir()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_directory_that_is_not_safe_disturbs_no_request(
-    sightings: Sightings, directory: Directory
+    sightings: Sightings, directory: SharedDirectory
 ) -> None:
     directory.path.mkdir()
     directory.path.chmod(0o777)
@@ -101,22 +101,24 @@ def test_a_directory_that_is_not_safe_disturbs_no_request(
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"near": 7}', '{"near": ["\\u001b[2J", 1]}', "\0"])
-def test_a_damaged_file_says_nothing(sightings: Sightings, directory: Directory, text: str) -> None:
+def test_a_damaged_file_says_nothing(
+    sightings: Sightings, directory: SharedDirectory, text: str
+) -> None:
     directory.make()
-    path = directory.named("sightings.json")
+    path = directory.path_of("sightings.json")
     path.write_text(text)
     path.chmod(0o600)
     assert sightings.seen() == []
 
 
 def test_a_link_in_its_place_is_not_read(
-    sightings: Sightings, directory: Directory, tmp_path: Path
+    sightings: Sightings, directory: SharedDirectory, tmp_path: Path
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text('{"near": ["10.0.0.7", 1]}')
     elsewhere.chmod(0o600)
     directory.make()
-    os.symlink(elsewhere, directory.named("sightings.json"))
+    os.symlink(elsewhere, directory.path_of("sightings.json"))
     assert sightings.seen() == []
 
 

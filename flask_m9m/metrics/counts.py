@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from .. import forking
-from ..ratelimit import StoreFailure
 
 if TYPE_CHECKING:
     from .files import CountFiles
@@ -71,7 +70,7 @@ class Counts:
         if self._files is not None:
             try:
                 data = memoryview(self._files.create())
-            except (OSError, StoreFailure) as error:
+            except OSError as error:
                 logger.warning("metrics: this process counts alone: %s", error)
                 self._files = None
         self._bytes = data

@@ -29,7 +29,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from mmap import mmap
 from pathlib import Path
 
-from ..ratelimit.directory import Directory, allocate
+from ..processes.shared_directory import SharedDirectory, allocate
 from .counts import ENTRIES, ENTRY, LONGEST_KEY
 
 logger = logging.getLogger("flask_m9m")
@@ -50,19 +50,18 @@ class CountFiles:
         directory: where they lie.
     """
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: SharedDirectory) -> None:
         self._directory = directory
-        self._past = directory.named("past.json")
+        self._past = directory.path_of("past.json")
 
     def create(self) -> mmap:
         """Return a new file of this process's; it is locked as long as the mapping is there.
 
         Raises:
-            StoreFailure: the directory is not safe.
-            OSError: there is no space, or nothing may be written.
+            OSError: the directory is not safe, there is no space, or nothing may be written.
         """
         self._directory.make()
-        path = self._directory.named(f"{secrets.token_hex(8)}.counts")
+        path = self._directory.path_of(f"{secrets.token_hex(8)}.counts")
         draft = path.with_name(f".{path.name}")
         descriptor = os.open(draft, _CREATE, 0o600)
         try:
@@ -92,7 +91,7 @@ class CountFiles:
         with self._alone(wait):
             past, folded = self._read_past()
             gone, totals = [], Counter(past)
-            for path in self._directory.files_named("*.counts"):
+            for path in self._directory.paths("*.counts"):
                 if path.name in folded:
                     path.unlink(missing_ok=True)
                     continue
@@ -128,14 +127,14 @@ class CountFiles:
         return Counter(), set()
 
     def _clear_drafts(self) -> None:
-        for draft in self._directory.path.glob(f".{self._directory.named('*.counts').name}"):
+        for draft in self._directory.path.glob(f".{self._directory.path_of('*.counts').name}"):
             with suppress(OSError):
                 if time.time() - draft.lstat().st_mtime > _ABANDONED:
                     draft.unlink()
 
     @contextmanager
     def _alone(self, wait: float) -> Iterator[None]:
-        path = self._directory.named("counts.lock")
+        path = self._directory.path_of("counts.lock")
         descriptor = os.open(path, _READ | os.O_CREAT, 0o600)
         try:
             until = time.monotonic() + wait

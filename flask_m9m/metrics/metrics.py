@@ -157,10 +157,10 @@ def make_metrics(
     files = None
     if not private:
         try:
-            from ..ratelimit.directory import Directory
+            from ..processes.shared_directory import SharedDirectory
             from .files import CountFiles
         except ImportError:  # no fcntl: each process counts alone
             pass
         else:
-            files = CountFiles(Directory(settings.path, app))
+            files = CountFiles(SharedDirectory(settings.path, app))
     return Metrics(Counts(files), stores)

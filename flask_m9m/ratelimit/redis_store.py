@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .boot import boot_clock
+from ..processes.boot_clock import boot_clock
 from .gcra import Hit, admitted, known, look, refused
 from .leases import Leases, Reservation
 from .limit import MICROSECONDS, RateLimit, read_key

@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 from .. import forking
 from ..errors import SettingsError
-from .boot import boot_clock
-from .directory import BUCKET, SLOTS, Directory, UnsafeFile
+from ..processes.boot_clock import boot_clock
+from ..processes.shared_directory import SharedDirectory, UnsafeFile
 from .gcra import Hit, give_back, known, look, refused, take
 from .limit import MICROSECONDS, RateLimit
+from .limit_files import BUCKET, SLOTS, LimitFiles
 from .shared_file import SharedFile, open_existing, open_file
 from .store import LimitStore, Spender, StoreFailure
 
@@ -41,15 +42,15 @@ class SharedStore(LimitStore):
         clock: microseconds since boot.
     """
 
-    def __init__(self, directory: Directory, clock: Callable[[], int] = boot_clock) -> None:
-        self._directory = directory
+    def __init__(self, directory: SharedDirectory, clock: Callable[[], int] = boot_clock) -> None:
+        self._files = LimitFiles(directory)
         self._clock = clock
-        self._files: dict[str, tuple[SharedFile, int]] = {}
+        self._open: dict[str, tuple[SharedFile, int]] = {}
         forking.watch(self)
 
     def after_fork(self) -> None:
         """Look at what is open before it is used again: daemons close what they have open."""
-        self._files.clear()
+        self._open.clear()
 
     def prepare(self, limits: Iterable[RateLimit]) -> None:
         """Look at the directory and at what lies there under these limits' names.
@@ -61,13 +62,13 @@ class SharedStore(LimitStore):
             for limit in limits:
                 self._look(limit)
         except StoreFailure as failure:
-            if isinstance(failure, UnsafeFile):
-                raise SettingsError([failure.problem]) from None
+            if isinstance(failure.__cause__, UnsafeFile):
+                raise SettingsError([failure.__cause__.problem]) from None
             # It can be had later; until then the policy for failures holds.
 
     def hit(self, limit: RateLimit, client: str, cost: int = 1) -> Hit:
         """Take `cost` tokens, 1 to `limit.burst`, from this client's bucket."""
-        file, until = self._files.get(limit.key) or self._look(limit)
+        file, until = self._open.get(limit.key) or self._look(limit)
         tag, offset, turn = file.place(client)
         try:
             file.lock(offset, turn)
@@ -108,8 +109,11 @@ class SharedStore(LimitStore):
 
     def spenders(self) -> Iterator[Spender]:
         """Return, in no order, whose buckets are not full."""
-        for path in self._directory.files():
-            file = open_existing(self._directory, path)
+        for path in self._files.paths():
+            try:
+                file = open_existing(self._files, path)
+            except UnsafeFile as error:
+                raise StoreFailure(str(error), unsafe=True) from error
             if file is None:
                 continue
             now, limit = self._clock(), file.limit
@@ -118,18 +122,21 @@ class SharedStore(LimitStore):
                     yield Spender(limit, f"{tag:016x}", look(limit, tat, now))
 
     def _file(self, limit: RateLimit) -> SharedFile:
-        found = self._files.get(limit.key)
+        found = self._open.get(limit.key)
         if found is None or not 0 <= found[1] - self._clock() <= _LOOK_AGAIN:
             found = self._look(limit)
         return found[0]
 
     def _look(self, limit: RateLimit) -> tuple[SharedFile, int]:
         """Open what lies under the path of a limit's file now."""
-        if len(self._files) >= _MOST_FILES and limit.key not in self._files:
+        if len(self._open) >= _MOST_FILES and limit.key not in self._open:
             raise StoreFailure(f"more than {_MOST_FILES} different limits")
-        self._files.pop(limit.key, None)
-        file = open_file(self._directory, limit)
-        self._files[limit.key] = found = (file, self._clock() + _LOOK_AGAIN)
+        self._open.pop(limit.key, None)
+        try:
+            file = open_file(self._files, limit)
+        except UnsafeFile as error:
+            raise StoreFailure(str(error), unsafe=True) from error
+        self._open[limit.key] = found = (file, self._clock() + _LOOK_AGAIN)
         return found
 
     @contextmanager
@@ -153,8 +160,8 @@ class SharedStore(LimitStore):
 
     def _damaged(self, limit: RateLimit, error: OSError) -> StoreFailure:
         """Have a file looked at again that was cut short or can no longer be used."""
-        self._files.pop(limit.key, None)
-        return StoreFailure(f"{self._directory.file_of(limit)}: {error}")
+        self._open.pop(limit.key, None)
+        return StoreFailure(f"{self._files.path_of(limit)}: {error}")
 
 
 class _Slot(NamedTuple):

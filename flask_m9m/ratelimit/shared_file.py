@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import forking
-from .directory import BUCKET, BUCKETS, HEADER, Directory, UnsafeFile, read_header
+from ..processes.shared_directory import SharedDirectory, UnsafeFile
 from .limit import RateLimit
+from .limit_files import BUCKET, BUCKETS, HEADER, LimitFiles, read_header
 from .store import StoreFailure
 
 PATIENCE = 0.05
@@ -146,45 +147,54 @@ class _Open:
         self._lock = forking.lock(self)
         self._files: dict[tuple[int, int], SharedFile] = {}
 
-    def file(self, directory: Directory, limit: RateLimit) -> SharedFile:
+    def file(self, files: LimitFiles, limit: RateLimit) -> SharedFile:
         """Open a limit's file where this process has not yet, and build it where there is none.
 
         Raises:
-            StoreFailure: it cannot be had, or is none of ours.
+            UnsafeFile: it is none of ours.
+            StoreFailure: it cannot be had.
         """
-        path = directory.file_of(limit)
+        path = files.path_of(limit)
         try:
-            directory.make()
+            files.directory.make()
             with self._lock:
                 for _ in range(_TRIES):
                     with suppress(FileNotFoundError):  # it went away meanwhile
-                        found = self._once(directory, limit, path)
+                        found = self._once(files, limit, path)
                         if found is not None:
                             return found
+        except UnsafeFile:
+            raise
         except OSError as error:
             raise StoreFailure(f"{path}: {error.strerror}") from error
         raise StoreFailure(f"{path}: it is replaced again and again")
 
-    def existing(self, directory: Directory, path: Path) -> SharedFile | None:
-        """Open a file that is there; `None` where it is gone or damaged."""
+    def existing(self, files: LimitFiles, path: Path) -> SharedFile | None:
+        """Open a file that is there; `None` where it is gone or damaged.
+
+        Raises:
+            UnsafeFile: it is none of ours.
+        """
         try:
             with self._lock:
-                found = self._open(directory, path)
+                found = self._open(files.directory, path)
+        except UnsafeFile:
+            raise
         except OSError:
             return None
         return found if isinstance(found, SharedFile) else None
 
-    def _once(self, directory: Directory, limit: RateLimit, path: Path) -> SharedFile | None:
+    def _once(self, files: LimitFiles, limit: RateLimit, path: Path) -> SharedFile | None:
         damaged = None
         try:
-            found = self._open(directory, path)
+            found = self._open(files.directory, path)
         except FileNotFoundError:
             pass
         else:
             if isinstance(found, SharedFile):
                 return found
             damaged = found
-        descriptor = directory.build(limit, damaged)
+        descriptor = files.build(limit, damaged)
         if descriptor is None:
             return None
         built = self._keep(descriptor)
@@ -192,7 +202,7 @@ class _Open:
             os.close(descriptor)
         return built
 
-    def _open(self, directory: Directory, path: Path) -> SharedFile | int:
+    def _open(self, directory: SharedDirectory, path: Path) -> SharedFile | int:
         """Open a file, or return the inode of one that is damaged.
 
         What this process has open already is not opened again, not even to look at it.

@@ -70,7 +70,7 @@ def limit_stores(
 
 def _machine(settings: RateLimitSettings, app: tuple[str, str]) -> LimitStore | None:
     try:
-        from .directory import Directory
+        from ..processes.shared_directory import SharedDirectory
         from .shared import SharedStore
     except ImportError:  # no fcntl
         logger.warning(
@@ -79,7 +79,7 @@ def _machine(settings: RateLimitSettings, app: tuple[str, str]) -> LimitStore | 
         )
         return None
     try:
-        return SharedStore(Directory(settings.path, app))
+        return SharedStore(SharedDirectory(settings.path, app))
     except OSError as error:  # no directory for temporary files
         logger.warning(
             "performance.rate_limit: %s; rate limits are kept in the memory of each process", error

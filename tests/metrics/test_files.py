@@ -18,7 +18,7 @@ if sys.platform == "win32":
 
 from flask_m9m.metrics.counts import ENTRIES
 from flask_m9m.metrics.files import SIZE, CountFiles
-from flask_m9m.ratelimit.directory import Directory
+from flask_m9m.processes.shared_directory import SharedDirectory
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def counts(path: Path) -> Callable[[], Counts]:
     """Return a function that makes counts as another process would."""
-    return lambda: Counts(CountFiles(Directory(str(path), ("app", "instance"))))
+    return lambda: Counts(CountFiles(SharedDirectory(str(path), ("app", "instance"))))
 
 
 def in_child(work: Callable[[], object]) -> str:

@@ -9,8 +9,9 @@ import sys
 import threading
 from pathlib import Path
 
+from flask_m9m.processes.shared_directory import SharedDirectory
 from flask_m9m.ratelimit import RateLimit, StoreFailure
-from flask_m9m.ratelimit.directory import Directory
+from flask_m9m.ratelimit.limit_files import LimitFiles
 from flask_m9m.ratelimit.shared import SharedStore
 from flask_m9m.ratelimit.shared_file import open_file
 
@@ -18,8 +19,12 @@ APP = ("app", "/instance")
 HOURLY = RateLimit(100, 3_600, 100, "hourly")
 
 
+def files_in(path: str | Path) -> LimitFiles:
+    return LimitFiles(SharedDirectory(str(path), APP))
+
+
 def store_in(path: str | Path) -> SharedStore:
-    return SharedStore(Directory(str(path), APP))
+    return SharedStore(SharedDirectory(str(path), APP))
 
 
 def count(path: str, threads: str, hits: str) -> None:
@@ -41,8 +46,7 @@ def count(path: str, threads: str, hits: str) -> None:
 
 def hold(path: str, stop: str) -> None:
     """Hold the lock on a client's bucket, until the input ends or, stopped, for ever."""
-    directory = Directory(path, APP)
-    file = open_file(directory, HOURLY)
+    file = open_file(files_in(path), HOURLY)
     _, offset, turn = file.place("client")
     file.lock(offset, turn)
     print("held", flush=True)
@@ -55,7 +59,7 @@ def cut(path: str) -> None:
     """Cut the file short while it is in use, and print what hits come to."""
     store = store_in(path)
     store.hit(HOURLY, "client")
-    os.truncate(Directory(path, APP).file_of(HOURLY), 100)
+    os.truncate(files_in(path).path_of(HOURLY), 100)
     for _ in range(2):
         try:
             print(store.hit(HOURLY, "client").remaining)

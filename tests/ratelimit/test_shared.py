@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
+from flask_m9m.processes.boot_clock import boot_clock
+from flask_m9m.processes.shared_directory import SharedDirectory
 from flask_m9m.ratelimit import RateLimit, StoreFailure, shared_file
-from flask_m9m.ratelimit.boot import boot_clock
-from flask_m9m.ratelimit.directory import BUCKETS, HEADER, SLOTS, Directory
+from flask_m9m.ratelimit.limit_files import BUCKETS, HEADER, SLOTS
 from flask_m9m.ratelimit.shared import SharedStore
 from flask_m9m.ratelimit.shared_file import PATIENCE, Place, SharedFile, open_file
-from tests.ratelimit.actor import APP, HOURLY, store_in
+from tests.ratelimit.actor import APP, HOURLY, files_in, store_in
 
 ROOT = Path(__file__).parents[2]
 SECOND = 1_000_000
@@ -62,7 +63,7 @@ def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
 
 
 def place(path: Path, client: str = "client") -> tuple[SharedFile, Place]:
-    file = open_file(Directory(str(path), APP), HOURLY)
+    file = open_file(files_in(path), HOURLY)
     return file, file.place(client)
 
 
@@ -74,7 +75,7 @@ def in_bucket_of(file: SharedFile, client: str) -> Iterator[str]:
 
 def test_it_counts_as_the_algorithm_does(tmp_path: Path) -> None:
     clock = FakeClock()
-    store = SharedStore(Directory(str(tmp_path / "limits"), APP), clock)
+    store = SharedStore(SharedDirectory(str(tmp_path / "limits"), APP), clock)
     limit = RateLimit(60, 60, 3)
     hits = [store.hit(limit, "a") for _ in range(4)]
     assert [hit.admitted for hit in hits] == [True, True, True, False]
@@ -104,7 +105,7 @@ def test_all_threads_of_all_processes_together_get_just_what_there_is(tmp_path: 
 
 
 def test_the_clock_is_the_same_in_every_process() -> None:
-    code = "from flask_m9m.ratelimit.boot import boot_clock; print(boot_clock())"
+    code = "from flask_m9m.processes.boot_clock import boot_clock; print(boot_clock())"
     before = boot_clock()
     there = int(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT))
     assert before < there < boot_clock()
@@ -112,7 +113,7 @@ def test_the_clock_is_the_same_in_every_process() -> None:
 
 def test_a_time_further_ahead_than_the_limit_allows_is_a_free_slot(tmp_path: Path) -> None:
     clock = FakeClock()
-    store = SharedStore(Directory(str(tmp_path / "limits"), APP), clock)
+    store = SharedStore(SharedDirectory(str(tmp_path / "limits"), APP), clock)
     limit = RateLimit(60, 60, 3)
     for _ in range(4):
         store.hit(limit, "a")
@@ -122,7 +123,7 @@ def test_a_time_further_ahead_than_the_limit_allows_is_a_free_slot(tmp_path: Pat
 
 def test_in_a_full_bucket_the_earliest_gives_way_and_nobody_at_the_limit(tmp_path: Path) -> None:
     clock = FakeClock()
-    store = SharedStore(Directory(str(tmp_path / "limits"), APP), clock)
+    store = SharedStore(SharedDirectory(str(tmp_path / "limits"), APP), clock)
     file, _ = place(tmp_path / "limits")
     names = in_bucket_of(file, "client")
     limited = [next(names) for _ in range(SLOTS - 1)]
@@ -143,7 +144,7 @@ def test_in_a_full_bucket_the_earliest_gives_way_and_nobody_at_the_limit(tmp_pat
 
 def test_a_flood_of_addresses_frees_nobody_and_takes_no_more_space(tmp_path: Path) -> None:
     clock = FakeClock()
-    store = SharedStore(Directory(str(tmp_path / "limits"), APP), clock)
+    store = SharedStore(SharedDirectory(str(tmp_path / "limits"), APP), clock)
     limit = RateLimit(1, 60, 1)
     store.hit(limit, "victim")
     size = sum(path.stat().st_size for path in (tmp_path / "limits").iterdir())
@@ -217,7 +218,7 @@ def test_the_time_is_read_when_it_is_a_hits_turn(
     """Else what another process wrote meanwhile would look as if it were too far ahead."""
     clock, later = FakeClock(), FakeClock()
     later.now += 100
-    directory = Directory(str(tmp_path / "limits"), APP)
+    directory = SharedDirectory(str(tmp_path / "limits"), APP)
     store, other = SharedStore(directory, clock), SharedStore(directory, later)
     store.hit(HOURLY, "client")
     lock = SharedFile.lock
@@ -268,7 +269,7 @@ def test_a_lock_outlives_whatever_else_the_process_does_with_the_file(tmp_path: 
     path = tmp_path / "limits"
     file, (_, offset, turn) = place(path)
     file.lock(offset, turn)
-    second = SharedStore(Directory(str(path), APP))
+    second = SharedStore(SharedDirectory(str(path), APP))
     second.prepare([HOURLY])
     list(second.spenders())
     assert second.client_id(HOURLY, "client")

@@ -13,12 +13,14 @@ from flask import Flask
 
 from flask_m9m import M9M
 from flask_m9m.errors import SettingsError
-from flask_m9m.ratelimit import RateLimit, StoreFailure, directory
-from flask_m9m.ratelimit.directory import HEADER, Directory, UnsafeFile
+from flask_m9m.processes import shared_directory
+from flask_m9m.processes.shared_directory import SharedDirectory
+from flask_m9m.ratelimit import RateLimit, StoreFailure
+from flask_m9m.ratelimit.limit_files import HEADER
 from flask_m9m.ratelimit.shared import SharedStore
 from flask_m9m.ratelimit.shared_file import open_file
 from flask_m9m.testing import make_settings
-from tests.ratelimit.actor import APP, HOURLY, store_in
+from tests.ratelimit.actor import APP, HOURLY, files_in, store_in
 from tests.ratelimit.test_shared import SECOND, FakeClock, actor
 
 pytestmark = [
@@ -33,7 +35,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a fil
 def path(tmp_path: Path) -> Path:
     """Where a limit's file lies, or will."""
     tmp_path.joinpath("limits").mkdir(0o700)
-    return Directory(str(tmp_path / "limits"), APP).file_of(HOURLY)
+    return files_in(tmp_path / "limits").path_of(HOURLY)
 
 
 def hit(path: Path) -> int:
@@ -62,7 +64,7 @@ def test_all_the_space_is_there_from_the_start(path: Path) -> None:
 )
 def test_a_limit_of_any_numbers_has_a_file(path: Path, limit: RateLimit) -> None:
     assert store_in(path.parent).hit(limit, "client").remaining == limit.burst - 1
-    assert open_file(Directory(str(path.parent), APP), limit).limit.key == limit.key
+    assert open_file(files_in(path.parent), limit).limit.key == limit.key
 
 
 def test_a_file_that_cannot_be_read_back_leaves_no_descriptor_open(path: Path) -> None:
@@ -78,7 +80,7 @@ def test_a_file_that_cannot_be_read_back_leaves_no_descriptor_open(path: Path) -
 
 def test_another_user_has_files_of_their_own(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 12_345)
-    assert Directory(str(path.parent), APP).file_of(HOURLY) != path
+    assert files_in(path.parent).path_of(HOURLY) != path
 
 
 def test_all_who_come_at_once_meet_in_one_file(tmp_path: Path) -> None:
@@ -104,7 +106,7 @@ def test_apps_are_told_apart_by_import_name_and_instance_path(
     tmp_path: Path, other: tuple[str, str]
 ) -> None:
     store_in(tmp_path / "limits").hit(HOURLY, "client", 60)
-    others = SharedStore(Directory(str(tmp_path / "limits"), other))
+    others = SharedStore(SharedDirectory(str(tmp_path / "limits"), other))
     assert others.peek(HOURLY, "client").remaining == HOURLY.burst
 
 
@@ -114,7 +116,7 @@ def test_what_was_counted_before_the_machine_started_is_not_read(
     hit(path)
     boot_id = tmp_path / "boot_id"
     boot_id.write_text("another")
-    monkeypatch.setattr(directory, "_BOOT_ID", boot_id)
+    monkeypatch.setattr(shared_directory, "_BOOT_ID", boot_id)
     assert hit(path) == HOURLY.burst - 1
     boot_id.unlink()
     assert hit(path) == HOURLY.burst - 1  # a system that has none
@@ -191,11 +193,12 @@ def test_what_is_planted_under_the_name_of_a_file_stops_the_start_and_closes_lat
     store = store_in(path.parent)
     with pytest.raises(SettingsError, match=r"performance\.rate_limit\.path.*mode 0600"):
         store.prepare([HOURLY])
-    with pytest.raises(UnsafeFile) as failure:
+    with pytest.raises(StoreFailure) as failure:
         store.hit(HOURLY, "client")
     assert failure.value.unsafe
-    with pytest.raises(UnsafeFile):
+    with pytest.raises(StoreFailure) as failure:
         list(store.spenders())
+    assert failure.value.unsafe
 
 
 def link_directory(path: Path) -> None:
@@ -242,9 +245,10 @@ def test_others_may_look_into_a_directory_that_was_named_but_not_into_our_own(
     path = shared_memory / f"flask-m9m-{os.geteuid()}"
     path.mkdir()
     path.chmod(0o755)
-    assert SharedStore(Directory(str(path), APP)).hit(HOURLY, "client").admitted
-    with pytest.raises(UnsafeFile, match="mode 0755"):
-        SharedStore(Directory(None, APP)).hit(HOURLY, "client")
+    assert SharedStore(SharedDirectory(str(path), APP)).hit(HOURLY, "client").admitted
+    with pytest.raises(StoreFailure, match="mode 0755") as failure:
+        SharedStore(SharedDirectory(None, APP)).hit(HOURLY, "client")
+    assert failure.value.unsafe
 
 
 # The life of a file
@@ -252,7 +256,7 @@ def test_others_may_look_into_a_directory_that_was_named_but_not_into_our_own(
 
 def test_a_file_that_is_gone_is_noticed_within_a_second(path: Path) -> None:
     clock = FakeClock()
-    store = SharedStore(Directory(str(path.parent), APP), clock)
+    store = SharedStore(SharedDirectory(str(path.parent), APP), clock)
     store.hit(HOURLY, "client")
     path.unlink()
     assert store.hit(HOURLY, "client").remaining == HOURLY.burst - 2
@@ -263,10 +267,10 @@ def test_a_file_that_is_gone_is_noticed_within_a_second(path: Path) -> None:
 
 def test_a_file_that_was_replaced_is_the_one_that_counts(path: Path, tmp_path: Path) -> None:
     clock = FakeClock()
-    store = SharedStore(Directory(str(path.parent), APP), clock)
+    store = SharedStore(SharedDirectory(str(path.parent), APP), clock)
     store.hit(HOURLY, "client")
     path.rename(tmp_path / "aside")
-    other = SharedStore(Directory(str(path.parent), APP), clock)
+    other = SharedStore(SharedDirectory(str(path.parent), APP), clock)
     other.hit(HOURLY, "client", 50)
     clock.now += SECOND + 1
     assert store.hit(HOURLY, "client").remaining == HOURLY.burst - 51
@@ -303,8 +307,8 @@ def test_a_file_that_has_grown_is_made_anew(path: Path) -> None:
 def test_who_builds_second_replaces_nothing(path: Path) -> None:
     hit(path)
     before = path.stat().st_ino
-    assert Directory(str(path.parent), APP).build(HOURLY) is None
-    assert Directory(str(path.parent), APP).build(HOURLY, before + 1) is None
+    assert files_in(path.parent).build(HOURLY) is None
+    assert files_in(path.parent).build(HOURLY, before + 1) is None
     assert path.stat().st_ino == before
     assert len(list(path.parent.iterdir())) == 1
 
@@ -314,7 +318,7 @@ def test_nobody_replaces_a_damaged_file_while_another_process_does(path: Path) -
     damaged = path.stat().st_ino
     descriptor = os.open(path.parent, os.O_RDONLY)
     flock(descriptor, LOCK_EX)
-    assert Directory(str(path.parent), APP).build(HOURLY, damaged) is None
+    assert files_in(path.parent).build(HOURLY, damaged) is None
     os.close(descriptor)
     assert path.stat().st_ino == damaged
     assert hit(path) == HOURLY.burst - 1
@@ -324,7 +328,7 @@ def test_a_child_looks_at_what_it_inherits_before_it_writes(path: Path) -> None:
     """Daemons close what they have open, and open other files under the same numbers."""
     store = store_in(path.parent)
     store.hit(HOURLY, "client")
-    descriptor = open_file(Directory(str(path.parent), APP), HOURLY).descriptor
+    descriptor = open_file(files_in(path.parent), HOURLY).descriptor
     other = path.with_name("other")
     other.write_bytes(bytes(path.stat().st_size))
     child = os.fork()
@@ -385,9 +389,9 @@ def test_drafts_are_removed_once_they_are_old(path: Path) -> None:
 def test_a_descriptor_that_somebody_closed_is_no_longer_used(path: Path) -> None:
     """Daemons close what they have open; the number may be another file's since."""
     clock = FakeClock()
-    store = SharedStore(Directory(str(path.parent), APP), clock)
+    store = SharedStore(SharedDirectory(str(path.parent), APP), clock)
     store.hit(HOURLY, "client")
-    descriptor = open_file(Directory(str(path.parent), APP), HOURLY).descriptor
+    descriptor = open_file(files_in(path.parent), HOURLY).descriptor
     other = path.with_name("other")
     other.write_bytes(bytes(HEADER + 16_384 * 128))
     stranger = os.open(other, os.O_RDWR)
@@ -402,7 +406,7 @@ def test_a_descriptor_that_somebody_closed_is_no_longer_used(path: Path) -> None
 def test_a_closed_descriptor_is_a_failure_and_then_opened_anew(path: Path) -> None:
     store = store_in(path.parent)
     store.hit(HOURLY, "client")
-    os.close(open_file(Directory(str(path.parent), APP), HOURLY).descriptor)
+    os.close(open_file(files_in(path.parent), HOURLY).descriptor)
     with pytest.raises(StoreFailure, match="Bad file descriptor"):
         store.hit(HOURLY, "client")
     assert store.hit(HOURLY, "client").remaining == HOURLY.burst - 2

@@ -67,8 +67,8 @@ def test_without_locks_memory_is_used_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    for name in ("directory", "shared", "shared_file"):
-        monkeypatch.delitem(sys.modules, f"flask_m9m.ratelimit.{name}", raising=False)
+    for name in ("processes.shared_directory", "ratelimit.shared", "ratelimit.shared_file"):
+        monkeypatch.delitem(sys.modules, f"flask_m9m.{name}", raising=False)
     assert isinstance(stores().limits, MemoryStore)
     assert "memory of each process" in caplog.text
 

@@ -1,0 +1,1 @@
+"""What the processes of one machine share: forks, the boot clock, a safe directory."""
