@@ -143,7 +143,7 @@ def _store(state: AppState) -> LimitStore:
     store = state.guard.store
     if not store.shared:
         raise fail(
-            "rate limits are kept in the memory of each process, where no command sees them: set "
+            f"rate limits are counted {store.where}, so no command can see them: set "
             "performance.rate_limit.storage: shared or redis"
         )
     return store

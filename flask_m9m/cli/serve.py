@@ -13,10 +13,11 @@ from flask.cli import ScriptInfo
 from werkzeug.serving import run_simple
 
 from ..extension import command_line
+from ..ratelimit import LimitStore
 from ..server import HANDED_ON, REMEDY
 from ..server.address import bind_address, check_development, check_free, is_loopback
 from ..server.tls import Certificate
-from ..settings import Settings
+from ..settings import RateLimitSettings, Settings
 from ..state import AppState
 from ..text import printable
 from .output import fail, settings_errors, state_of
@@ -115,7 +116,7 @@ def _summary(state: AppState, certificate: Certificate | None) -> Iterator[str]:
     yield f"plain HTTP: {_https(settings)}; trusted proxies: {proxies}"
     schemes = ", ".join(one.scheme for one in state.guard.authenticators) or "none"
     yield f"authentication: {schemes}; undecided routes: {settings.security.default_access}"
-    yield f"rate limit: {_rate_limit(settings)}"
+    yield f"rate limit: {_rate_limit(settings.performance.rate_limit, state.guard.store)}"
     cors, headers = settings.security.cors, settings.security.headers
     origins = ", ".join(cors.allowed_origins) or "no other origin"
     yield f"CORS: {origins if cors.enabled else 'off'}"
@@ -127,17 +128,11 @@ def _https(settings: Settings) -> str:
     return meanings[settings.server.https]
 
 
-def _rate_limit(settings: Settings) -> str:
-    limit = settings.performance.rate_limit
-    where = {
-        "memory": "in each worker alone",
-        "shared": "by all workers of this machine",
-        "redis": "in Redis",
-    }[limit.storage]
+def _rate_limit(limit: RateLimitSettings, store: LimitStore) -> str:
     if not limit.enabled:
-        return f"off; those of routes are counted {where}"
+        return f"off; those of routes are counted {store.where}"
     rate = f"{limit.requests_per_minute} a minute, a burst of {limit.burst}, by {limit.key}"
-    return f"{rate}, counted {where}{', refusing nothing (shadow)' * limit.shadow}"
+    return f"{rate}, counted {store.where}{', refusing nothing (shadow)' * limit.shadow}"
 
 
 def _name_undecided(state: AppState) -> None:

@@ -107,6 +107,7 @@ class Failover(LimitStore):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.shared = primary.shared
+        self.where = primary.where
         self._primary = primary
         self._fallback = fallback
         self._policy = policy

@@ -31,6 +31,7 @@ class MemoryStore(LimitStore):
     """
 
     shared = False
+    where = "by each process alone"
 
     def __init__(
         self, capacity: int = 131_072, clock: Callable[[], float] = time.monotonic

@@ -94,6 +94,8 @@ class RedisStore(LimitStore):
         ModuleNotFoundError: redis-py is not installed.
     """
 
+    where = "by all machines (Redis)"
+
     def __init__(
         self,
         url: str,

@@ -42,6 +42,8 @@ class SharedStore(LimitStore):
         clock: microseconds since boot.
     """
 
+    where = "by all workers of this machine"
+
     def __init__(self, directory: SharedDirectory, clock: Callable[[], int] = boot_clock) -> None:
         self._files = LimitFiles(directory)
         self._clock = clock

@@ -53,10 +53,12 @@ class LimitStore(ABC):
 
     Attributes:
         shared: whether other processes, the command line among them, see the same numbers.
+        where: by whom the numbers are counted together, to follow the word "counted".
         failures: how often it has failed this process.
     """
 
     shared = True
+    where: str
     failures = 0
 
     def prepare(self, limits: Iterable[RateLimit]) -> None:  # noqa: B027  # most have nothing to do

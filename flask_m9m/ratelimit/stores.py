@@ -74,15 +74,16 @@ def _machine(settings: RateLimitSettings, app: tuple[str, str]) -> LimitStore | 
         from .shared import SharedStore
     except ImportError:  # no fcntl
         logger.warning(
-            "performance.rate_limit: this system has no locks that processes share; rate limits "
-            "are kept in the memory of each process"
+            "performance.rate_limit: this system has no file locks (fcntl); rate limits are "
+            "counted %s",
+            MemoryStore.where,
         )
         return None
     try:
         return SharedStore(SharedDirectory(settings.path, app))
     except OSError as error:  # no directory for temporary files
         logger.warning(
-            "performance.rate_limit: %s; rate limits are kept in the memory of each process", error
+            "performance.rate_limit: %s; rate limits are counted %s", error, MemoryStore.where
         )
         return None
 

@@ -18,6 +18,8 @@ LIMIT = RateLimit(60, 60, 4)
 class Flaky(LimitStore):
     """A store that fails when it is told to, or takes its time."""
 
+    where = "in tests"
+
     def __init__(self, clock: Clock) -> None:
         self.within = MemoryStore(clock=clock)
         self.clock = clock

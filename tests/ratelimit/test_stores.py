@@ -37,6 +37,7 @@ def test_memory_and_tests_have_counts_of_their_own(shared_memory: Path) -> None:
     for kept in (stores(storage="memory"), stores(private=True)):
         assert isinstance(kept.limits, MemoryStore)
         assert not kept.limits.shared
+        assert kept.limits.where == "by each process alone"
         kept.limits.hit(LIMIT, "client")
     assert not list(shared_memory.iterdir())
 
@@ -52,6 +53,7 @@ def test_an_app_with_a_clock_counts_alone(shared_memory: Path, clock: Clock) -> 
 def test_the_default_is_shared(shared_memory: Path) -> None:
     kept = stores()
     assert kept.limits.shared
+    assert kept.limits.where == kept.attempts.where == "by all workers of this machine"
     kept.limits.hit(LIMIT, "client")
     assert stores().attempts.peek(LIMIT, "client").remaining == 3
     assert len(list(shared_memory.iterdir())) == 1
@@ -70,7 +72,7 @@ def test_without_locks_memory_is_used_and_that_is_said(
     for name in ("processes.shared_directory", "ratelimit.shared", "ratelimit.shared_file"):
         monkeypatch.delitem(sys.modules, f"flask_m9m.{name}", raising=False)
     assert isinstance(stores().limits, MemoryStore)
-    assert "memory of each process" in caplog.text
+    assert "rate limits are counted by each process alone" in caplog.text
 
 
 def test_without_a_place_for_files_memory_is_used_and_that_is_said(
@@ -97,6 +99,7 @@ def test_redis_is_not_asked_before_a_request_needs_it(
     with caplog.at_level(logging.DEBUG):
         kept = stores(storage="redis", redis_url="redis://127.0.0.1:1", path=str(tmp_path / "x"))
     assert isinstance(kept.limits, Failover)
+    assert kept.limits.where == "by all machines (Redis)"
     assert not caplog.records
     assert kept.limits.failures == 0
     assert kept.limits.hit(LIMIT, "client").admitted
