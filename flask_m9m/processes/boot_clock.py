@@ -1,4 +1,4 @@
-"""The boot-time clock, which all processes of a machine share and nobody can set."""
+"""Boot clock: the time since the machine started, the same for all processes and never set."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import time
 if sys.platform == "linux":
 
     def boot_clock() -> int:
-        """Return the microseconds since the machine was started, suspension included."""
+        """Return the microseconds since the machine started, including suspension."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000
 
 else:
 
     def boot_clock() -> int:
-        """Return microseconds of a clock that never steps back."""
+        """Return the microseconds of a monotonic clock."""
         return time.monotonic_ns() // 1_000

@@ -1,4 +1,4 @@
-"""GCRA and its stores."""
+"""Rate limits: the algorithm (GCRA), and stores in memory, in shared files and in Redis."""
 
 from .gcra import Hit
 from .limit import RateLimit, limit_name, parse_limits

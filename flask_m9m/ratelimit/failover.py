@@ -1,4 +1,4 @@
-"""Failover: what holds while a store of rate limits fails."""
+"""Failover: a circuit breaker for stores of rate limits, and the policy while a store fails."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from .store import LimitStore, Spender, StoreFailure, Want
 logger = logging.getLogger("flask_m9m")
 
 PROBE_EVERY = 2.0
-"""Seconds between attempts at a store that failed."""
+"""Seconds between two requests that may ask a store that failed."""
 
 SLOW = 0.08
-"""Seconds after which an answer is slow; two slow ones running count as a failure."""
+"""Seconds after which an answer is slow; two slow answers in a row count as a failure."""
 
-_SAY_EVERY = 30.0
+_LOG_EVERY = 30.0  # seconds between two log lines
 
 T = TypeVar("T")
 Policy = Literal["local", "closed", "open"]
 
 
 class Breaker:
-    """Keeps requests away from a store that failed, but for one every now and then.
+    """A circuit breaker: keeps requests from a store that failed, except a probe at intervals.
 
     Args:
-        probe_every: seconds.
-        clock: seconds of a clock that never steps back.
+        probe_every: seconds between two probes.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Breaker:
         self._lock = forking.lock(self)
 
     def lets_through(self) -> bool:
-        """Tell whether the store may be asked now."""
+        """Tell whether this request may ask the store."""
         if not self._tripped:
             return True
         with self._lock:
@@ -56,24 +56,24 @@ class Breaker:
             self._probe_at = now + self._probe_every
             return True
 
-    def failed(self) -> None:
-        """Note that the store failed."""
+    def note_failure(self) -> None:
+        """Record that the store failed."""
         with self._lock:
             self._tripped = True
             self._probe_at = self._clock() + self._probe_every
 
-    def answered(self, seconds: float) -> bool:
-        """Note that the store answered after so many seconds.
+    def note_answer(self, seconds: float) -> bool:
+        """Record how long the store took to answer.
 
         Returns:
-            Whether requests can be sent there again that could not before.
+            Whether the store has just recovered.
         """
         slow = seconds > SLOW
         if not slow and not self._tripped:
             self._slow = False
             return False
         with self._lock:
-            if slow and self._slow:  # twice running
+            if slow and self._slow:  # twice in a row
                 self._tripped = True
                 self._probe_at = self._clock() + self._probe_every
                 return False
@@ -84,16 +84,17 @@ class Breaker:
 
 
 class Failover(LimitStore):
-    """A store, and what is done where it fails.
+    """A store with a policy for its failures.
 
     Args:
         primary: the store.
-        fallback: the one of which `local` asks the machine's share.
-        policy: `local`; `closed`: the failure goes on, and the request is refused; `open`: the
-            request passes.
+        fallback: the store that counts under the policy `local`.
+        policy: `local`: the fallback counts, with this machine's share of each limit; `closed`:
+            the failure is raised, and the request is refused; `open`: the request passes.
         machines: how many machines share the limits.
-        breaker: spares requests the wait for a store that fails; left out, each one asks it.
-        clock: seconds of a clock that never steps back.
+        breaker: saves requests the wait for a store that fails; without a breaker, every request
+            asks the store.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -115,12 +116,12 @@ class Failover(LimitStore):
         self._breaker = breaker
         self._clock = clock
         self.failures = 0
-        self._say_at = 0.0
-        self._said = False
+        self._log_at = 0.0
+        self._logged = False
         self._lock = forking.lock(self)
 
     def prepare(self, limits: Iterable[RateLimit]) -> None:
-        """Make sure, as far as it can be told, that these limits can be kept."""
+        """Check, as far as possible, that the store can keep these limits."""
         self._primary.prepare(limits)
 
     def hit(self, limit: RateLimit, client: str, cost: int = 1) -> Hit:
@@ -129,46 +130,48 @@ class Failover(LimitStore):
             try:
                 return self._primary.hit(limit, client, cost)
             except StoreFailure as failure:
-                self._failed(failure)
-                return self._instead(limit, client, cost)
-        return self._watched(
+                self._handle_failure(failure)
+                return self._hit_without_store(limit, client, cost)
+        return self._ask_or_fall_back(
             lambda: self._primary.hit(limit, client, cost),
-            lambda: self._instead(limit, client, cost),
+            lambda: self._hit_without_store(limit, client, cost),
         )
 
     def hit_all(self, wants: Sequence[Want]) -> list[Hit]:
-        """Take what a request needs of several buckets, up to the first that has too little."""
-        return self._watched(lambda: self._primary.hit_all(wants), lambda: self._all_instead(wants))
+        """Take tokens from several buckets, up to the first that has too few."""
+        return self._ask_or_fall_back(
+            lambda: self._primary.hit_all(wants), lambda: self._hit_all_without_store(wants)
+        )
 
-    def _watched(self, ask: Callable[[], T], instead: Callable[[], T]) -> T:
-        """Ask the store as far as the breaker lets this request through."""
+    def _ask_or_fall_back(self, ask: Callable[[], T], fall_back: Callable[[], T]) -> T:
+        """Ask the store if the breaker allows it; fall back if not, or if the store fails."""
         breaker = self._breaker
         if breaker is None or breaker.lets_through():
-            begun = self._clock()
+            started = self._clock()
             try:
                 answer = ask()
             except StoreFailure as failure:
-                self._failed(failure)
+                self._handle_failure(failure)
             else:
-                if breaker is not None and breaker.answered(self._clock() - begun):
-                    self._recovered()
+                if breaker is not None and breaker.note_answer(self._clock() - started):
+                    self._log_recovery()
                 return answer
-        return instead()
+        return fall_back()
 
     def refund(self, limit: RateLimit, client: str, cost: int = 1) -> None:
-        """Put tokens back that were taken, where that can be done."""
+        """Put back tokens that were taken, if possible."""
         if self._breaker is None or self._breaker.lets_through():
             try:
                 self._primary.refund(limit, client, cost)
             except StoreFailure as failure:
-                self._note(failure)
+                self._record_failure(failure)
             else:
                 return
         if self._policy == "local":
             self._fallback.refund(*self._share(limit, client, cost))
 
     def peek(self, limit: RateLimit, client: str) -> Hit:
-        """Return what the client's next request would be told, and take nothing."""
+        """Return the result that the client's next request would get, and take nothing."""
         return self._primary.peek(limit, client)
 
     def reset(self, limit: RateLimit, client: str) -> None:
@@ -176,59 +179,59 @@ class Failover(LimitStore):
         self._primary.reset(limit, client)
 
     def client_id(self, limit: RateLimit, client: str) -> str:
-        """Return by what the store knows a client."""
+        """Return the store's identifier of a client."""
         return self._primary.client_id(limit, client)
 
     def spenders(self) -> Iterable[Spender]:
-        """Return, in no order, whose buckets are not full."""
+        """Return the clients whose buckets are not full, in no order."""
         return self._primary.spenders()
 
-    def _instead(self, limit: RateLimit, client: str, cost: int) -> Hit:
+    def _hit_without_store(self, limit: RateLimit, client: str, cost: int) -> Hit:
         if self._policy == "local":
             return self._fallback.hit(*self._share(limit, client, cost))
         if self._policy == "closed":
-            raise StoreFailure("it failed a moment ago")
+            raise StoreFailure("the store failed a moment ago")
         return look(limit, 0, 0)
 
-    def _all_instead(self, wants: Sequence[Want]) -> list[Hit]:
+    def _hit_all_without_store(self, wants: Sequence[Want]) -> list[Hit]:
         if self._policy == "local":
             return self._fallback.hit_all([self._share(*want) for want in wants])
-        return [self._instead(*want) for want in wants]
+        return [self._hit_without_store(*want) for want in wants]
 
     def _share(self, limit: RateLimit, client: str, cost: int) -> Want:
         share = share_of(limit, self._machines)
         return Want(share, client, min(cost, share.burst))
 
-    def _failed(self, failure: StoreFailure) -> None:
-        """Note a failure, and let it go on where nothing is to be done instead."""
-        self._note(failure)
+    def _handle_failure(self, failure: StoreFailure) -> None:
+        """Record a failure, and raise it if no fallback is safe."""
+        self._record_failure(failure)
         if failure.unsafe:
             raise failure
 
-    def _note(self, failure: StoreFailure) -> None:
+    def _record_failure(self, failure: StoreFailure) -> None:
         if self._breaker is not None:
-            self._breaker.failed()
+            self._breaker.note_failure()
         with self._lock:
             self.failures += 1
             now = self._clock()
-            if now < self._say_at:
+            if now < self._log_at:
                 return
-            self._say_at, self._said = now + _SAY_EVERY, True
+            self._log_at, self._logged = now + _LOG_EVERY, True
         logger.warning(
-            "rate limits: the store fails, %s: %s (%d failures so far)",
+            "rate limits: the store fails, so %s: %s (%d failures so far)",
             _CONSEQUENCES["closed" if failure.unsafe else self._policy],
             failure,
             self.failures,
         )
 
-    def _recovered(self) -> None:
-        if self._said:
-            self._said = False
-            logger.warning("rate limits: the store can be used again")
+    def _log_recovery(self) -> None:
+        if self._logged:
+            self._logged = False
+            logger.warning("rate limits: the store works again")
 
 
 _CONSEQUENCES: Mapping[Policy, str] = {
-    "local": "limits are kept by this machine or process alone",
+    "local": "this machine or process counts alone",
     "closed": "requests are refused",
     "open": "requests are not limited",
 }
@@ -236,7 +239,7 @@ _CONSEQUENCES: Mapping[Policy, str] = {
 
 @lru_cache(maxsize=1024)
 def share_of(limit: RateLimit, machines: int) -> RateLimit:
-    """Return a machine's share of a limit, with a burst of at least 1."""
+    """Return one machine's share of a limit, with a burst of at least 1."""
     if machines == 1:
         return limit
     count, period = limit.count, limit.period

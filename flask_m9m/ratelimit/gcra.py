@@ -1,7 +1,7 @@
-"""The generic cell rate algorithm: a token bucket without a timer (ITU-T I.371, annex A).
+"""GCRA, the generic cell rate algorithm: a token bucket without a timer (ITU-T I.371, annex A).
 
-The whole state of a client is one number, its theoretical arrival time (TAT): the moment at
-which its bucket is full again. All times are integer microseconds of one clock.
+A client's whole state is one number, its theoretical arrival time (TAT): the moment at which its
+bucket is full again. All times are integer microseconds of one clock.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from .limit import MICROSECONDS, RateLimit
 
 @dataclass(slots=True)
 class Hit:
-    """What came of taking tokens from a bucket.
+    """The result of taking tokens from a bucket.
 
     Attributes:
-        limit: whose bucket it is.
-        admitted: whether the tokens were there.
+        limit: the bucket's limit.
+        admitted: whether the bucket had enough tokens.
         remaining: whole tokens left.
-        next_token: whole seconds, rounded up, until there is one token more; for a refused
-            request until there are as many as it asked for.
+        next_token: whole seconds, rounded up, until the bucket has one more token; for a refused
+            request, until it has as many as the request asked for.
         full_after: whole seconds, rounded up, until the bucket is full.
     """
 
@@ -32,20 +32,20 @@ class Hit:
 
     @property
     def item(self) -> str:
-        """Its item in the `RateLimit` field."""
+        """The item for this result in the `RateLimit` field."""
         return f"{self.limit.quoted_name};r={self.remaining};t={self.next_token}"
 
 
 def admitted(limit: RateLimit, tat: int, now: int) -> Hit:
-    """Return what a request that was let through is told.
+    """Return the result for a request that was admitted.
 
     Args:
-        limit: whose bucket it is.
-        tat: the theoretical arrival time that its tokens have led to.
-        now: the time.
+        limit: the bucket's limit.
+        tat: the theoretical arrival time after the tokens were taken.
+        now: the current time.
     """
     remaining, towards_next = divmod(now + limit.tolerance - tat, limit.interval)
-    # -(-x // y) is x / y, rounded up.
+    # -(-x // y) is x / y rounded up.
     return Hit(
         limit,
         True,
@@ -56,7 +56,7 @@ def admitted(limit: RateLimit, tat: int, now: int) -> Hit:
 
 
 def refused(limit: RateLimit, tat: int, now: int, cost: int) -> Hit:
-    """Return what a request is told that asked for more tokens than there are."""
+    """Return the result for a request that asked for more tokens than the bucket has."""
     surplus = now + limit.tolerance - tat
     return Hit(
         limit,
@@ -68,11 +68,11 @@ def refused(limit: RateLimit, tat: int, now: int, cost: int) -> Hit:
 
 
 def known(limit: RateLimit, tat: int, now: int) -> int:
-    """Return a stored theoretical arrival time as it counts now, no earlier than now.
+    """Return the stored theoretical arrival time if it is possible, and now if it is not.
 
-    One further ahead than the limit's tolerance cannot come from this algorithm (a damaged
-    store, a clock that stepped back) and counts as a full bucket, so that nobody is shut out
-    for longer than a full bucket takes to drain.
+    A time in the past means a full bucket. A time further ahead than the limit's tolerance cannot
+    come from this algorithm (a damaged store, a clock that stepped back) and also counts as a full
+    bucket, so that no client is blocked for longer than a full bucket takes to drain.
     """
     return tat if now < tat <= now + limit.tolerance else now
 
@@ -81,11 +81,10 @@ def take(limit: RateLimit, tat: int, now: int, cost: int = 1) -> tuple[int, Hit]
     """Take `cost` tokens from the bucket with this theoretical arrival time.
 
     Returns:
-        The new theoretical arrival time, the old one where the request is refused, and what
-        came of it.
+        The new theoretical arrival time (unchanged if the request is refused), and the result.
     """
     if not now < tat <= now + limit.tolerance:
-        tat = now  # as `known` has it
+        tat = now  # the rule of `known`, without the call
     new_tat = tat + cost * limit.interval
     if new_tat > now + limit.tolerance:
         return tat, refused(limit, tat, now, cost)
@@ -93,7 +92,7 @@ def take(limit: RateLimit, tat: int, now: int, cost: int = 1) -> tuple[int, Hit]
 
 
 def look(limit: RateLimit, tat: int, now: int) -> Hit:
-    """Return what a request of one token would be told, and take nothing."""
+    """Return the result that a request of one token would get, and take nothing."""
     tat = known(limit, tat, now)
     if tat + limit.interval > now + limit.tolerance:
         return refused(limit, tat, now, 1)
@@ -101,5 +100,5 @@ def look(limit: RateLimit, tat: int, now: int) -> Hit:
 
 
 def give_back(limit: RateLimit, tat: int, now: int, cost: int = 1) -> int:
-    """Return the theoretical arrival time as if `cost` tokens had not been taken."""
+    """Return the theoretical arrival time after `cost` tokens were put back."""
     return max(now, known(limit, tat, now) - cost * limit.interval)

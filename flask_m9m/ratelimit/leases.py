@@ -1,13 +1,13 @@
-"""Leases: tokens that a process has taken ahead, to spend without asking the server again.
+"""Leases: tokens that a process takes from Redis in advance, to spend without asking again.
 
-A lease is a run of consecutive theoretical arrival times which the server has reserved by moving
-a client's time on. One of them, `slot`, may be spent as long as the server's clock is at or before
-it; afterwards the bucket has refilled by just that token and the slot is gone. So every slot that
-is spent lies between its moment and the limit's tolerance after it, and no window of `w` seconds
-holds more than `burst + rate * w`, however many processes hold leases.
+A lease is a run of consecutive theoretical arrival times ("slots"), which the server has reserved
+by moving a client's time forward. A slot may be spent as long as the server's clock is at or
+before it. After that it is lost, because the bucket has been refilled by exactly that token. So
+a slot lies between the moment when it is spent and the limit's tolerance after that moment, and a
+window of `w` seconds has at most `burst + rate * w` of them, for any number of processes.
 
-The server's clock is reckoned from when the question was sent, and so never too early. All times
-are microseconds.
+The server's clock is estimated from the time at which the question was sent, so the estimate is
+never too early. All times are microseconds.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _TRUSTED_FOR = MICROSECONDS
 
 
 class Reservation(NamedTuple):
-    """What the server answered.
+    """The server's answer.
 
     Attributes:
-        taken: tokens, none where there were too few.
-        tat: the client's theoretical arrival time before they were taken, so the first of them.
+        taken: tokens taken; 0 if the bucket had too few.
+        tat: the client's theoretical arrival time before they were taken, which is the first slot.
         now: the server's time.
     """
 
@@ -41,14 +41,14 @@ class Reservation(NamedTuple):
 
 
 def reserve(limit: RateLimit, tat: int, now: int, cost: int, most: int) -> Reservation:
-    """Take the tokens that a request needs, and some ahead: the rule that servers carry out.
+    """Take the tokens that a request needs, and some in advance: the rule of the Redis script.
 
     Args:
         limit: the limit.
-        tat: the client's theoretical arrival time as stored.
+        tat: the client's stored theoretical arrival time.
         now: the server's time.
         cost: tokens that the request needs.
-        most: tokens that may be taken at once, but no more than a quarter of what is there.
+        most: the most tokens to take at once; no more than a quarter of those available.
     """
     tat = known(limit, tat, now)
     available = (now + limit.tolerance - tat) // limit.interval
@@ -59,7 +59,7 @@ def reserve(limit: RateLimit, tat: int, now: int, cost: int, most: int) -> Reser
 
 @dataclass(slots=True)
 class _Run:
-    """Slots that the server gave at once: from `start` to before `end`, from `slot` on unspent."""
+    """Slots of one answer, from `start` to before `end`; those from `slot` on are unspent."""
 
     start: int
     slot: int
@@ -68,16 +68,16 @@ class _Run:
 
 @dataclass(slots=True)
 class _Client:
-    """What is known of one client.
+    """The state of one client.
 
     Attributes:
-        tat: its theoretical arrival time when the server last answered.
-        ahead: how far the server's clock is ahead of ours, at most.
+        tat: its theoretical arrival time after the server's last answer.
+        ahead: the most by which the server's clock is ahead of ours.
         asked: when the server was last asked, by our clock.
         taken: tokens that it gave then.
-        used: those of them that requests needed.
-        runs: slots to spend.
-        spent: the last of them that is spent.
+        used: how many of them requests have needed.
+        runs: unspent slots.
+        spent: the last run that was spent completely.
     """
 
     tat: int
@@ -90,7 +90,7 @@ class _Client:
 
 
 class Leases:
-    """The leases of one process, in bounded memory; what is forgotten is spent by nobody.
+    """The leases of one process, in bounded memory; the tokens of a forgotten lease are lost.
 
     Args:
         capacity: clients remembered, about 300 bytes each.
@@ -103,52 +103,52 @@ class Leases:
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Forget all of them: they are the parent's to spend."""
+        """Forget all leases: only the parent may spend them."""
         self._clients.clear()
 
     def spend(self, limit: RateLimit, client: str, cost: int, here: int) -> Hit | None:
         """Answer a request without asking the server.
 
-        A refusal of the last second is repeated as long as it must hold: a client's time only
-        moves on.
+        A refusal of the last second is repeated while it must still apply: a client's theoretical
+        arrival time only moves forward.
 
         Args:
             limit: the limit.
             client: the client.
-            cost: tokens that it needs.
+            cost: tokens that the request needs.
             here: the local time.
 
         Returns:
-            What came of it; `None` where the server has to be asked.
+            The result; `None` if the server has to be asked.
         """
         with self._lock:
-            hit = self._known(limit, client, cost, here)
+            hit = self._result(limit, client, cost, here)
             if hit is not None and hit.admitted:
                 _take_slots(self._clients[limit.key, client], limit.interval, cost)
             return hit
 
     def spend_all(self, wants: Sequence[Want], here: int) -> tuple[bool, list[Hit | None]]:
-        """Spend what a request needs of several buckets, where all of it is here.
+        """Spend tokens from several buckets, if this process has leases for all of them.
 
         Returns:
-            Whether that was so, and what spending came to or would have come to for each.
+            Whether they were spent, and the result for each bucket, as far as it is known here.
         """
         with self._lock:
-            hits = [self._known(limit, client, cost, here) for limit, client, cost in wants]
+            hits = [self._result(limit, client, cost, here) for limit, client, cost in wants]
             if not all(hit is not None and hit.admitted for hit in hits):
                 return False, hits
             if len({(limit.key, client) for limit, client, _ in wants}) < len(wants):
-                return False, hits  # each may have reckoned with the same slots
+                return False, hits  # several results may count the same slots
             for limit, client, cost in wants:
                 _take_slots(self._clients[limit.key, client], limit.interval, cost)
         return True, hits
 
-    def _known(self, limit: RateLimit, client: str, cost: int, here: int) -> Hit | None:
-        """Return what spending comes to, and take nothing; the lock is held."""
+    def _result(self, limit: RateLimit, client: str, cost: int, here: int) -> Hit | None:
+        """Return the result of spending, and take nothing; the caller holds the lock."""
         entry = self._clients.get((limit.key, client))
         if entry is None:
             return None
-        # Our clock may be slow, by a thousandth: no slot is spent late for that.
+        # Assume that our clock may be slow by a thousandth, so that no slot is spent too late.
         now = here + entry.ahead + max(0, here - entry.asked) // 1_000
         slot = _slot_after(entry, limit.interval, cost, now)
         if slot is not None:
@@ -163,12 +163,12 @@ class Leases:
     def ahead(self, limit: RateLimit, client: str, most: int, here: int) -> int:
         """Return how many tokens to ask for: twice as many as last time, if those were needed.
 
-        A process that rarely sees a client takes none ahead, and the others find them.
+        A process that rarely sees a client takes none in advance and leaves them to the others.
 
         Args:
             limit: the limit.
             client: the client.
-            most: tokens that may be taken at once.
+            most: the most tokens to take at once.
             here: the local time.
         """
         entry = self._clients.get((limit.key, client))
@@ -177,14 +177,14 @@ class Leases:
         return min(most, 2 * entry.used if entry.used >= entry.taken else max(1, entry.used))
 
     def add(self, limit: RateLimit, client: str, cost: int, answer: Reservation, sent: int) -> Hit:
-        """Note what the server answered, and spend what the asking request needs of it.
+        """Record the server's answer, and spend the tokens that the request needs.
 
         Args:
             limit: the limit.
             client: the client.
             cost: tokens that the request needs.
-            answer: the server's.
-            sent: the local time when it was asked.
+            answer: the server's answer.
+            sent: the local time when the server was asked.
         """
         taken, tat, now = answer
         end = tat + taken * limit.interval
@@ -206,10 +206,10 @@ class Leases:
         return admitted(limit, slot, now)
 
     def give_back(self, limit: RateLimit, client: str, cost: int) -> bool:
-        """Put slots of a lease back that were spent, to be spent until their moment is over.
+        """Put spent slots back into a lease; they can be spent until their time has passed.
 
         Returns:
-            Whether they were; otherwise so many were not of a lease, and are the server's.
+            Whether they were put back; otherwise the server has to refund the tokens.
         """
         width = cost * limit.interval
         with self._lock:
@@ -228,15 +228,15 @@ class Leases:
             return True
 
     def forget(self, limit: RateLimit, client: str) -> None:
-        """Forget what is known of a client, with what was taken ahead for it."""
+        """Forget a client, with the tokens that were taken in advance for it."""
         with self._lock:
             self._clients.pop((limit.key, client), None)
 
 
 def _slot_after(entry: _Client, interval: int, cost: int, now: int) -> int | None:
-    """Drop the slots whose moment is over, and return the one after those to be spent first.
+    """Drop slots whose time has passed; return the slot that follows the next `cost` slots.
 
-    `None` where there are too few.
+    Return `None` if there are too few.
     """
     runs = entry.runs
     if not runs:
@@ -246,15 +246,15 @@ def _slot_after(entry: _Client, interval: int, cost: int, now: int) -> int | Non
             run.slot += -((run.slot - now) // interval) * interval
     runs[:] = [run for run in runs if run.slot < run.end]
     for run in runs:
-        held = (run.end - run.slot) // interval
-        if held >= cost:
+        unspent = (run.end - run.slot) // interval
+        if unspent >= cost:
             return run.slot + cost * interval
-        cost -= held
+        cost -= unspent
     return None
 
 
 def _take_slots(entry: _Client, interval: int, cost: int) -> None:
-    """Take the slots that have to be spent first; there are enough."""
+    """Spend the next `cost` slots; the caller has checked that there are enough."""
     entry.used += cost
     runs = entry.runs
     while cost:

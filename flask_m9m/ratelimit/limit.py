@@ -1,4 +1,4 @@
-"""RateLimit: so many requests a period, with a burst; and the notation it is written in."""
+"""RateLimit: a number of requests per period with a burst, and the notation `100/hour`."""
 
 from __future__ import annotations
 
@@ -37,18 +37,19 @@ class RateLimit:
     Attributes:
         count: tokens refilled in a period, at least 1.
         period: seconds, at least 1.
-        burst: tokens that a full bucket holds, at least 1.
-        name: what it is called in the `RateLimit` fields: 1 to 64 printable ASCII characters.
-        scope: whose limit it is: those of one scope, count, period and burst share their clients'
-            buckets; left out, the name.
+        burst: tokens in a full bucket, at least 1.
+        name: the name in the `RateLimit` fields: 1 to 64 printable ASCII characters.
+        scope: limits of the same scope, count, period and burst share their clients' buckets;
+            by default the name.
         interval: microseconds in which one token is refilled, rounded up so that rounding
             never admits a request too many.
-        tolerance: microseconds in which an empty bucket is full again.
-        key: tells it from all limits that do not share its clients' buckets; `read_key` reads it.
-        quoted_name: its name as a String (RFC 9651 §3.3.3).
-        policy_item: its item in the `RateLimit-Policy` field.
-        policy_field: that field, where no other limit is in it.
-        legacy_field: its `X-RateLimit-Limit`.
+        tolerance: microseconds in which an empty bucket is refilled.
+        key: identifies the limit; limits that share their clients' buckets have the same key.
+            `read_key` reads it.
+        quoted_name: the name as a String (RFC 9651 §3.3.3).
+        policy_item: the limit's item in the `RateLimit-Policy` field.
+        policy_field: the whole `RateLimit-Policy` field, if this is the only limit.
+        legacy_field: the `X-RateLimit-Limit` field.
     """
 
     count: int
@@ -66,18 +67,20 @@ class RateLimit:
 
     def __post_init__(self) -> None:
         numbers = (self.count, self.period, self.burst)
-        if not all(type(one) is int and one >= 1 for one in numbers):
+        if not all(type(number) is int and number >= 1 for number in numbers):
             raise ValueError(
-                "a rate limit needs a count, a period and a burst: whole numbers, at least 1"
+                "a rate limit's count, period and burst must be whole numbers of at least 1, "
+                f"found {numbers!a}"
             )
         if not _NAME.fullmatch(self.name):
             raise ValueError(
-                f"{self.name!a} cannot name a rate limit: use 1 to 64 letters, digits and ._:/-"
+                f"{self.name!a} cannot name a rate limit: use 1 to 64 letters, digits and _.:/<>-"
             )
         interval = -(-self.period * MICROSECONDS // self.count)
         if interval * self.burst > _LONGEST:
             raise ValueError(
-                "a rate limit cannot remember longer than 100 years: lower its burst or its period"
+                "an empty bucket must be full again within 100 years: lower the rate limit's "
+                "burst or period"
             )
         quoted_name = f'"{self.name}"'
         policy_item = f"{quoted_name};q={self.count};w={self.period}"
@@ -96,15 +99,15 @@ class RateLimit:
 
     @property
     def most_in_a_period(self) -> int:
-        """The most requests that any one period can admit."""
+        """The highest number of requests that any single period can admit."""
         return self.burst + self.count - 1
 
 
 def read_key(key: str) -> RateLimit:
-    """Return a limit that shares its clients' buckets with the one that has this key.
+    """Return a limit with this key.
 
     Raises:
-        ValueError: it is no limit's key.
+        ValueError: the text is not the key of a limit.
     """
     match = _KEY.fullmatch(key)
     if match is None:
@@ -114,7 +117,7 @@ def read_key(key: str) -> RateLimit:
 
 
 def limit_name(text: str) -> str:
-    """Make a limit's name of any text; different texts get different names."""
+    """Make a limit's name from any text; different texts get different names."""
     if _NAME.fullmatch(text):
         return text
     return f"{re.sub('[^A-Za-z0-9_.-]', '-', text)[:48]}-{crc32(text.encode()):08x}"
@@ -124,24 +127,24 @@ def limit_name(text: str) -> str:
 def parse_limits(
     notation: str, *, burst: int | None = None, name: str = "default", scope: str = ""
 ) -> tuple[RateLimit, ...]:
-    """Read `100/hour`, `10 per 5 minutes`, or several of these with `;`, `,` or `|` between.
+    """Parse `100/hour`, `10 per 5 minutes`, or several limits separated by `;`, `,` or `|`.
 
     Args:
-        notation: the limits, as Flask-Limiter writes them.
-        burst: tokens in a full bucket; the limit's own count where it is left out.
-        name: what the limits are called; the second and later ones get a number behind it.
-        scope: whose limits they are; left out, the name.
+        notation: the limits, in Flask-Limiter's notation.
+        burst: tokens in a full bucket; by default each limit's count.
+        name: the first limit's name; the others get the same name with a number behind it.
+        scope: the limits' scope; by default the name.
 
     Raises:
-        ValueError: the notation is not of that form.
+        ValueError: the text is not in this notation.
     """
     limits: list[RateLimit] = []
     for part in re.split("[;,|]", notation):
         match = _NOTATION.fullmatch(part)
         if match is None:
             raise ValueError(
-                f"{notation[:80]!a} is no rate limit: write '100/hour' or '10 per 5 minutes', "
-                "several of them with ';' between"
+                f"{notation[:80]!a} is not a rate limit: write '100/hour' or '10 per 5 minutes', "
+                "and separate several limits with ';'"
             )
         count = int(match["count"])
         period = int(match["multiple"] or 1) * _PERIODS[match["unit"].lower()]

@@ -1,4 +1,4 @@
-"""MemoryStore: rate limits of one process, in bounded memory."""
+"""MemoryStore: rate limits in the memory of one process, of bounded size."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ _Table = list[_Bucket | None]
 class MemoryStore(LimitStore):
     """Theoretical arrival times in dictionaries of fixed size.
 
-    Each scope has a table of its own, so that no limit's clients can crowd out another's. It has
-    `capacity / 8` buckets of 8 slots; which bucket a client belongs to follows from its hash,
-    which differs from process to process, so that nobody can choose whom to share one with. A
-    slot whose TAT has passed is free. In a full bucket whoever has used least of its limit gives
-    way; if all are at their limit the newcomer is refused: a flood of addresses frees nobody.
+    Each scope has its own table, so that the clients of one limit cannot crowd out those of
+    another. A table has `capacity / 8` buckets of 8 slots. A client's hash selects its bucket; the
+    hash differs between processes, so that nobody can choose a bucket to share. A slot whose TAT
+    has passed is free. In a full bucket, the client that has used the smallest share of its limit
+    loses its slot. If all clients there are at their limit, a new client is refused, so that a
+    flood of addresses frees nobody.
 
     Args:
         capacity: clients remembered in each scope, about 250 bytes each.
-        clock: seconds of a clock that never steps back.
+        clock: a monotonic clock, in seconds.
     """
 
     shared = False
@@ -53,18 +54,18 @@ class MemoryStore(LimitStore):
             bucket = table[index]
             if bucket is None:
                 bucket = table[index] = {}
-            known = bucket.get(key)
-            if known is None and len(bucket) == _SLOTS:
+            entry = bucket.get(key)
+            if entry is None and len(bucket) == _SLOTS:
                 wait = _make_room(bucket, now)
                 if wait:
                     seconds = -(-wait // MICROSECONDS)
                     return Hit(limit, False, 0, seconds, seconds)
-            tat, hit = take(limit, now if known is None else known[0], now, cost)
+            tat, hit = take(limit, now if entry is None else entry[0], now, cost)
             bucket[key] = (tat, limit)
         return hit
 
     def refund(self, limit: RateLimit, client: str, cost: int = 1) -> None:
-        """Put tokens back that were taken."""
+        """Put back tokens that were taken."""
         now = int(self._clock() * MICROSECONDS)
         key = (limit.key, client)
         with self._lock:
@@ -73,7 +74,7 @@ class MemoryStore(LimitStore):
                 bucket[key] = (give_back(limit, bucket[key][0], now, cost), limit)
 
     def peek(self, limit: RateLimit, client: str) -> Hit:
-        """Return what the client's next request would be told, and take nothing."""
+        """Return the result that the client's next request would get, and take nothing."""
         now = int(self._clock() * MICROSECONDS)
         with self._lock:
             tat, _ = self._bucket_of(limit, client).get((limit.key, client), (now, limit))
@@ -85,11 +86,11 @@ class MemoryStore(LimitStore):
             self._bucket_of(limit, client).pop((limit.key, client), None)
 
     def client_id(self, limit: RateLimit, client: str) -> str:
-        """Return the client: its memory is nobody else's to read."""
+        """Return the client itself: no other process can read this memory."""
         return client
 
     def spenders(self) -> Iterator[Spender]:
-        """Return, in no order, whose buckets are not full."""
+        """Return the clients whose buckets are not full, in no order."""
         now = int(self._clock() * MICROSECONDS)
         with self._lock:
             buckets = [bucket for table in self._tables.values() for bucket in table if bucket]
@@ -99,24 +100,24 @@ class MemoryStore(LimitStore):
                 yield Spender(limit, client, look(limit, tat, now))
 
     def _bucket_of(self, limit: RateLimit, client: str) -> _Bucket:
-        """Return the bucket that a client is in, an empty one where there is none."""
+        """Return a client's bucket; an empty one if it does not exist yet."""
         table = self._tables.get(limit.scope)
         return (table and table[hash(client) % self._bucket_count]) or {}
 
 
 def _make_room(bucket: _Bucket, now: int) -> int:
-    """Free a slot, or return how many microseconds have to pass before there is one."""
-    least, gives_way, first_token = 2.0, None, 0
+    """Free a slot and return 0, or return the microseconds until a slot can be freed."""
+    least, removable, first_token = 2.0, None, 0
     for key, (tat, limit) in bucket.items():
         ahead = tat - now
-        if not 0 < ahead <= limit.tolerance:  # free, or no TAT of ours: the clock stepped back
+        if not 0 < ahead <= limit.tolerance:  # free, or impossible: the clock stepped back
             ahead = 0
         until_token = ahead + limit.interval - limit.tolerance
         if until_token > 0:
             first_token = min(first_token or until_token, until_token)
         elif ahead / limit.tolerance < least:
-            least, gives_way = ahead / limit.tolerance, key
-    if gives_way is None:
+            least, removable = ahead / limit.tolerance, key
+    if removable is None:
         return first_token
-    del bucket[gives_way]
+    del bucket[removable]
     return 0

@@ -1,7 +1,7 @@
-"""Connections to one Redis server: a call is one message there and one back, within its time.
+"""Connection pool for one Redis server: each call is one round trip, with a deadline.
 
-redis-py makes the connections (names, TLS, log-in) and reads answers. What it does besides
-(retries, health checks, telling its own name) is off: a request has no time for it.
+redis-py makes the connections (name resolution, TLS, authentication) and reads answers. Its
+retries, health checks and the announcement of its version are off: a request has no time for them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..settings.redis_url import Address, RedisURL
 from .store import StoreFailure
 
 CALL_SECONDS = 0.12
-"""How long a request waits for Redis, connecting included: no more than twice (see `failover`)."""
+"""Seconds that a call may wait for Redis, connecting included; a request waits twice at most."""
 
 _CONNECT_SECONDS = 1.0
 _MOST_IDLE = 64
@@ -29,18 +29,18 @@ _ERROR_CODE = re.compile(r"-?([A-Z]{2,20})\b")
 _LATE = "Redis cannot be used: it does not answer in time"
 _HARMLESS = {None, "NOSCRIPT", "MOVED", "ASK"}
 _REASONS = {
-    "AuthenticationError": "it refuses user and password",
-    "AuthenticationWrongNumberOfArgsError": "it refuses user and password",
-    "AuthorizationError": "it refuses user and password",
+    "AuthenticationError": "it refuses the user name or password",
+    "AuthenticationWrongNumberOfArgsError": "it refuses the user name or password",
+    "AuthorizationError": "it refuses the user name or password",
     "BusyLoadingError": "it is loading its data",
     "ClusterDownError": "the cluster is down",
-    "InvalidResponse": "its answer is not Redis's",
-    "MasterDownError": "it has lost its master",
+    "InvalidResponse": "its answer is not in the Redis protocol",
+    "MasterDownError": "the replica has lost its master",
     "MasterNotFoundError": "the sentinels name no master",
-    "NoPermissionError": "it does not permit this user what rate limits need",
-    "NoScriptError": "it forgets the script",
+    "NoPermissionError": "this user lacks permission for commands that rate limits need",
+    "NoScriptError": "it does not keep the script",
     "OutOfMemoryError": "its memory is full",
-    "ReadOnlyError": "it is a replica, or read-only",
+    "ReadOnlyError": "it is read-only, or a replica",
     "TimeoutError": "it does not answer in time",
 }
 
@@ -56,7 +56,7 @@ _CODES = {
 
 
 class Connection(Protocol):
-    """What is used of redis-py's connections."""
+    """The part of redis-py's connections that is used here."""
 
     def connect(self) -> None: ...
 
@@ -70,12 +70,12 @@ class Connection(Protocol):
 
 
 def packed(*words: bytes) -> bytes:
-    """Write a command as Redis reads it (RESP, an array of bulk strings)."""
+    """Encode a command for Redis (RESP, an array of bulk strings)."""
     return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%b\r\n" % (len(w), w) for w in words])
 
 
 def failure(error: Exception) -> StoreFailure:
-    """Say what went wrong, without anything that an address or a server's answer holds."""
+    """Describe an error without any text from an address or a server's answer."""
     reason = _REASONS.get(type(error).__name__)
     if reason is None:
         cause: object = error
@@ -96,9 +96,9 @@ def failure(error: Exception) -> StoreFailure:
 
 
 def error_code(answer: Any) -> str | None:
-    """Return the first word of an error; `None` where an answer is none.
+    """Return the first word of an error answer; `None` if the answer is not an error.
 
-    Which errors redis-py has classes of their own for depends on its version.
+    Which errors have their own classes depends on the version of redis-py.
     """
     if not isinstance(answer, Exception):
         return None
@@ -121,7 +121,7 @@ def load_redis() -> None:
 
 
 def connection_options(url: RedisURL, login: Mapping[str, str]) -> dict[str, Any]:
-    """Return what redis-py's connections are made with, besides an address."""
+    """Return the keyword arguments of redis-py's connections, except the address."""
     options: dict[str, Any] = {
         **url.options,
         **login,
@@ -140,7 +140,7 @@ def connection_options(url: RedisURL, login: Mapping[str, str]) -> dict[str, Any
 
 
 def connect_to(url: RedisURL, address: Address | None) -> Connection:
-    """Make a connection to one of the servers, or to the socket file."""
+    """Connect to a server, or to the socket file if there is no address."""
     module = import_module("redis.connection")
     options = connection_options(url, url.login) | {"db": url.db}
     connection: Connection
@@ -154,7 +154,7 @@ def connect_to(url: RedisURL, address: Address | None) -> Connection:
 
 
 class _Attempt:
-    """Connections being made by a thread, one after another, as long as somebody waits."""
+    """A thread that makes one connection after another while callers wait."""
 
     def __init__(self) -> None:
         self.since = time.monotonic()
@@ -162,11 +162,11 @@ class _Attempt:
 
 
 class Pool:
-    """Idle connections to a server, the last one used first.
+    """Idle connections to a server; the last one used is used again first.
 
-    Connections are made in a thread of their own, one at a time, so that neither a name that is
-    not found nor a server that does not answer holds a request longer than its time. What comes
-    late is kept for the next one.
+    A separate thread makes connections, one at a time, so that neither name resolution nor a
+    server that does not answer can delay a request past its deadline. A connection that is made
+    too late is kept for the next request.
 
     Args:
         connect: makes a connection, or raises.
@@ -179,7 +179,7 @@ class Pool:
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Forget the parent's connections, without a word on them."""
+        """Forget the parent's connections, and send nothing on them."""
         self._changed = threading.Condition(threading.Lock())
         self._idle: list[tuple[float, Connection]] = []
         self._waiting = 0
@@ -189,20 +189,20 @@ class Pool:
         """Send commands in one message, and return the answer to each.
 
         Args:
-            commands: packed ones.
-            deadline: of `time.monotonic`.
+            commands: packed commands.
+            deadline: a time of `time.monotonic`.
 
         Returns:
-            Answers; what redis-py makes of an error is among them and not raised.
+            The answers; an error answer is returned as redis-py's exception, not raised.
 
         Raises:
-            StoreFailure: no answers came in time.
+            StoreFailure: the answers did not arrive in time.
         """
         connection = self._take(deadline)
         try:
-            _allow(connection, deadline)
+            _set_timeout(connection, deadline)
             connection.send_packed_command([b"".join(commands)], check_health=False)
-            answers = [self._answer(connection, deadline) for _ in commands]
+            answers = [self._read_answer(connection, deadline) for _ in commands]
         except BaseException as error:
             connection.disconnect()
             self.drop()
@@ -213,7 +213,7 @@ class Pool:
         return answers
 
     def drop(self) -> None:
-        """Close the idle connections: what befell one of them befell the server."""
+        """Close the idle connections: a failure of one is usually a failure of the server."""
         while self._idle:
             try:
                 _, connection = self._idle.pop()
@@ -221,8 +221,8 @@ class Pool:
                 return
             connection.disconnect()
 
-    def _answer(self, connection: Connection, deadline: float) -> Any:
-        _allow(connection, deadline)
+    def _read_answer(self, connection: Connection, deadline: float) -> Any:
+        _set_timeout(connection, deadline)
         try:
             return connection.read_response()
         except self._error as error:
@@ -260,34 +260,34 @@ class Pool:
                 self._waiting -= 1
 
     def _wait(self, deadline: float) -> Connection:
-        """Return a connection that becomes free or is made; the lock is held."""
+        """Return a connection that becomes idle or is made; the caller holds the lock."""
         attempt = None
-        patience = max(CALL_SECONDS, deadline - time.monotonic())
+        longest = max(CALL_SECONDS, deadline - time.monotonic())
         while True:
             try:
                 return self._idle.pop()[1]
             except IndexError:
                 if attempt is not None and attempt.failure is not None:
                     raise StoreFailure(attempt.failure) from None
-            attempt = self._attempt or self._begin()
+            attempt = self._attempt or self._start_attempt()
             now = time.monotonic()
-            if now >= deadline or now - attempt.since > patience:
+            if now >= deadline or now - attempt.since > longest:
                 raise StoreFailure(_LATE)
             self._changed.wait(deadline - now)
 
-    def _begin(self) -> _Attempt:
+    def _start_attempt(self) -> _Attempt:
         attempt = self._attempt = _Attempt()
         thread = threading.Thread(
-            target=self._connect_while_awaited, args=(attempt,), name="m9m-redis", daemon=True
+            target=self._connect_while_needed, args=(attempt,), name="m9m-redis", daemon=True
         )
         try:
             thread.start()
-        except RuntimeError:  # the process has as many as it may, or is ending
+        except RuntimeError:  # the process has reached its limit of threads, or is ending
             self._attempt = None
-            raise StoreFailure("Redis cannot be used: no thread to connect in") from None
+            raise StoreFailure("Redis cannot be used: no thread can start to connect") from None
         return attempt
 
-    def _connect_while_awaited(self, attempt: _Attempt) -> None:
+    def _connect_while_needed(self, attempt: _Attempt) -> None:
         while True:
             connection = None
             try:
@@ -304,8 +304,8 @@ class Pool:
                     return
 
 
-def _allow(connection: Any, deadline: float) -> None:
-    """Let a connection's socket wait until the deadline, each time."""
+def _set_timeout(connection: Any, deadline: float) -> None:
+    """Let the next call on a connection's socket wait until the deadline."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise StoreFailure(_LATE)
@@ -313,7 +313,7 @@ def _allow(connection: Any, deadline: float) -> None:
 
 
 def _is_open(connection: Connection) -> bool:
-    """Whether a connection has neither been closed nor got an answer that nobody asked for."""
+    """Tell whether a connection is open and has no unread answer."""
     try:
         return not connection.can_read(timeout=0)
     except Exception:

@@ -1,4 +1,4 @@
-"""Which Redis server is asked: the only one, the one that sentinels name, the one with the slot."""
+"""Redis topologies: a single server, a master behind Sentinel, and Redis Cluster."""
 
 from __future__ import annotations
 
@@ -32,52 +32,53 @@ _REDIRECTION = re.compile(r"\d+ (\S*):(\d{1,5})\Z", re.ASCII)
 
 
 class Command(NamedTuple):
-    """A packed command, and the key whose server it is for."""
+    """A packed command, and the key that selects its server."""
 
     key: bytes
     packed: bytes
 
 
 class Servers(ABC):
-    """Redis servers that hold one set of keys between them."""
+    """Redis servers that together store one set of keys."""
 
     @abstractmethod
     def ask(self, commands: Sequence[Command], deadline: float) -> list[Any]:
         """Send commands, in one round trip to each server, and return the answers in order.
 
-        What redis-py makes of an error that a server answers is among them.
+        An error answer is returned as redis-py's exception, not raised.
 
         Raises:
-            StoreFailure: not all answers came in time.
+            StoreFailure: not all answers arrived in time.
         """
 
     @abstractmethod
     def masters(self, deadline: float) -> list[Pool]:
-        """Return the servers that hold all keys.
+        """Return the servers that together store all keys.
 
         Raises:
-            StoreFailure: nobody could say in time which they are.
+            StoreFailure: no server told in time which they are.
         """
 
 
 def open_servers(url: str) -> Servers:
-    """Return the servers that a URL names; none is asked anything yet.
+    """Return the servers that a URL names; nothing is sent yet.
 
     Raises:
-        ValueError: the URL is of no known form.
+        ValueError: the URL has no known form.
         ModuleNotFoundError: redis-py is not installed.
     """
-    where = read_url(url)
+    parsed = read_url(url)
     load_redis()
-    if where.kind == "cluster":
-        return _Cluster(where)
-    if where.kind == "sentinel":
-        return _One(Pool(_Sentinels(where).connect))
-    return _One(Pool(partial(connect_to, where, where.addresses[0] if where.addresses else None)))
+    if parsed.kind == "cluster":
+        return _Cluster(parsed)
+    if parsed.kind == "sentinel":
+        return _SingleServer(Pool(_Sentinels(parsed).connect))
+    address = parsed.addresses[0] if parsed.addresses else None
+    return _SingleServer(Pool(partial(connect_to, parsed, address)))
 
 
-class _One(Servers):
-    """One server, be it the one that sentinels say is the master."""
+class _SingleServer(Servers):
+    """One server, possibly the master that sentinels name."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -90,7 +91,7 @@ class _One(Servers):
 
 
 class _Sentinels:
-    """Asks sentinels for the master, each time there is to be a connection to it."""
+    """Asks sentinels for the master before each new connection to it."""
 
     def __init__(self, url: RedisURL) -> None:
         self._url = url
@@ -104,11 +105,11 @@ class _Sentinels:
     def connect(self) -> Connection:
         """Connect to the master."""
         if self._sentinel is None:
-            self._sentinel = self._ask_them()
+            self._sentinel = self._make_sentinel()
         host, port = self._sentinel.discover_master(self._url.service)
         return connect_to(self._url, (host, port))
 
-    def _ask_them(self) -> Any:
+    def _make_sentinel(self) -> Any:
         retry = import_module("redis.retry").Retry(import_module("redis.backoff").NoBackoff(), 0)
         options = connection_options(self._url, self._url.sentinel_login) | {
             "socket_timeout": _SENTINEL_SECONDS,
@@ -122,7 +123,7 @@ class _Sentinels:
 
 
 class _Cluster(Servers):
-    """A map of the cluster's slots, read when a call first needs it and after each failure."""
+    """A Redis Cluster; its map of slots is read at the first call and after each failure."""
 
     def __init__(self, url: RedisURL) -> None:
         self._url = url
@@ -142,7 +143,7 @@ class _Cluster(Servers):
     def masters(self, deadline: float) -> list[Pool]:
         self._stale = True
         slots = self._slots(deadline)
-        return [self._pool(address) for address in sorted({one for one in slots if one})]
+        return [self._pool(address) for address in sorted({master for master in slots if master})]
 
     def _ask(self, commands: Sequence[Command], deadline: float) -> list[Any]:
         slots = self._slots(deadline)
@@ -151,7 +152,7 @@ class _Cluster(Servers):
         for place, command in enumerate(commands):
             address = slots[key_slot(command.key)]
             if address is None:
-                raise StoreFailure("Redis cannot be used: no server has the slot")
+                raise StoreFailure("Redis cannot be used: no server of the cluster serves the slot")
             places.setdefault(address, []).append(place)
         for address, own in places.items():
             pool = self._pool(address)
@@ -161,7 +162,7 @@ class _Cluster(Servers):
         return answers
 
     def _follow(self, command: Command, asked: Address, answer: Any, deadline: float) -> Any:
-        """Ask where an answer says to ask, once."""
+        """Follow a redirection, once."""
         code = error_code(answer)
         if code not in ("MOVED", "ASK"):
             self._stale |= code in ("CLUSTERDOWN", "MASTERDOWN", "READONLY")
@@ -187,7 +188,7 @@ class _Cluster(Servers):
         if not self._stale:
             return self._map
         if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise StoreFailure("Redis cannot be used: nobody says in time which server has a slot")
+            raise StoreFailure("Redis cannot be used: reading the map of slots takes too long")
         try:
             if self._stale:
                 self._map = self._read_map(deadline)
@@ -197,7 +198,7 @@ class _Cluster(Servers):
             self._lock.release()
 
     def _read_map(self, deadline: float) -> list[Address | None]:
-        """Ask one server after another, those that failed last."""
+        """Read the map from the first server that answers; ask servers that failed last."""
         reason = "no server"
         for address in list(self._seeds):
             try:
@@ -213,12 +214,12 @@ class _Cluster(Servers):
                 if time.monotonic() >= deadline:
                     break
             else:
-                self._know(slots)
+                self._update_servers(slots)
                 return slots
         raise StoreFailure(reason)
 
-    def _know(self, slots: list[Address | None]) -> None:
-        """Ask the map's servers next time, and then those that the URL names."""
+    def _update_servers(self, slots: list[Address | None]) -> None:
+        """Ask the map's servers next time, then those that the URL names."""
         found = {address for address in slots if address is not None}
         known = [address for address in self._seeds if address in found]
         self._seeds = list(dict.fromkeys([*known, *sorted(found), *self._url.addresses]))
@@ -233,7 +234,7 @@ def key_slot(key: bytes) -> int:
 
 
 def _read_slots(answer: Any, asked: Address) -> list[Address | None]:
-    """Read what `CLUSTER SLOTS` answers: ranges, each with its master first."""
+    """Parse the answer to `CLUSTER SLOTS`: ranges, each with its master first."""
     slots: list[Address | None] = [None] * _SLOTS
     try:
         for first, last, master, *_ in answer:

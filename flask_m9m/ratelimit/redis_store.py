@@ -1,15 +1,15 @@
-"""RedisStore: rate limits of a fleet, in Redis or Valkey.
+"""RedisStore: rate limits of several machines, in Redis or Valkey.
 
-One script does all the arithmetic, by the server's clock, in one round trip. With a lease a
-process takes tokens ahead and spends them without asking (see `leases`).
+A Lua script does all the arithmetic, by the server's clock, in one round trip. With a lease, a
+process takes tokens in advance and spends them without asking the server (see `leases`).
 
 A client has one string for each limit:
 
     m9m:rl:{<8 hexadecimal digits: the app><32: the limit and the client>}
     <theoretical arrival time, microseconds since 1970> <the limit's key, at most 128 characters>
 
-Both numbers of the key are truncated HMAC-SHA256, so that neither a client nor its address can be
-told from it. It goes a second after the theoretical arrival time has passed.
+Both numbers of the key are truncated HMAC-SHA256, so that nobody can read a client's name or
+address from it. The string expires a second after the theoretical arrival time.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ _SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest().encode()
 
 
 class _Call(NamedTuple):
-    """What the script is called with.
+    """The arguments of one call of the script.
 
     Attributes:
-        key: the client's.
-        arguments: the limit's numbers, how many tokens to take (below zero to put back, none
-            to look), how many at most, and the limit's key.
+        key: the key of the client's string.
+        arguments: the limit's interval and tolerance, the tokens to take (negative to put back, 0
+            to look), the most tokens to take, and the limit's key.
     """
 
     key: bytes
@@ -82,15 +82,15 @@ class RedisStore(LimitStore):
     """Theoretical arrival times in Redis.
 
     Args:
-        url: where it is (see `settings.redis_url`).
-        key: what the clients' names are hashed with, at least 16 random bytes, the same for all
+        url: the URL of the servers (see `settings.redis_url`).
+        key: the key that hashes clients' names: at least 16 random bytes, the same for all
             processes of an app.
-        app: the app's name; those of one name and key share their clients' buckets.
-        lease: tokens that may be taken in one round trip, at least 1: that is none ahead.
-        clock: microseconds of a clock that never steps back.
+        app: the app's name; apps of the same name and key share their clients' buckets.
+        lease: the most tokens to take in one round trip, at least 1; 1 takes none in advance.
+        clock: a monotonic clock, in microseconds.
 
     Raises:
-        ValueError: the URL is of no known form.
+        ValueError: the URL has no known form, or the lease is less than 1.
         ModuleNotFoundError: redis-py is not installed.
     """
 
@@ -105,7 +105,7 @@ class RedisStore(LimitStore):
         clock: Callable[[], int] = boot_clock,
     ) -> None:
         if lease < 1:
-            raise ValueError("a lease is at least 1")
+            raise ValueError(f"lease must be at least 1, found {lease}")
         self._servers = open_servers(url)
         self._key = hmac.digest(key, b"flask-m9m rate limits\0" + _bytes(app), "sha256")
         self._prefix = b"m9m:rl:{" + self._hash(b"app")[:8]
@@ -124,13 +124,13 @@ class RedisStore(LimitStore):
         return hit
 
     def hit_all(self, wants: Sequence[Want]) -> list[Hit]:
-        """Take what a request needs of several buckets: of all of them, or of none.
+        """Take tokens from several buckets: from all of them, or from none.
 
-        Those that nothing is known of here are asked for in one round trip.
+        The buckets without a lease here are asked for in one round trip.
 
         Returns:
-            What came of each up to the first that has too little; the last one says whether all
-            were there.
+            The result of each bucket up to the first that has too few tokens; the last tells
+            whether all had enough.
         """
         if len(wants) == 1:
             return [self.hit(*wants[0])]
@@ -148,49 +148,49 @@ class RedisStore(LimitStore):
         calls = [self._call(*wants[place]) for place in asked]
         answers = dict(zip(asked, self._run(calls, deadline), strict=True))
         if all(answer.taken for answer in answers.values()):
-            return self._take_all(wants, answers, here)
-        self._run(self._take_none(wants, answers, here), deadline)
+            return self._spend_all(wants, answers, here)
+        self._run(self._undo_calls(wants, answers, here), deadline)
         for place, (taken, tat, now) in answers.items():
             limit, _, cost = wants[place]
             if not taken:
                 return [*_untaken(wants, hits[:place]), refused(limit, tat, now, cost)]
             hits[place] = admitted(limit, tat + cost * limit.interval, now)
-        raise AssertionError("one has too little")
+        raise AssertionError("one bucket has too few tokens")
 
     def refund(self, limit: RateLimit, client: str, cost: int = 1) -> None:
-        """Put tokens back that were taken; those of a lease are for this process to take again."""
+        """Put back tokens that were taken; this process keeps those of a lease."""
         if self._leases.give_back(limit, client, cost):
             return
         self._leases.forget(limit, client)
         self._run([self._call(limit, client, -cost)])
 
     def peek(self, limit: RateLimit, client: str) -> Hit:
-        """Return what the client's next request would be told, and take nothing."""
+        """Return the result that the client's next request would get, and take nothing."""
         [answer] = self._run([self._call(limit, client, 0)])
         return look(limit, answer.tat, answer.now)
 
     def reset(self, limit: RateLimit, client: str) -> None:
-        """Fill the client's bucket; other processes may refuse it for a second more."""
+        """Fill the client's bucket; other processes may refuse the client for a second more."""
         self._leases.forget(limit, client)
         key = self._client_key(limit, client)
         [answer] = self._servers.ask([Command(key, packed(b"DEL", key))], _deadline())
         _integers([answer], 1)
 
     def client_id(self, limit: RateLimit, client: str) -> str:
-        """Return the part of a client's key that tells it from others."""
+        """Return the part of the client's key that identifies it."""
         return self._client_key(limit, client)[len(self._prefix) : -1].decode()
 
     def spenders(self) -> Iterator[Spender]:
-        """Return, in no order, whose buckets are not full, as all the servers together know.
+        """Return the clients whose buckets are not full, from all servers, in no order.
 
-        It is for the command line: each question may take seconds.
+        It is for the command line: each round trip may take seconds.
         """
         seen: set[bytes] = set()
         for pool in self._servers.masters(_deadline(_LISTING_SECONDS)):
             cursor: Any = b"0"
             while True:
                 scan = (b"SCAN", cursor, b"MATCH", self._prefix + b"*", b"COUNT", _SCANNED_AT_ONCE)
-                cursor, keys = _scanned(*_asked(pool, packed(*scan)))
+                cursor, keys = _read_scan(*_ask_server(pool, packed(*scan)))
                 keys = [key for key in keys if key not in seen]
                 seen.update(keys)
                 if keys:
@@ -199,11 +199,11 @@ class RedisStore(LimitStore):
                     break
 
     def _read(self, pool: Pool, keys: list[bytes]) -> Iterator[Spender]:
-        clock, *values = _asked(pool, packed(b"TIME"), *[packed(b"GET", key) for key in keys])
+        clock, *values = _ask_server(pool, packed(b"TIME"), *[packed(b"GET", key) for key in keys])
         try:
             now = int(clock[0]) * MICROSECONDS + int(clock[1])
         except (TypeError, ValueError, IndexError):
-            raise _garbled() from None
+            raise _unknown_answer() from None
         for key, value in zip(keys, values, strict=True):
             match = _VALUE.fullmatch(value) if isinstance(value, bytes) else None
             try:
@@ -214,25 +214,25 @@ class RedisStore(LimitStore):
                 client_id = key[len(self._prefix) : -1].decode("ascii", "backslashreplace")
                 yield Spender(limit, client_id, look(limit, int(match[1]), now))
 
-    def _take_all(
+    def _spend_all(
         self, wants: Sequence[Want], answers: Mapping[int, Reservation], sent: int
     ) -> list[Hit]:
-        """Spend what the servers gave, and what is held here."""
+        """Spend the tokens that the servers gave, and those of leases."""
         by_place = {p: self._leases.add(*wants[p], answer, sent) for p, answer in answers.items()}
         for place, want in enumerate(wants):
             if place in by_place:
                 continue
             hit = by_place[place] = self.hit(*want)
-            if not hit.admitted:  # another thread has spent what was held here
+            if not hit.admitted:  # another thread has spent the lease
                 for other in by_place.keys() - {place}:
                     self.refund(*wants[other])
                 return [*_untaken(wants, [by_place.get(n) for n in range(place)]), hit]
         return [by_place[place] for place in range(len(wants))]
 
-    def _take_none(
+    def _undo_calls(
         self, wants: Sequence[Want], answers: Mapping[int, Reservation], sent: int
     ) -> list[_Call]:
-        """Keep the leases that servers gave, and say how to put the rest back."""
+        """Keep the leases that servers gave; return the calls that put back the other tokens."""
         back = []
         for place, answer in answers.items():
             limit, client, cost = wants[place]
@@ -260,12 +260,12 @@ class RedisStore(LimitStore):
         return _Call(self._client_key(limit, client), arguments)
 
     def _run(self, calls: Sequence[_Call], deadline: float | None = None) -> list[Reservation]:
-        """Have the script run, all calls in one round trip to each server."""
+        """Run the script for all calls, in one round trip to each server."""
         if not calls:
             return []
         deadline = deadline or _deadline()
         answers = self._servers.ask([_command(b"EVALSHA", _SHA, call) for call in calls], deadline)
-        unknown = [n for n, one in enumerate(answers) if error_code(one) == "NOSCRIPT"]
+        unknown = [n for n, answer in enumerate(answers) if error_code(answer) == "NOSCRIPT"]
         if unknown:
             again = [_command(b"EVAL", _SCRIPT, calls[n]) for n in unknown]
             for n, answer in zip(unknown, self._servers.ask(again, deadline), strict=True):
@@ -273,7 +273,7 @@ class RedisStore(LimitStore):
         return [Reservation(*_integers(answer, 3)) for answer in answers]
 
     def _hash(self, *parts: bytes) -> bytes:
-        """Hash texts, each with its length before it, to hexadecimal digits."""
+        """Hash texts, each prefixed with its length, to hexadecimal digits."""
         message = b"".join([len(part).to_bytes(4) + part for part in parts])
         return hmac.digest(self._key, message, "sha256").hex().encode()
 
@@ -294,39 +294,39 @@ def _command(verb: bytes, script: bytes, call: _Call) -> Command:
     return Command(call.key, packed(verb, script, b"1", call.key, *call.arguments))
 
 
-def _garbled() -> StoreFailure:
-    return StoreFailure("Redis cannot be used: its answer is of no known form")
+def _unknown_answer() -> StoreFailure:
+    return StoreFailure("Redis cannot be used: its answer has an unknown form")
 
 
 def _integers(answer: Any, count: int) -> list[int]:
     """Return an answer's integers.
 
     Raises:
-        StoreFailure: it is an error, or something else.
+        StoreFailure: the answer is an error, or anything else.
     """
     if isinstance(answer, Exception):
         raise failure(answer)
     if isinstance(answer, list) and len(answer) == count and all(type(n) is int for n in answer):
         return answer
-    raise _garbled()
+    raise _unknown_answer()
 
 
-def _asked(pool: Pool, *commands: bytes) -> list[Any]:
+def _ask_server(pool: Pool, *commands: bytes) -> list[Any]:
     return pool.exchange(commands, _deadline(_LISTING_SECONDS))
 
 
-def _scanned(answer: Any) -> tuple[bytes, list[bytes]]:
+def _read_scan(answer: Any) -> tuple[bytes, list[bytes]]:
     if isinstance(answer, Exception):
         raise failure(answer)
     try:
         cursor, keys = answer
         return bytes(cursor), [bytes(key) for key in keys]
     except (TypeError, ValueError):
-        raise _garbled() from None
+        raise _unknown_answer() from None
 
 
 def _untaken(wants: Sequence[Want], hits: Sequence[Hit | None]) -> list[Hit]:
-    """Return hits as if what they took were still there."""
+    """Return the results with the tokens that they took counted as remaining."""
     untaken = []
     for want, hit in zip(wants, hits, strict=False):
         if hit is not None:

@@ -2,9 +2,9 @@
 
 A bucket is eight slots of 16 bytes, two little-endian integers each: a client's hash (BLAKE2b of
 eight bytes under the file's key) and its theoretical arrival time in microseconds since boot. The
-hash also says which bucket is the client's. A slot whose time has passed is free by definition,
-and one further ahead than the limit's tolerance is damaged and free, so that nothing is ever
-swept and nobody is shut out longer than a full bucket takes to drain.
+hash also selects the client's bucket. A slot whose time has passed is free. A slot whose time is
+further ahead than the limit's tolerance is damaged, and free as well. So nothing has to be swept,
+and no client is blocked for longer than a full bucket takes to drain.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ from .store import LimitStore, Spender, StoreFailure
 
 _BUCKET = struct.Struct(f"<{2 * SLOTS}Q")
 _SLOT = struct.Struct("<2Q")
-_LOOK_AGAIN = MICROSECONDS
+_TRUSTED_FOR = MICROSECONDS  # until a path is checked again
 _MOST_FILES = 256
 
 
 class SharedStore(LimitStore):
-    """Theoretical arrival times in files, one for each distinct limit.
+    """Theoretical arrival times in files, one file for each distinct limit.
 
-    In a full bucket the client that would be back at a full bucket first gives way; if all are at
-    their limit the newcomer is refused: a flood of addresses frees nobody.
+    In a full bucket, the client that would have all its tokens again first loses its slot. If all
+    clients there are at their limit, a new client is refused, so that a flood of addresses frees
+    nobody.
 
     Args:
         directory: where the files are.
-        clock: microseconds since boot.
+        clock: a clock in microseconds since boot.
     """
 
     where = "by all workers of this machine"
@@ -51,50 +52,50 @@ class SharedStore(LimitStore):
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Look at what is open before it is used again: daemons close what they have open."""
+        """Check open files again before their next use: a daemon may have closed them."""
         self._open.clear()
 
     def prepare(self, limits: Iterable[RateLimit]) -> None:
-        """Look at the directory and at what lies there under these limits' names.
+        """Check the directory and these limits' files.
 
         Raises:
-            SettingsError: it is not ours alone.
+            SettingsError: another user could change them.
         """
         try:
             for limit in limits:
-                self._look(limit)
+                self._open_file(limit)
         except StoreFailure as failure:
             if isinstance(failure.__cause__, UnsafeFile):
                 raise SettingsError([failure.__cause__.problem]) from None
-            # It can be had later; until then the policy for failures holds.
+            # The file may become usable later; until then the policy for failures applies.
 
     def hit(self, limit: RateLimit, client: str, cost: int = 1) -> Hit:
         """Take `cost` tokens, 1 to `limit.burst`, from this client's bucket."""
-        file, until = self._open.get(limit.key) or self._look(limit)
+        file, until = self._open.get(limit.key) or self._open_file(limit)
         tag, offset, turn = file.place(client)
         try:
             file.lock(offset, turn)
             try:
-                # Read while nobody else can write here: a time that was written later than ours
-                # was read would look as if it were too far ahead.
+                # Read the clock with the bucket locked: a time that another process wrote after
+                # we read ours would seem too far ahead.
                 now = self._clock()
-                if until - _LOOK_AGAIN <= now <= until:
+                if until - _TRUSTED_FOR <= now <= until:
                     return _take(file.descriptor, offset, tag, limit, now, cost)
             finally:
                 file.unlock(offset, turn)
         except OSError as error:
-            raise self._damaged(limit, error) from error
-        self._look(limit)
+            raise self._forget_file(limit, error) from error
+        self._open_file(limit)
         return self.hit(limit, client, cost)
 
     def refund(self, limit: RateLimit, client: str, cost: int = 1) -> None:
-        """Put tokens back that were taken."""
+        """Put back tokens that were taken."""
         with self._slot_of(limit, client) as slot:
             if slot is not None:
                 slot.write(give_back(limit, slot.tat, self._clock(), cost))
 
     def peek(self, limit: RateLimit, client: str) -> Hit:
-        """Return what the client's next request would be told, and take nothing."""
+        """Return the result that the client's next request would get, and take nothing."""
         with self._slot_of(limit, client) as slot:
             now = self._clock()
             return look(limit, now if slot is None else slot.tat, now)
@@ -106,11 +107,11 @@ class SharedStore(LimitStore):
                 slot.write(0)
 
     def client_id(self, limit: RateLimit, client: str) -> str:
-        """Return by what the store knows a client: a hash that differs from file to file."""
+        """Return the store's identifier of a client: a hash that differs between files."""
         return f"{self._file(limit).place(client).tag:016x}"
 
     def spenders(self) -> Iterator[Spender]:
-        """Return, in no order, whose buckets are not full."""
+        """Return the clients whose buckets are not full, in no order."""
         for path in self._files.paths():
             try:
                 file = open_existing(self._files, path)
@@ -125,25 +126,25 @@ class SharedStore(LimitStore):
 
     def _file(self, limit: RateLimit) -> SharedFile:
         found = self._open.get(limit.key)
-        if found is None or not 0 <= found[1] - self._clock() <= _LOOK_AGAIN:
-            found = self._look(limit)
+        if found is None or not 0 <= found[1] - self._clock() <= _TRUSTED_FOR:
+            found = self._open_file(limit)
         return found[0]
 
-    def _look(self, limit: RateLimit) -> tuple[SharedFile, int]:
-        """Open what lies under the path of a limit's file now."""
+    def _open_file(self, limit: RateLimit) -> tuple[SharedFile, int]:
+        """Open the file that is at the path of a limit's file now."""
         if len(self._open) >= _MOST_FILES and limit.key not in self._open:
-            raise StoreFailure(f"more than {_MOST_FILES} different limits")
+            raise StoreFailure(f"the app uses more than {_MOST_FILES} different limits")
         self._open.pop(limit.key, None)
         try:
             file = open_file(self._files, limit)
         except UnsafeFile as error:
             raise StoreFailure(str(error), unsafe=True) from error
-        self._open[limit.key] = found = (file, self._clock() + _LOOK_AGAIN)
+        self._open[limit.key] = found = (file, self._clock() + _TRUSTED_FOR)
         return found
 
     @contextmanager
     def _slot_of(self, limit: RateLimit, client: str) -> Iterator[_Slot | None]:
-        """Lock a client's slot, if it has one."""
+        """Lock a client's bucket, and yield the client's slot if it has one."""
         file = self._file(limit)
         tag, offset, turn = file.place(client)
         try:
@@ -158,16 +159,16 @@ class SharedStore(LimitStore):
             finally:
                 file.unlock(offset, turn)
         except OSError as error:
-            raise self._damaged(limit, error) from error
+            raise self._forget_file(limit, error) from error
 
-    def _damaged(self, limit: RateLimit, error: OSError) -> StoreFailure:
-        """Have a file looked at again that was cut short or can no longer be used."""
+    def _forget_file(self, limit: RateLimit, error: OSError) -> StoreFailure:
+        """Have the file opened again at the next use; return the failure to raise."""
         self._open.pop(limit.key, None)
         return StoreFailure(f"{self._files.path_of(limit)}: {error}")
 
 
 class _Slot(NamedTuple):
-    """A client's slot, while it is locked."""
+    """A client's slot in a locked bucket."""
 
     descriptor: int
     offset: int
@@ -178,7 +179,7 @@ class _Slot(NamedTuple):
 
 
 def _take(descriptor: int, offset: int, tag: int, limit: RateLimit, now: int, cost: int) -> Hit:
-    """Take tokens in a bucket that is locked."""
+    """Take tokens from a client's slot in a locked bucket."""
     slots = _read(descriptor, offset)
     tags = slots[::2]
     if tag in tags:
@@ -197,12 +198,12 @@ def _take(descriptor: int, offset: int, tag: int, limit: RateLimit, now: int, co
 def _read(descriptor: int, offset: int) -> tuple[int, ...]:
     data = pread(descriptor, BUCKET, offset)
     if len(data) < BUCKET:
-        raise OSError(f"cut short before byte {offset + BUCKET}")
+        raise OSError(f"the file ends before byte {offset + BUCKET}")
     return _BUCKET.unpack(data)
 
 
 def _slot_for(limit: RateLimit, slots: Sequence[int], now: int) -> int:
-    """Return where a newcomer's slot begins, or -1 where all are at their limit."""
+    """Return the index of a slot for a new client; -1 if all clients are at their limit."""
     times = [known(limit, tat, now) for tat in slots[1::2]]
     earliest = min(times)
     if earliest + limit.interval > now + limit.tolerance:
@@ -211,5 +212,5 @@ def _slot_for(limit: RateLimit, slots: Sequence[int], now: int) -> int:
 
 
 def _no_room(limit: RateLimit, slots: Sequence[int], now: int) -> Hit:
-    """Return what a newcomer is told where all are at their limit."""
+    """Return the refusal of a new client if all clients in the bucket are at their limit."""
     return refused(limit, min(known(limit, tat, now) for tat in slots[1::2]), now, 1)

@@ -1,8 +1,8 @@
-"""SharedFile: one limit's file as a process has it open, once, for as long as it lives.
+"""SharedFile: a limit's file as this process has it open, with a lock for each bucket.
 
 A POSIX lock belongs to the process, and closing any descriptor of the file drops all of the
-process's locks on it (fcntl(2)). So whatever stores a process has, they share one descriptor for
-each file, which is never closed, and a lock of the process stands around every lock on a range.
+process's locks on it (fcntl(2)). So all stores of a process share one descriptor for each file,
+which is never closed, and a thread takes a lock of the process before it locks a byte range.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .limit_files import BUCKET, BUCKETS, HEADER, LimitFiles, read_header
 from .store import StoreFailure
 
 PATIENCE = 0.05
-"""Seconds after which whoever holds a bucket's lock is taken for stopped."""
+"""Seconds after which the holder of a bucket's lock is considered stopped."""
 
-_DESPAIR = 2.0
+_LOCKS_LOST_AFTER = 2.0  # seconds
 _AT_ONCE = LOCK_EX | LOCK_NB
 _STRIPES = 64
 _PAUSE = 0.0002
@@ -40,8 +40,8 @@ class Place(NamedTuple):
 
     Attributes:
         tag: the client's hash.
-        offset: where its bucket begins.
-        turn: held by the thread of this process that is at the bucket, or at one of many others.
+        offset: where its bucket begins in the file.
+        turn: the lock between this process's threads for the bucket, and for some others.
     """
 
     tag: int
@@ -50,15 +50,15 @@ class Place(NamedTuple):
 
 
 class SharedFile:
-    """A file of buckets.
+    """An open file of buckets.
 
-    It is read and written by calls and not mapped into memory, for an access to a mapping of a
-    file that somebody has cut short kills the process.
+    It is read and written by calls, not mapped into memory: if another process truncates a mapped
+    file, an access to the mapping kills the process.
 
     Attributes:
-        descriptor: of the open file.
-        limit: whose it is.
-        place: given a client, where its count is; remembers the last ones.
+        descriptor: the open file's descriptor.
+        limit: the file's limit.
+        place: returns where a client's count is; caches the last results.
     """
 
     place: Callable[[str], Place]
@@ -71,8 +71,8 @@ class SharedFile:
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Begin with locks that nobody holds."""
-        self._in_vain_since: float | None = None
+        """Start with new locks: the old ones may be held by threads that no longer exist."""
+        self._timeouts_since: float | None = None
         turns = [threading.Lock() for _ in range(_STRIPES)]
         self.place = lru_cache(maxsize=_REMEMBERED)(partial(self._place, turns))
 
@@ -83,15 +83,15 @@ class SharedFile:
         return Place(tag, HEADER + bucket * BUCKET, turns[bucket % _STRIPES])
 
     def lock(self, offset: int, turn: threading.Lock) -> None:
-        """Lock the bucket at an offset, for this thread alone; a thread locks but one.
+        """Lock the bucket at an offset for this thread, which may hold only one such lock.
 
         Raises:
-            StoreFailure: somebody holds it and does not go on.
+            StoreFailure: the holder of the lock seems to be stopped.
             OSError: the file can no longer be used.
         """
         if not turn.acquire(False) and not turn.acquire(timeout=PATIENCE):
-            self._despair(time.monotonic())
-            raise StoreFailure("a thread that holds a lock on a bucket does not go on")
+            self._renew_lost_locks(time.monotonic())
+            raise StoreFailure("another thread does not release its lock on a bucket")
         try:
             lockf(self.descriptor, _AT_ONCE, BUCKET, offset)
         except BaseException as error:
@@ -104,21 +104,21 @@ class SharedFile:
                 raise
 
     def unlock(self, offset: int, turn: threading.Lock) -> None:
-        """Let the next one in."""
+        """Unlock the bucket at an offset."""
         try:
             lockf(self.descriptor, LOCK_UN, BUCKET, offset)
         finally:
             turn.release()
 
-    def _despair(self, now: float) -> None:
-        """Begin anew where turns have been waited for in vain for long.
+    def _renew_lost_locks(self, now: float) -> None:
+        """Replace the locks between threads if waits for them have timed out for long.
 
-        A signal's handler that raises may end a thread's hit between taking a turn and the block
-        that gives it back.
+        A signal handler that raises may end a thread's hit after it took such a lock and before
+        the block that releases it.
         """
-        if self._in_vain_since is None:
-            self._in_vain_since = now
-        elif now - self._in_vain_since > _DESPAIR:
+        if self._timeouts_since is None:
+            self._timeouts_since = now
+        elif now - self._timeouts_since > _LOCKS_LOST_AFTER:
             self.after_fork()
 
     def _wait_for(self, offset: int) -> None:
@@ -130,17 +130,17 @@ class SharedFile:
             except (BlockingIOError, PermissionError):
                 if time.monotonic() > until:
                     raise StoreFailure(
-                        "a process that holds a lock on a bucket does not go on"
+                        "another process does not release its lock on a bucket"
                     ) from None
             else:
                 return
 
     def buckets(self) -> bytes:
-        """Return all buckets, as they are at about the same time."""
+        """Read all buckets, which others may change meanwhile."""
         return os.pread(self.descriptor, BUCKETS * BUCKET, HEADER)
 
 
-class _Open:
+class _OpenFiles:
     """The files that this process has open, by device and inode."""
 
     def __init__(self) -> None:
@@ -148,32 +148,32 @@ class _Open:
         self._files: dict[tuple[int, int], SharedFile] = {}
 
     def file(self, files: LimitFiles, limit: RateLimit) -> SharedFile:
-        """Open a limit's file where this process has not yet, and build it where there is none.
+        """Return a limit's open file: open it if necessary, and create it if it is missing.
 
         Raises:
-            UnsafeFile: it is none of ours.
-            StoreFailure: it cannot be had.
+            UnsafeFile: another user could change the file or the directory.
+            StoreFailure: it cannot be opened or created.
         """
         path = files.path_of(limit)
         try:
             files.directory.make()
             with self._lock:
                 for _ in range(_TRIES):
-                    with suppress(FileNotFoundError):  # it went away meanwhile
-                        found = self._once(files, limit, path)
+                    with suppress(FileNotFoundError):  # it was removed meanwhile
+                        found = self._open_or_build(files, limit, path)
                         if found is not None:
                             return found
         except UnsafeFile:
             raise
         except OSError as error:
             raise StoreFailure(f"{path}: {error.strerror}") from error
-        raise StoreFailure(f"{path}: it is replaced again and again")
+        raise StoreFailure(f"{path}: other processes keep replacing the file")
 
     def existing(self, files: LimitFiles, path: Path) -> SharedFile | None:
-        """Open a file that is there; `None` where it is gone or damaged.
+        """Return an existing file, opened; `None` if it is missing or damaged.
 
         Raises:
-            UnsafeFile: it is none of ours.
+            UnsafeFile: another user could change it.
         """
         try:
             with self._lock:
@@ -184,7 +184,7 @@ class _Open:
             return None
         return found if isinstance(found, SharedFile) else None
 
-    def _once(self, files: LimitFiles, limit: RateLimit, path: Path) -> SharedFile | None:
+    def _open_or_build(self, files: LimitFiles, limit: RateLimit, path: Path) -> SharedFile | None:
         damaged = None
         try:
             found = self._open(files.directory, path)
@@ -198,14 +198,14 @@ class _Open:
         if descriptor is None:
             return None
         built = self._keep(descriptor)
-        if built is None:  # somebody has damaged it already, or no header can tell this limit
+        if built is None:  # it is damaged already, or its header cannot represent this limit
             os.close(descriptor)
         return built
 
     def _open(self, directory: SharedDirectory, path: Path) -> SharedFile | int:
-        """Open a file, or return the inode of one that is damaged.
+        """Open a file; return its inode instead if it is damaged.
 
-        What this process has open already is not opened again, not even to look at it.
+        A file that this process has open is not opened a second time, not even to check it.
         """
         status = path.lstat()
         directory.check(path, status)
@@ -216,7 +216,7 @@ class _Open:
         now = os.fstat(descriptor)
         known = self._files.get((now.st_dev, now.st_ino))
         if known is not None and _is_still(known.descriptor, now):
-            return known  # moved here since; the second descriptor has to stay open as well
+            return known  # moved here meanwhile; the second descriptor must stay open too
         try:
             directory.check(path, now)
         except UnsafeFile:
@@ -239,13 +239,13 @@ class _Open:
 
 
 def _is_still(descriptor: int, status: os.stat_result) -> bool:
-    """Tell whether a descriptor is that of a file, and nobody has closed it."""
+    """Tell whether a descriptor is still open, and is that of this file."""
     try:
         return os.path.samestat(os.fstat(descriptor), status)
     except OSError:
         return False
 
 
-_open = _Open()
-open_file = _open.file
-open_existing = _open.existing
+_open_files = _OpenFiles()
+open_file = _open_files.file
+open_existing = _open_files.existing

@@ -1,4 +1,4 @@
-"""LimitStore: where the theoretical arrival times are kept."""
+"""LimitStore: the interface of stores of rate limits, and their failures."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from .limit import RateLimit
 
 
 class StoreFailure(Exception):
-    """A store cannot say whether there are tokens: it is gone, slow, full or damaged.
+    """A store cannot tell whether tokens are left: it is unreachable, slow, full or damaged.
 
     Attributes:
-        unsafe: whether it is somebody else's doing, so that no failure policy but `closed` holds.
+        unsafe: whether another user may have caused it; then the policy `closed` applies in
+            place of any other.
     """
 
     def __init__(self, reason: str, *, unsafe: bool = False) -> None:
@@ -24,7 +25,7 @@ class StoreFailure(Exception):
 
 
 class Want(NamedTuple):
-    """Tokens that a request needs: how many, of whose bucket."""
+    """Tokens that a request needs: the bucket's limit and client, and how many."""
 
     limit: RateLimit
     client: str
@@ -37,8 +38,8 @@ class Spender:
 
     Attributes:
         limit: the limit.
-        client_id: by what the store knows the client; `LimitStore.client_id` tells whose it is.
-        hit: what its next request would be told.
+        client_id: the store's identifier of the client, as `LimitStore.client_id` returns it.
+        hit: the result that its next request would get.
     """
 
     limit: RateLimit
@@ -47,14 +48,14 @@ class Spender:
 
 
 class LimitStore(ABC):
-    """Keeps one number per limit and client and takes tokens atomically.
+    """Keeps a theoretical arrival time per limit and client, and takes tokens atomically.
 
-    Every method raises `StoreFailure` where the store cannot be used.
+    Every method raises `StoreFailure` if the store cannot be used.
 
     Attributes:
-        shared: whether other processes, the command line among them, see the same numbers.
-        where: by whom the numbers are counted together, to follow the word "counted".
-        failures: how often it has failed this process.
+        shared: whether other processes, such as the command line, see the same counts.
+        where: who shares the counts, in words that follow "counted".
+        failures: how often the store has failed in this process.
     """
 
     shared = True
@@ -62,10 +63,10 @@ class LimitStore(ABC):
     failures = 0
 
     def prepare(self, limits: Iterable[RateLimit]) -> None:  # noqa: B027  # most have nothing to do
-        """Make sure, as far as it can be told, that these limits can be kept.
+        """Check, as far as possible, that the store can keep these limits.
 
         Raises:
-            SettingsError: what the store would use is not safe to use.
+            SettingsError: the store's files or directory are not safe to use.
         """
 
     @abstractmethod
@@ -74,11 +75,11 @@ class LimitStore(ABC):
 
     @abstractmethod
     def refund(self, limit: RateLimit, client: str, cost: int = 1) -> None:
-        """Put tokens back that were taken."""
+        """Put back tokens that were taken."""
 
     @abstractmethod
     def peek(self, limit: RateLimit, client: str) -> Hit:
-        """Return what the client's next request would be told, and take nothing."""
+        """Return the result that the client's next request would get, and take nothing."""
 
     @abstractmethod
     def reset(self, limit: RateLimit, client: str) -> None:
@@ -86,19 +87,19 @@ class LimitStore(ABC):
 
     @abstractmethod
     def client_id(self, limit: RateLimit, client: str) -> str:
-        """Return by what the store knows a client; it tells nobody who that is."""
+        """Return the store's identifier of a client, from which nobody else can tell who it is."""
 
     @abstractmethod
     def spenders(self) -> Iterable[Spender]:
-        """Return, in no order, whose buckets are not full."""
+        """Return the clients whose buckets are not full, in no order."""
 
     def hit_all(self, wants: Sequence[Want]) -> list[Hit]:
-        """Take what a request needs of several buckets, up to the first that has too little.
+        """Take tokens from several buckets, up to the first that has too few.
 
-        Where one has too little, the others get back what was taken from them.
+        If a bucket has too few, the tokens taken from the others are put back.
 
         Returns:
-            What came of each that was asked; the last one says whether all were there.
+            The result of each bucket that was asked; the last tells whether all had enough.
         """
         hits: list[Hit] = []
         for want in wants:

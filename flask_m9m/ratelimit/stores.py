@@ -1,4 +1,4 @@
-"""Which store of rate limits an app has, as its settings say."""
+"""Makes an app's stores of rate limits from its settings."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ logger = logging.getLogger("flask_m9m")
 
 
 class LimitStores(NamedTuple):
-    """Where an app counts.
+    """An app's stores.
 
     Attributes:
-        limits: requests.
-        attempts: failed attempts at credentials, which never go uncounted.
+        limits: counts requests.
+        attempts: counts failed attempts at credentials, even while the store fails.
     """
 
     limits: LimitStore
@@ -39,15 +39,14 @@ def limit_stores(
     """Make the stores that `performance.rate_limit` names; nothing is opened yet.
 
     Args:
-        settings: the app's.
-        app: what tells the app from others: its import name and instance path.
-        key: with which clients' names are hashed in Redis, the same on all machines.
-        private: whether this object of an app is to have counts of its own, as in a test; Redis
-            is asked all the same.
-        clock: seconds of a clock that never steps back, for what one process counts.
+        settings: the app's `performance.rate_limit`.
+        app: identifies the app: its import name and instance path.
+        key: the key that hashes clients' names in Redis, the same on all machines.
+        private: whether this app object counts alone, as in a test; Redis is used anyway.
+        clock: a monotonic clock, in seconds, for counts in memory.
 
     Raises:
-        SettingsError: Redis is wanted and what it needs is not installed.
+        SettingsError: the settings name Redis, and redis-py is not installed.
     """
     memory = MemoryStore(clock=clock)
     local: LimitStore = memory
@@ -95,6 +94,6 @@ def _redis(settings: RateLimitSettings, app: str, key: bytes, lease: int) -> Lim
     try:
         return RedisStore(settings.redis_url.get_secret_value(), key, app, lease)
     except ModuleNotFoundError:
-        accepted = "pip install 'flask-m9m[redis]', or another storage"
+        accepted = "shared, memory, or redis after pip install 'flask-m9m[redis]'"
         found = "redis, and redis-py is not installed"
         raise SettingsError([Problem("performance.rate_limit.storage", found, accepted)]) from None

@@ -198,7 +198,7 @@ def test_a_turn_that_nobody_gives_back_is_taken_from_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A signal's handler that raises may end a hit before the block that gives it back."""
-    monkeypatch.setattr(shared_file, "_DESPAIR", 0.06)
+    monkeypatch.setattr(shared_file, "_LOCKS_LOST_AFTER", 0.06)
     store = store_in(tmp_path / "limits")
     _, (_, _, turn) = place(tmp_path / "limits")
     turn.acquire()
@@ -239,7 +239,7 @@ def test_everything_waits_for_its_turn(tmp_path: Path, operation: str) -> None:
     store.hit(HOURLY, "client")
     with (
         running("hold", tmp_path / "limits", "wait"),
-        pytest.raises(StoreFailure, match="does not go on"),
+        pytest.raises(StoreFailure, match="another process does not release"),
     ):
         getattr(store, operation)(HOURLY, "client")
 
@@ -252,7 +252,7 @@ def test_a_holder_that_does_not_go_on_is_a_failure_soon_and_its_death_frees_the_
     store.hit(HOURLY, "client")
     with running("hold", tmp_path / "limits", way):
         begun = time.monotonic()
-        with pytest.raises(StoreFailure, match="a process that holds a lock"):
+        with pytest.raises(StoreFailure, match="another process does not release"):
             store.hit(HOURLY, "client")
         assert PATIENCE <= time.monotonic() - begun < 10 * PATIENCE
         elsewhere = next(
@@ -276,7 +276,7 @@ def test_a_lock_outlives_whatever_else_the_process_does_with_the_file(tmp_path: 
     del second
     holder = actor("hold", path, "wait")
     _, errors = holder.communicate(timeout=30)
-    assert "does not go on" in errors
+    assert "another process does not release" in errors
     file.unlock(offset, turn)
     with running("hold", path, "wait"):
         pass

@@ -49,7 +49,7 @@ def problems(policies: Any, settings: Any = None) -> list[str]:
         ({"prefix": "/x", "scopes": ["a b"]}, "no scope-token"),
         ({"prefix": "/x", "roles": {"admin": 1}}, "a list of names"),
         ({"prefix": "/x", "fresh": "yes"}, "true or false"),
-        ({"prefix": "/x", "rate_limit": "often"}, "is no rate limit"),
+        ({"prefix": "/x", "rate_limit": "often"}, "is not a rate limit"),
         ({"prefix": "/x", "rate_limit": 100}, "a text such as 100/hour"),
         ({"prefix": "/x", "rate_limit": None}, "null; a text such as 100/hour"),
         ({"prefix": "/x", "rate_limit": "1/hour", "burst": True}, "a whole number"),
