@@ -28,13 +28,14 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from .. import forking
 from ..errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from .database import Database
+    from .records import Change
     from .transaction import Transaction
 
 logger = logging.getLogger("flask_m9m")
@@ -58,15 +59,6 @@ class Topic(StrEnum):
     API_KEY = "api_key"
     USER = "user"
     REVOCATION = "revocation"
-
-
-class Change(NamedTuple):
-    """A row of the feed: something of this name changed."""
-
-    id: int
-    mark: int
-    topic: str
-    name: str
 
 
 class Cache(Protocol):

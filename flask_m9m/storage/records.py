@@ -145,6 +145,15 @@ class Envelope(NamedTuple):
     envelope: str
 
 
+class Change(NamedTuple):
+    """A row of the feed: something of this name changed."""
+
+    id: int
+    mark: int
+    topic: str
+    name: str
+
+
 class EndRow(NamedTuple):
     """Where the trail begins or ends, as it is written down.
 

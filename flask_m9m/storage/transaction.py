@@ -22,8 +22,7 @@ from sqlalchemy import (
 
 from .audit_rows import AuditRows
 from .credential_rows import CredentialRows
-from .feed import Change
-from .records import ApiKey, Session, User
+from .records import ApiKey, Change, Session, User
 from .tables import api_keys, changes, revocations, sessions, users
 
 _KEPT = timedelta(days=1)  # longer than needed, for clocks that are ahead
