@@ -104,7 +104,7 @@ class ApiKeyAuthenticator(Authenticator):
             raise InvalidApiKey
         noted = self._feed.noted()
         now = moment(self._clock())
-        found = self._feed.ask(lambda transaction: transaction.find_key(digest, now))
+        found = self._feed.ask(lambda transaction: transaction.identities.find_key(digest, now))
         if found is None:
             raise InvalidApiKey
         key, owner = found
@@ -122,7 +122,9 @@ class ApiKeyAuthenticator(Authenticator):
         try:
             with self._feed.database.write(patience=0.05) as transaction:
                 # A copy: a request that took the old dictionary may add to it even now.
-                transaction.keys_used({key: moment(at) for key, at in used.copy().items()})
+                transaction.identities.note_key_uses(
+                    {key: moment(at) for key, at in used.copy().items()}
+                )
         except BaseException:
             self._used = {**used, **self._used}  # for the next time
             raise

@@ -123,8 +123,8 @@ class ApiKeys:
 
         def query(transaction: Transaction) -> Sequence[ApiKey]:
             if since is None:
-                return transaction.keys_of(whose)
-            unused = transaction.keys_unused_since(since)
+                return transaction.identities.keys_of(whose)
+            unused = transaction.identities.keys_unused_since(since)
             return [key for key in unused if whose in (None, key.owner) and self._holds(key)]
 
         return self._feed.database.read(query)
@@ -143,12 +143,12 @@ class ApiKeys:
         self._existing(key_id)
         now = moment(self._clock())
         with self._feed.write() as transaction:
-            key = transaction.key(key_id)
+            key = transaction.identities.key(key_id)
             if key is None or (owner is not None and key.owner != name_of(owner)):
                 raise _not_found()
-            if not transaction.change_key(key_id, revoked_at=now):
+            if not transaction.identities.change_key(key_id, revoked_at=now):
                 raise _not_found()
-            transaction.changed(Topic.API_KEY, key_id, now)
+            transaction.append_change(Topic.API_KEY, key_id, now)
             self._note(transaction, EventName.API_KEY_REVOKED, key)
 
     def rotate(self, key_id: str, grace: Span = 86_400.0) -> tuple[ApiKey, str]:
@@ -173,15 +173,15 @@ class ApiKeys:
         self._existing(key_id)
         now, left = moment(self._clock()), _span(grace)
         with self._feed.write() as transaction:
-            old = transaction.key(key_id)
+            old = transaction.identities.key(key_id)
             if old is None or not self._holds(old):
                 raise _not_found()
             if old.rotated_at is not None:
                 raise Conflict("this API key was rotated before: rotate the one in its place")
             ends = now + left if old.expires_at is None else min(old.expires_at, now + left)
             changes = {"expires_at": ends} if left else {"revoked_at": now}
-            transaction.change_key(key_id, rotated_at=now, **changes)
-            transaction.changed(Topic.API_KEY, key_id, now)
+            transaction.identities.change_key(key_id, rotated_at=now, **changes)
+            transaction.append_change(Topic.API_KEY, key_id, now)
             life = None if old.expires_at is None else old.expires_at - old.created_at
             following = replace(
                 old,
@@ -211,22 +211,22 @@ class ApiKeys:
             return []
         now = moment(self._clock())
         with self._feed.write() as transaction:
-            pruned = transaction.keys_unused_since(now - span)
+            pruned = transaction.identities.keys_unused_since(now - span)
             for key in pruned:
-                transaction.delete_key(key.id)
-                transaction.changed(Topic.API_KEY, key.id, now)
+                transaction.identities.delete_key(key.id)
+                transaction.append_change(Topic.API_KEY, key.id, now)
                 self._note(transaction, EventName.API_KEY_REVOKED, key, reason="unused")
         return pruned
 
     def _add(self, transaction: Transaction, key: ApiKey, **details: str) -> tuple[ApiKey, str]:
-        owner = transaction.user(key.owner)
+        owner = transaction.identities.user(key.owner)
         if owner is not None:
             if owner.disabled:
                 raise ValueError(f"the owner {key.owner!a} is disabled")
             if more := (key.scopes - owner.scopes) | (key.roles - owner.roles):
                 raise ValueError(f"the owner {key.owner!a} does not have {', '.join(sorted(more))}")
         text = make_key(self._prefix)
-        transaction.add_key(key, digest_of(text))
+        transaction.identities.add_key(key, digest_of(text))
         self._note(transaction, EventName.API_KEY_CREATED, key, **details)
         return key, text
 

@@ -104,14 +104,14 @@ class Revocations:
         if complete:
             return _NOT_REVOKED
         noted = self._feed.noted()
-        found = self._feed.ask(lambda transaction: transaction.revocation(name))
+        found = self._feed.ask(lambda transaction: transaction.identities.revocation(name))
         version = _NOT_REVOKED if found is None else _version_in(found)
         self._feed.keep(noted, lambda: self._keep(name, version))
         return version
 
     def _load(self) -> None:
         noted = self._feed.noted()
-        found = self._feed.ask(lambda transaction: transaction.revocations(_MOST + 1))
+        found = self._feed.ask(lambda transaction: transaction.identities.revocations(_MOST + 1))
 
         def fill() -> None:
             with self._lock:
@@ -151,7 +151,7 @@ def revoke_token(
 def revoke_session(transaction: Transaction, sid: str, now: datetime, expires_at: datetime) -> None:
     """End a session and revoke its access tokens, until the last of them expires."""
     if name_of(sid) is not None:
-        transaction.end_session(sid, now)
+        transaction.identities.end_session(sid, now)
     _revoke(transaction, _name("sid", sid), now, expires_at)
 
 
@@ -159,13 +159,13 @@ def revoke_subject(transaction: Transaction, subject: str, now: datetime) -> Non
     """Revoke every token and session of a subject that there is by now."""
     version = max(version_of(transaction, subject) + 1, int(now.timestamp()))
     if name_of(subject) is not None:
-        transaction.end_sessions_of(subject, now)
+        transaction.identities.end_sessions_of(subject, now)
     _revoke(transaction, _name("sub", subject), now, None, version)
 
 
 def version_of(transaction: Transaction, subject: str) -> int:
     """Return the version that a subject's new tokens have to carry; 0: none was ever revoked."""
-    found = transaction.revocation(_name("sub", subject))
+    found = transaction.identities.revocation(_name("sub", subject))
     return 0 if found is None else found[1] or 0
 
 
@@ -176,8 +176,8 @@ def _revoke(
     expires_at: datetime | None,
     version: int | None = None,
 ) -> None:
-    transaction.revoke(name, now, expires_at, version)
-    transaction.changed(Topic.REVOCATION, name, now)
+    transaction.identities.revoke(name, now, expires_at, version)
+    transaction.append_change(Topic.REVOCATION, name, now)
 
 
 def _version_in(row: tuple[str, int | None]) -> int:

@@ -109,7 +109,7 @@ class Sessions:
             pair = self._pair(transaction, session, session.current, now, fresh=fresh)
             if pair is None:
                 raise ValueError(f"the user {subject!a} is disabled")
-            transaction.add_session(session)
+            transaction.identities.add_session(session)
         return pair
 
     def refresh(self, token: str) -> TokenPair:
@@ -121,8 +121,8 @@ class Sessions:
         now = moment(self._clock())
         with self._feed.write() as transaction:
             following = str(uuid.uuid4())
-            spendable = transaction.spend(sid, jti, following, now)
-            session = transaction.session(sid)
+            spendable = transaction.identities.spend(sid, jti, following, now)
+            session = transaction.identities.session(sid)
             if session is None or session.revoked_at is not None or session.ends_at <= now:
                 raise InvalidToken("its session has ended", guess=False)
             if spendable:
@@ -149,7 +149,7 @@ class Sessions:
             return False
         now = moment(self._clock())
         with self._feed.write() as transaction:
-            session = None if name_of(sid) is None else transaction.session(sid)
+            session = None if name_of(sid) is None else transaction.identities.session(sid)
             if session is None:  # its row is deleted before its last access token expires
                 self._end(transaction, sid, now, now)
                 return False
@@ -175,7 +175,7 @@ class Sessions:
         self, transaction: Transaction, session: Session, jti: str, now: datetime, *, fresh: bool
     ) -> TokenPair | None:
         """Write a pair with the rights of the moment; `None` where the user is disabled."""
-        user = transaction.user(session.subject)
+        user = transaction.identities.user(session.subject)
         scopes, roles = session.scopes, session.roles
         if user is not None:
             if user.disabled:

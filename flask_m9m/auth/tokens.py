@@ -121,7 +121,7 @@ class Tokens:
         name = name_of(subject)
 
         def query(transaction: Transaction) -> tuple[User | None, int]:
-            user = None if name is None else transaction.user(name)
+            user = None if name is None else transaction.identities.user(name)
             return user, version_of(transaction, subject)
 
         user, version = self._feed.ask(query)

@@ -77,10 +77,10 @@ class Users:
             password_hash=self._hasher.hash(_password(password)),
         )
         with self._feed.write() as transaction:
-            if transaction.user(user.username) is not None:
+            if transaction.identities.user(user.username) is not None:
                 raise Conflict(f"there is a user {user.username!a} already")
-            transaction.add_user(user)
-            transaction.changed(Topic.USER, user.username, user.created_at)
+            transaction.identities.add_user(user)
+            transaction.append_change(Topic.USER, user.username, user.created_at)
             self._note(transaction, user.username, "created")
         return user
 
@@ -88,7 +88,7 @@ class Users:
         """Return all users by name, disabled ones too."""
         if not self._feed.database.present():
             return []
-        return self._feed.database.read(lambda transaction: transaction.users())
+        return self._feed.database.read(lambda transaction: transaction.identities.users())
 
     def get(self, username: str) -> User | None:
         """Return a user by name."""
@@ -173,7 +173,9 @@ class Users:
     def _find(self, name: str | None) -> User | None:
         if name is None:
             return None
-        return self._feed.ask_if_there(lambda transaction: transaction.user(name), lambda: None)
+        return self._feed.ask_if_there(
+            lambda transaction: transaction.identities.user(name), lambda: None
+        )
 
     def _rehash(self, user: User, password: str) -> None:
         """Bring a hash to today's parameters; where that cannot be done now, another login does."""
@@ -182,18 +184,18 @@ class Users:
         with suppress(ServiceUnavailable):
             hashed = self._hasher.hash(password)
             with self._feed.database.write(patience=_PATIENCE) as transaction:
-                transaction.replace_hash(user.username, user.password_hash, hashed)
+                transaction.identities.replace_hash(user.username, user.password_hash, hashed)
 
     def _change(self, what: str, username: str, changes: dict[str, Any], *, revoke: bool) -> None:
         name, now = name_of(username), moment(self._clock())
         if name is None or not self._feed.database.present():
             raise _not_found(username)
         with self._feed.write() as transaction:
-            if transaction.user(name) is None:
+            if transaction.identities.user(name) is None:
                 raise _not_found(name)
             if changes:
-                transaction.change_user(name, **changes)
-            transaction.changed(Topic.USER, name, now)
+                transaction.identities.change_user(name, **changes)
+            transaction.append_change(Topic.USER, name, now)
             if revoke:
                 revoke_subject(transaction, name, now)
             self._note(transaction, name, what)

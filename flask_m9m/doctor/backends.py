@@ -92,8 +92,8 @@ def _ask(database: Database, clock: Clock) -> DatabaseAnswer:
 
 def _kept(transaction: Transaction) -> Kept:
     return Kept(
-        tuple(transaction.keys()),
-        frozenset(user.username for user in transaction.users() if user.disabled),
+        tuple(transaction.identities.keys()),
+        frozenset(user.username for user in transaction.identities.users() if user.disabled),
         tuple(sorted(transaction.credentials.sealed_with().items())),
         key_id_of(transaction.audit.key()),
     )

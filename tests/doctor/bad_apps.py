@@ -650,7 +650,7 @@ def forgotten_keys(folder: Path, mended: bool) -> Subject:
             in_a_year = datetime.now(UTC) + timedelta(days=365)
             bob, _ = m9m.api_keys.create("ci", "bob", expires_at=in_a_year)
             with app.extensions["m9m"].database.write() as transaction:
-                transaction.keys_used({bob.id: datetime.now(UTC)})
+                transaction.identities.note_key_uses({bob.id: datetime.now(UTC)})
     return subject(secured(folder)[0])
 
 

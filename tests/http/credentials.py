@@ -217,7 +217,9 @@ class Life:
         self._ask("token, second", {"Authorization": f"Bearer {second['access']}"}, 200)
         self._post("/refresh", 409, token=first.refresh_token)
         with self.app.extensions["m9m"].database.write() as transaction:
-            self.objects.append(transaction.session(tokens.verify(second["access"]).claims["sid"]))
+            self.objects.append(
+                transaction.identities.session(tokens.verify(second["access"]).claims["sid"])
+            )
         self.clock.advance(11.0)
         self._post("/refresh", 401, token=first.refresh_token)
         self._post("/refresh", 401, token=second["refresh"])

@@ -165,7 +165,7 @@ def raised(errors: list[BaseException]) -> Iterator[tuple[str, str]]:
 def write_soon(database: Database) -> None:
     """Write without waiting for others, what the database may refuse."""
     with database.write(patience=0.05) as transaction:
-        transaction.changed("test", "", datetime.now(UTC))
+        transaction.append_change("test", "", datetime.now(UTC))
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["of the settings", "of the app"])
@@ -258,7 +258,7 @@ def test_a_planted_secret_is_found_in_rows_and_files(database_url: str, tmp_path
     database = Database(settings_of({"database": {"url": database_url}}).database, "")
     database.upgrade()
     with database.write() as transaction:
-        transaction.changed("test", f"x{planted[3 : 3 + WINDOW]}x", datetime.now(UTC))
+        transaction.append_change("test", f"x{planted[3 : 3 + WINDOW]}x", datetime.now(UTC))
     stored, traces = kept(database_url), Traces({"planted": planted})
     database.close()
     found = {place for place, data in stored if traces.found_in(data)}

@@ -15,7 +15,7 @@ from flask_m9m.auth.sessions import TokenPair
 from flask_m9m.auth.tokens import Tokens
 from flask_m9m.crypto import PasswordHasher
 from flask_m9m.errors import Conflict, InvalidToken
-from flask_m9m.storage.transaction import Transaction
+from flask_m9m.storage.identity_rows import IdentityRows
 from flask_m9m.testing import Clock
 from flask_m9m.tokens import SigningKey
 from flask_m9m.tokens.jws import sign
@@ -90,7 +90,7 @@ def test_what_was_read_before_a_revocation_is_not_remembered_after_it(
             clock.advance(1.1)
             other.extensions["m9m"].identities.tokens._feed.catch_up()
 
-        once(monkeypatch, Transaction, query, revoke)
+        once(monkeypatch, IdentityRows, query, revoke)
         status(other, token)
     assert status(other, token) == status(app, token) == 401
 
@@ -204,7 +204,7 @@ def test_refresh_tokens_are_ours_typed_and_of_a_session(secured: Secured, clock:
         pair = m9m.tokens.issue_pair("ann")
         ids = {"sid": m9m.tokens.verify(pair.access_token).claims["sid"]}
         with app.extensions["m9m"].database.write() as transaction:
-            ids["jti"] = transaction.session(ids["sid"]).current
+            ids["jti"] = transaction.identities.session(ids["sid"]).current
     ours = {"iss": "us", "aud": "api", **ids}
     for wrong in ({"iss": "you"}, {"aud": "web"}, {"jti": 1}, {"sid": 1}, {"sid": [ids["sid"]]}):
         token = forged(clock, "refresh+jwt", **{**ours, **wrong})

@@ -123,7 +123,7 @@ def test_a_hash_of_old_parameters_is_replaced_on_login(secured: Secured) -> None
     make(app, m9m)
     old = generate_password_hash(PASSWORD, "scrypt:512:8:1")
     with app.extensions["m9m"].database.write() as transaction:
-        transaction.change_user("ann", password_hash=old)
+        transaction.identities.change_user("ann", password_hash=old)
     assert sign_in(app, "ann", "wrong").status_code == 401
     with app.app_context():
         assert m9m.users.list()[0].password_hash == old

@@ -24,7 +24,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def change(database: Database, name: str = "x") -> None:
     with database.write() as transaction:
-        transaction.changed("test", name, NOW)
+        transaction.append_change("test", name, NOW)
 
 
 def names(database: Database) -> list[str]:
@@ -130,7 +130,7 @@ def test_a_uri_of_sqlites_is_refused_for_nobody_would_see_its_file(
 def test_a_transaction_that_fails_changes_nothing(database: Database) -> None:
     def fail() -> None:
         with database.write() as transaction:
-            transaction.changed("test", "x", NOW)
+            transaction.append_change("test", "x", NOW)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -187,7 +187,7 @@ def test_the_order_of_ids_is_the_order_of_commits(
 
     def slow() -> None:
         with database.write() as transaction:
-            transaction.changed("test", "first", NOW)
+            transaction.append_change("test", "first", NOW)
             holds.set()
             threading.Event().wait(0.4)
 
@@ -310,7 +310,7 @@ def test_a_locked_file_ends_in_an_error(sqlite_url: str, open_database: OpenData
         pytest.raises(DatabaseUnavailable, match="locked"),
         database.write(patience=0.1) as transaction,
     ):
-        transaction.changed("test", "y", NOW)
+        transaction.append_change("test", "y", NOW)
     assert names(database) == ["", "x"]
     holder.execute("ROLLBACK")
     change(database)
@@ -352,7 +352,7 @@ def test_what_waits_for_a_commit_is_called_once_it_is_there_and_not_where_it_is_
     called: list[list[str]] = []
     with database.write() as transaction:
         transaction.committed.append(lambda: called.append(names(database)))
-        transaction.changed("test", "x", NOW)
+        transaction.append_change("test", "x", NOW)
         assert called == []
     assert called == [["", "x"]]
 
@@ -375,7 +375,7 @@ def test_a_change_that_could_not_be_told_is_made_all_the_same(
     with database.write() as transaction:
         transaction.committed.append(lambda: 1 / 0)
         transaction.committed.append(lambda: called.append("told"))
-        transaction.changed("test", "x", NOW)
+        transaction.append_change("test", "x", NOW)
     assert names(database) == ["", "x"]
     assert called == ["told"]
     assert "could not be told" in caplog.text

@@ -47,7 +47,7 @@ class Process:
 
     def change(self, name: str) -> None:
         with self.feed.write() as transaction:
-            transaction.changed("test", name, NOW)
+            transaction.append_change("test", name, NOW)
 
 
 MakeProcess = Callable[..., Process]
@@ -189,7 +189,7 @@ def test_old_changes_are_forgotten_and_the_newest_stays(make_process: MakeProces
     one = make_process()
     for day in range(70):
         with one.database.write() as transaction:
-            transaction.changed("test", str(day), NOW + timedelta(days=day))
+            transaction.append_change("test", str(day), NOW + timedelta(days=day))
 
     kept = one.database.read(lambda t: t.changes_since(0, 1_000))
     assert 5 < len(kept) < 20
