@@ -1,18 +1,19 @@
-"""Encrypted columns of an app's own models, under SQLAlchemy or Flask-SQLAlchemy.
+"""Encrypted columns for an app's own models, with SQLAlchemy or Flask-SQLAlchemy.
 
     class Account(db.Model):
         id = db.Column(db.Integer, primary_key=True)
         token = db.Column(EncryptedString)
 
-What is kept is an envelope of `m9m.cipher` in a column of type TEXT, NULL for `None`. Its
-associated data is `flask-m9m column`, the table's name and the column's, each its length in 4 bytes
-(big-endian) and itself, so it opens in no other column. It is not bound to its row: a type sees
-values, not rows, and where the database numbers rows there is no primary key yet when a value is
-encrypted. Whoever can write to the database can so put one row's envelope into another's. What must
-not be swapped belongs into `m9m.credentials`, or is encrypted by `m9m.cipher` with the row's key as
-associated data.
+A value is stored as an envelope of `m9m.cipher` in a column of type TEXT; `None` is NULL. The
+associated data is `flask-m9m column`, the table's name and the column's name, each preceded by its
+length in 4 bytes (big-endian). So an envelope decrypts in no other column.
 
-This module loads SQLAlchemy; `import flask_m9m` does not load this module.
+An envelope is not bound to its row: a column type sees values only, and a primary key that the
+database assigns does not exist yet when the value is encrypted. An attacker who can write to the
+database can therefore copy an envelope from one row to another. Store values that must not be
+swapped in `m9m.credentials`, or encrypt them by `m9m.cipher` with the row's key as associated data.
+
+This module imports SQLAlchemy; `import flask_m9m` does not import this module.
 """
 
 from __future__ import annotations
@@ -54,31 +55,31 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PURPOSE = "flask-m9m column"
-_BATCH = 100  # an app's transactions may wait for one of these
+_BATCH = 100  # rows in one transaction, for which the app's transactions may have to wait
 _LONGEST_SEAL = len("m9m:f1:01234567")
 
 
 class NotEncrypted(ValueError, DontWrapMixin):
-    """A value that cannot be encrypted was to be kept; nothing was.
+    """A value cannot be encrypted; nothing was stored.
 
-    SQLAlchemy does not wrap it: it would show the value among the statement's parameters.
+    SQLAlchemy does not wrap this error, because its message would show the statement's parameters.
     """
 
 
 class NotComparable(TypeError):
-    """A query compares or orders by encrypted values, in which the database sees no order."""
+    """A query compares encrypted values or orders by them, which SQL cannot do."""
 
 
 @dataclass(frozen=True, slots=True)
 class RotatedColumn:
-    """What came of a column's rotation.
+    """The result of rotating the encryption key of a column.
 
     Attributes:
         column: `table.column`.
-        resealed: how many values were sealed anew.
-        unreadable: how many do not open; they are as they were.
-        keys_in_use: the ids of the keys that values need afterwards, and how many need each; under
-            an empty id what is no envelope.
+        resealed: the number of values that were encrypted again under the current key.
+        unreadable: the number of values that cannot be decrypted; they were not changed.
+        keys_in_use: the number of values under each key id after the rotation; an empty id counts
+            the values that are no envelopes.
     """
 
     column: str
@@ -88,18 +89,18 @@ class RotatedColumn:
 
 
 class _OnlyWhetherNull(TypeDecorator.Comparator[Any]):
-    """Offers `IS NULL` and `IS NOT NULL`, and refuses all else."""
+    """Allows `IS NULL` and `IS NOT NULL`, and refuses every other comparison."""
 
     def operate(self, op: Callable[..., Any], *other: Any, **kwargs: Any) -> ColumnElement[Any]:
         equality = op in (operators.eq, operators.ne, operators.is_, operators.is_not)
-        if equality and (isinstance(other[0], Null | None) or self._asks_the_orm(other[0])):
+        if equality and (isinstance(other[0], Null | None) or self._is_own_model_column(other[0])):
             return super().operate(op, *other, **kwargs)
         raise _refusal(self.type)
 
-    def _asks_the_orm(self, other: Any) -> bool:
-        """Tell whether a model's column is held to itself: so bulk updates find what they set."""
+    def _is_own_model_column(self, other: Any) -> bool:
+        """Tell whether a model's column is compared with itself, as the ORM's bulk updates do."""
         column: Any = self.expr
-        both = [getattr(one, "_annotations", {}) for one in (column, other)]
+        both = [getattr(operand, "_annotations", {}) for operand in (column, other)]
         of_model = any("parententity" in annotations for annotations in both)
         return of_model and column._deannotate() is getattr(other, "_deannotate", object)()
 
@@ -108,7 +109,7 @@ class _OnlyWhetherNull(TypeDecorator.Comparator[Any]):
 
 
 class _Place:
-    """A type's column, the same as no other."""
+    """Refers to a type's column; equal only to itself, so that it can be part of a cache key."""
 
     __slots__ = ("column",)
 
@@ -117,17 +118,17 @@ class _Place:
 
 
 class _Encrypted(TypeDecorator[T]):
-    """A column's encrypted values.
+    """Base of the column types that encrypt their values.
 
     Args:
-        cipher: what encrypts, `m9m.cipher` say; left out, that of the current app.
-        bound_to: the table and the column that values are bound to; left out, the column's own
-            names. Give the old ones after either is renamed.
-        place: where it is the type of a column; set when it becomes that.
+        cipher: the cipher, such as `m9m.cipher`; default: that of the current app.
+        bound_to: the names of the table and the column that values are bound to; default: those of
+            the column. Give the old names after either was renamed.
+        place: the column that this is the type of; set automatically.
     """
 
     impl = Text
-    cache_ok = True  # statements are kept by the parameters below, and so by the column
+    cache_ok = True  # cache keys contain the parameters below, and so the column
     comparator_factory = _OnlyWhetherNull
 
     def __init__(
@@ -149,43 +150,44 @@ class _Encrypted(TypeDecorator[T]):
         """Encrypt a value.
 
         Raises:
-            NotEncrypted: it is of the wrong type or too long, or there is no key or no app.
+            NotEncrypted: the value is of the wrong type or too long, no encryption key is set, or
+                there is no current app.
         """
         if value is None:
             return None
         try:
             return self.keys().encrypt(self._octets(value), self.associated_data())
         except (TypeError, ValueError, RuntimeError, RecursionError, SettingsError) as error:
-            reason = "it is no text" if isinstance(error, UnicodeError) else str(error)
-        raise NotEncrypted(f"{self._name()} is not encrypted: {reason}")
+            reason = "it is not valid Unicode" if isinstance(error, UnicodeError) else str(error)
+        raise NotEncrypted(f"{self._name()} cannot be encrypted: {reason}")
 
     def process_result_value(self, value: Any, dialect: Dialect) -> T | None:
         """Decrypt a value.
 
         Raises:
-            DecryptionFailed: for whatever is wrong with it.
+            DecryptionFailed: the value cannot be decrypted, for any reason.
         """
         if value is None:
             return None
         return self._value(self.keys().decrypt(value, self.associated_data()))
 
     def associated_data(self) -> bytes:
-        """Return what its values are bound to.
+        """Return the associated data, which binds envelopes to the table and the column.
 
         Raises:
-            RuntimeError: it is the type of no table's column.
+            RuntimeError: this type belongs to no table's column, and `bound_to` is not given.
         """
         names = self.bound_to
         if names is None:
             column = None if self.place is None else self.place.column
             if column is None or not isinstance(column.table, Table):
-                raise RuntimeError("it is the type of no table's column; bound_to is not given")
+                raise RuntimeError("the type belongs to no table's column: give bound_to")
             names = column.table.name, column.name
         parts = [part.encode() for part in (_PURPOSE, *names)]
         return b"".join(len(part).to_bytes(4) + part for part in parts)
 
     def keys(self) -> Cipher:
-        """Return what encrypts."""
+        """Return the cipher that was given, or that of the current app."""
         return self.cipher or current_state(type(self).__name__).cipher
 
     def _name(self) -> str:
@@ -199,19 +201,19 @@ class _Encrypted(TypeDecorator[T]):
 
 
 class EncryptedString(_Encrypted[str]):
-    """A column's texts, encrypted.
+    """A column of encrypted texts.
 
     Args:
-        cipher: what encrypts, `m9m.cipher` say; left out, that of the current app.
-        bound_to: the table and the column that texts are bound to; left out, the column's own
-            names. Give the old ones after either is renamed.
+        cipher: the cipher, such as `m9m.cipher`; default: that of the current app.
+        bound_to: the names of the table and the column that texts are bound to; default: those of
+            the column. Give the old names after either was renamed.
     """
 
     cache_ok = True
 
     def _octets(self, value: str) -> bytes:
         if not isinstance(value, str):
-            raise TypeError(f"a text is needed, not {type(value).__name__}")
+            raise TypeError(f"the value must be a str, found {type(value).__name__}")
         return value.encode()
 
     def _value(self, octets: bytes) -> str:
@@ -219,15 +221,15 @@ class EncryptedString(_Encrypted[str]):
 
 
 class EncryptedJSON(_Encrypted[Any]):
-    """A column's JSON, encrypted; `None` is NULL.
+    """A column of encrypted JSON values; `None` is NULL.
 
-    A change inside of a value is not seen: assign a new one, or wrap the type in SQLAlchemy's
-    `MutableDict.as_mutable`.
+    SQLAlchemy does not notice a change inside a value: assign a new value, or wrap the type in
+    SQLAlchemy's `MutableDict.as_mutable`.
 
     Args:
-        cipher: what encrypts, `m9m.cipher` say; left out, that of the current app.
-        bound_to: the table and the column that values are bound to; left out, the column's own
-            names. Give the old ones after either is renamed.
+        cipher: the cipher, such as `m9m.cipher`; default: that of the current app.
+        bound_to: the names of the table and the column that values are bound to; default: those of
+            the column. Give the old names after either was renamed.
     """
 
     cache_ok = True
@@ -236,7 +238,7 @@ class EncryptedJSON(_Encrypted[Any]):
         try:
             text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except (TypeError, ValueError, RecursionError):
-            raise ValueError("it is no JSON") from None
+            raise ValueError("the value must be JSON, without NaN or infinity") from None
         return text.encode()
 
     def _value(self, octets: bytes) -> Any:
@@ -244,8 +246,8 @@ class EncryptedJSON(_Encrypted[Any]):
 
 
 @event.listens_for(_Encrypted, "after_parent_attach", propagate=True)
-def _know_column(kind: _Encrypted[Any], column: Any) -> None:
-    """Tell a type its column; of one that several columns share, each gets its own."""
+def _set_place(kind: _Encrypted[Any], column: Any) -> None:
+    """Set a type's column; a type that several columns share is copied for each of them."""
     if not isinstance(column, Column):
         return
     known = None if kind.place is None else kind.place.column
@@ -256,16 +258,16 @@ def _know_column(kind: _Encrypted[Any], column: Any) -> None:
 
 def _refusal(kind: object) -> NotComparable:
     return NotComparable(
-        f"{type(kind).__name__} cannot be compared or ordered in SQL, as every encryption of a "
-        "value is another text: compare in Python, or keep a keyed hash in a column beside it"
+        f"{type(kind).__name__} cannot be compared or ordered in SQL, because each encryption of a "
+        "value gives another text: compare in Python, or store a keyed hash in another column"
     )
 
 
 def render_item(type_: str, item: object, autogen_context: object) -> str | bool:
-    """Have Alembic write encrypted columns as what they are to the database, `sa.Text()`.
+    """Render encrypted columns in Alembic migrations as `sa.Text()`, their type in the database.
 
-    It goes into `env.py`: `context.configure(…, render_item=flask_m9m.columns.render_item)`;
-    without it, migrations name these types and need `import flask_m9m.columns`.
+    Use it in `env.py`: `context.configure(…, render_item=flask_m9m.columns.render_item)`. Without
+    it, migrations name the types of this module and need `import flask_m9m.columns`.
     """
     return "sa.Text()" if type_ == "type" and isinstance(item, _Encrypted) else False
 
@@ -274,47 +276,50 @@ def render_item(type_: str, item: object, autogen_context: object) -> str | bool
 
 
 def rotate(engine: Engine, metadata: MetaData) -> list[RotatedColumn]:
-    """Seal every value of encrypted columns anew under today's key, while the app goes on.
+    """Encrypt all values of encrypted columns again under the current key, while the app runs.
 
-    It walks by primary key, and replaces only what is still what was read, so it undoes no change;
-    it can end at any instant and begin again.
+    Rows are read in order of their primary keys. A value is replaced only if it is still the value
+    that was read, so no change of the app is lost. A rotation can be interrupted and repeated.
 
     Args:
-        engine: the database, `db.engine` say.
-        metadata: of the models, `db.metadata` say.
+        engine: the database's engine, such as `db.engine`.
+        metadata: the models' metadata, such as `db.metadata`.
+
+    Returns:
+        The result for each encrypted column.
 
     Raises:
-        ValueError: a table with such a column has no primary key; nothing was changed.
+        ValueError: a table with an encrypted column has no primary key; nothing was changed.
     """
-    found = [
+    rotations = [
         _ColumnRotation(engine, column, column.type)
         for table in metadata.sorted_tables
         for column in table.columns
         if isinstance(column.type, _Encrypted)
     ]
-    return [one.run() for one in found]
+    return [rotation.run() for rotation in rotations]
 
 
 class _ColumnRotation:
-    """The rotation of one column."""
+    """The rotation of a column's encryption key."""
 
     def __init__(self, engine: Engine, column: Column[Any], kind: _Encrypted[Any]) -> None:
         self._engine, self._column, self._kind = engine, column, kind
         self._key = tuple(column.table.primary_key.columns)
         if not self._key:
-            raise ValueError(f"{column} cannot be rotated: its table has no primary key")
-        self._kept = type_coerce(column, Text)
+            raise ValueError(f"{column} cannot be rotated: its table needs a primary key")
+        self._stored = type_coerce(column, Text)
         self._resealed = self._unreadable = 0
         following = bindparam("m9m_following", type_=Text())
         same = [part == bindparam(f"m9m_{n}", type_=part.type) for n, part in enumerate(self._key)]
         self._change = (
             update(column.table)
-            .where(*same, self._kept == bindparam("m9m_before", type_=Text()))
+            .where(*same, self._stored == bindparam("m9m_before", type_=Text()))
             .values({column: following})
         )
 
     def run(self) -> RotatedColumn:
-        """Seal its values anew."""
+        """Encrypt the column's values again under the current key."""
         for rows in self._batches():
             changes = [change for row in rows if (change := self._change_of(row)) is not None]
             if changes:
@@ -325,8 +330,8 @@ class _ColumnRotation:
         return RotatedColumn(str(self._column), self._resealed, self._unreadable, in_use)
 
     def _batches(self) -> Iterator[Sequence[Sequence[Any]]]:
-        sealed = self._kept.like(f"{self._kind.keys().seal}:%")
-        query = select(*self._key, self._kept).where(self._kept.is_not(None), ~sealed)
+        sealed = self._stored.like(f"{self._kind.keys().seal}:%")
+        query = select(*self._key, self._stored).where(self._stored.is_not(None), ~sealed)
         query = query.order_by(*self._key).limit(_BATCH)
         following = query
         while rows := self._read(following):
@@ -350,10 +355,10 @@ class _ColumnRotation:
         return {**values, "m9m_before": before, "m9m_following": following}
 
     def _keys_in_use(self) -> dict[str, int]:
-        beginning = func.substr(self._kept, 1, _LONGEST_SEAL)
-        query = select(beginning, func.count()).where(self._kept.is_not(None)).group_by(beginning)
-        found: dict[str, int] = {}
+        beginning = func.substr(self._stored, 1, _LONGEST_SEAL)
+        query = select(beginning, func.count()).where(self._stored.is_not(None)).group_by(beginning)
+        values_by_key: dict[str, int] = {}
         for seal, count in self._read(query):
             key_id = key_id_of(f"{seal.rstrip(':')}:x") or ""
-            found[key_id] = found.get(key_id, 0) + count
-        return found
+            values_by_key[key_id] = values_by_key.get(key_id, 0) + count
+        return values_by_key

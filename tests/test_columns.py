@@ -218,7 +218,7 @@ def test_what_cannot_be_encrypted_is_refused_and_never_shown(
     table = table_of(cipher_of(new_key()), engine)
     with engine.begin() as connection, pytest.raises(NotEncrypted) as caught:
         connection.execute(sa.insert(table), {column: value})
-    assert f"accounts.{column} is not encrypted" in str(caught.value)
+    assert f"accounts.{column} cannot be encrypted" in str(caught.value)
     assert "secret" not in repr(caught.value)
     assert caught.value.__context__ is None
     engine.dispose()
