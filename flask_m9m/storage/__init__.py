@@ -1,6 +1,6 @@
-"""What is kept in a database, and how processes learn of each other's changes.
+"""The database: connections, records, and the change feed that keeps processes' caches current.
 
-SQLAlchemy is loaded when a database is first opened, not before.
+SQLAlchemy is imported when a database is first opened, not before.
 """
 
 from __future__ import annotations
@@ -27,9 +27,18 @@ __all__ = [
 
 
 def include_name(name: str | None, type_: str, parent_names: object = None) -> bool:
-    """Leave our tables out of an app's own migrations, where both share a database.
+    """Exclude the `m9m_` tables from an app's own Alembic migrations.
 
-    It goes into `env.py`: `context.configure(…, include_name=flask_m9m.storage.include_name)`;
-    without it, `alembic revision --autogenerate` proposes to drop them.
+    An app that shares its database with flask-m9m needs it in `env.py`:
+    `context.configure(…, include_name=flask_m9m.storage.include_name)`. Without it,
+    `alembic revision --autogenerate` proposes to drop these tables.
+
+    Args:
+        name: the name of a table, index or other object of the database.
+        type_: its kind, such as "table".
+        parent_names: the names of the objects that contain it; not used.
+
+    Returns:
+        Whether Alembic includes the object.
     """
     return not (type_ == "table" and name is not None and name.startswith("m9m_"))

@@ -1,4 +1,4 @@
-"""Database: the engine, opened when it is first needed in the process that needs it."""
+"""Database: opens the database on first use; transactions, and upgrades of its schema."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..errors import DatabaseUnavailable, SchemaError
 from ..settings import DatabaseSettings
 from .engine import (
     BUSY_SECONDS,
-    checked,
-    connected,
-    create,
-    exclusive,
+    begin_exclusive,
+    check_engine,
+    create_engine_of,
+    enable_write_ahead_log,
+    open_connection,
     sqlite_path,
-    translated,
+    translate_errors,
     url_of,
-    write_ahead,
 )
 
 if TYPE_CHECKING:
@@ -36,15 +36,15 @@ T = TypeVar("T")
 
 
 class Database:
-    """One app's database.
+    """An app's database, connected when it is first used.
 
-    Reading never makes one: an app that keeps nothing has none. Writing makes SQLite's file
-    where it is missing; a server's schema is made by `flask m9m db upgrade` alone.
+    Reads never create a database. The first write creates a missing SQLite file and its tables. On
+    a server, only `flask m9m db upgrade` creates the tables.
 
     Args:
-        settings: where it is.
-        instance_path: the folder of the file that is used where they say nothing.
-        engine: the app's own, or a function that returns it, in place of the settings.
+        settings: the settings under `database`.
+        instance_path: the app's instance folder, where the default SQLite file is.
+        engine: the app's own engine, or a function that returns it, in place of the settings.
     """
 
     def __init__(
@@ -64,56 +64,59 @@ class Database:
 
     @property
     def local(self) -> bool:
-        """Whether it is a SQLite file of our own, which keeps no request waiting for an answer."""
+        """Whether it is a SQLite database of our own, whose reads need no time limit."""
         return self._given is None and self._url.startswith("sqlite")
 
     @property
     def makes_itself(self) -> bool:
-        """Whether its tables are made and brought up to date when they are first written to."""
-        # Asked of the URL where there is one: to connect would be to make the file.
+        """Whether its tables are created and upgraded automatically, as on SQLite."""
+        # Decided by the URL where possible, because a connection would create the file.
         return self.local or self._connected().dialect.name == "sqlite"
 
     # Reading and writing
 
     def present(self) -> bool:
-        """Tell whether there is a database with our tables, opening it where there is.
+        """Tell whether the database and our tables exist, and open the database if it does.
 
         Raises:
-            DatabaseUnavailable: it cannot be reached, or its schema is not ours.
+            DatabaseUnavailable: it cannot be reached, or its schema is of another version.
         """
-        if self._ready and not self._moved():
+        if self._ready and not self._was_replaced():
             return True
         with self._lock:
-            if self._moved():
+            if self._was_replaced():
                 self.close()
             if self._ready:
                 return True
             if self._given is None and not self._exists():
                 if self._file is not None:
-                    raise DatabaseUnavailable(f"{self._file} is gone")
+                    raise DatabaseUnavailable(f"the file {self._file} no longer exists")
                 return False
-            with translated():
+            with translate_errors():
                 engine = self._connected()
                 self._ready = self._has_schema(engine)
             return self._ready
 
     def read(self, query: Callable[[Transaction], T]) -> T:
-        """Return what a query finds; where the connection was lost before, it is asked again.
+        """Run a query and return its result, with a second attempt if the connection is lost.
+
+        Args:
+            query: reads rows; it may be called twice.
 
         Raises:
-            DatabaseUnavailable: it cannot be reached, or has none of our tables.
+            DatabaseUnavailable: the database cannot be reached, or has none of our tables.
         """
         from sqlalchemy.exc import DBAPIError
 
         from .transaction import Transaction
 
         if not self.present():
-            raise SchemaError("there is no database yet")
-        with translated():
+            raise SchemaError("the database or its tables do not exist yet")
+        with translate_errors():
             engine = self._connected()
             for attempt in (1, 2):
                 try:
-                    with connected(engine) as connection:
+                    with open_connection(engine) as connection:
                         return query(Transaction(connection))
                 except DBAPIError as error:
                     if attempt == 2 or not error.connection_invalidated:
@@ -122,44 +125,47 @@ class Database:
 
     @contextmanager
     def write(self, patience: float = BUSY_SECONDS) -> Iterator[Transaction]:
-        """Open a transaction in which changes are made, one at a time in all processes.
+        """Open a transaction for changes, under a lock that all processes share.
 
-        The lock is what makes the order of the feed's ids the order in which changes become
-        visible: without it a reader can pass over a lower id that is committed later.
+        Under the lock, changes become visible in the order of their ids in the feed. Without it, a
+        reader could miss a lower id that is committed later.
 
         Args:
             patience: seconds to wait for other writers.
 
         Raises:
-            DatabaseUnavailable: it cannot be reached or made; nothing was changed.
+            DatabaseUnavailable: the database cannot be reached or created; nothing was changed.
         """
         from .transaction import Transaction
 
-        with translated():
-            self._make()
-            with exclusive(self._connected(), patience) as connection:
+        with translate_errors():
+            self._create_if_missing()
+            with begin_exclusive(self._connected(), patience) as connection:
                 transaction = Transaction(connection)
                 yield transaction
         for call in transaction.committed:
             try:
                 call()
-            except Exception:  # what is told of it undoes no change
-                logger.exception("a change was made, and could not be told")
+            except Exception:  # the change is committed, and the other calls still have to run
+                logger.exception("a change was committed, but a callback after it failed")
 
     # The schema
 
     def upgrade(self) -> tuple[str | None, str]:
-        """Bring the schema to the newest version; return the versions before and after.
+        """Create the schema or upgrade it to the newest version.
+
+        Returns:
+            The versions before and after; `None` in place of the former if there were no tables.
 
         Raises:
-            DatabaseUnavailable: it cannot be reached or made.
-            SchemaError: a newer version of the package made it; nothing was changed.
+            DatabaseUnavailable: the database cannot be reached or created.
+            SchemaError: a newer version of the package made the schema; nothing was changed.
         """
         from . import schema
 
-        with self._lock, translated():
+        with self._lock, translate_errors():
             self._create_file()
-            with exclusive(self._connected()) as connection:
+            with begin_exclusive(self._connected()) as connection:
                 before = schema.version(connection)
                 if schema.is_newer(before):
                     raise _too_new(before)
@@ -169,45 +175,47 @@ class Database:
             return before, schema.NEWEST
 
     def status(self) -> tuple[str, str | None, str]:
-        """Return where it is, the version of its schema, and the newest one.
+        """Return the database's URL, the version of its schema, and the newest version.
+
+        The URL contains no password. The version is `None` if there are no tables.
 
         Raises:
-            DatabaseUnavailable: it cannot be reached.
+            DatabaseUnavailable: the database cannot be reached.
         """
         from . import schema
 
-        with self._lock, translated():
+        with self._lock, translate_errors():
             if self._given is None and not self._exists():
                 return self.where(), None, schema.NEWEST
-            with connected(self._connected()) as connection:
+            with open_connection(self._connected()) as connection:
                 return self.where(), schema.version(connection), schema.NEWEST
 
     def where(self) -> str:
-        """Return its URL without a password."""
+        """Return the database's URL without its password and its query."""
         url = self._connected().url
         return url.set(query={}).render_as_string(hide_password=True)
 
     def server_time(self) -> float | None:
-        """Return the server's time in seconds since the epoch; SQLite's is this machine's: `None`.
+        """Return the server's time in seconds since the epoch, or `None` for SQLite.
 
         Raises:
-            DatabaseUnavailable: it cannot be reached.
+            DatabaseUnavailable: the database cannot be reached.
         """
         if self.makes_itself:
             return None
-        with translated(), connected(self._connected()) as connection:
+        with translate_errors(), open_connection(self._connected()) as connection:
             query = "SELECT extract(epoch FROM clock_timestamp())"
             return float(connection.exec_driver_sql(query).scalar_one())
 
     def close(self) -> None:
-        """Close every connection; the next use opens it anew."""
+        """Close all connections; the next use opens the database again."""
         with self._lock:
             engine, self._engine, self._opened, self._ready = self._engine, None, None, False
             if engine is not None and self._given is None:
                 engine.dispose()
 
     def after_fork(self) -> None:
-        """Leave the parent's connections to the parent, those of the app's engine too."""
+        """Discard the parent process's connections without closing them, the app's engine's too."""
         self._lock = threading.RLock()
         engine, self._engine, self._ready = self._engine, None, False
         if engine is not None:
@@ -215,17 +223,21 @@ class Database:
 
     # Opening
 
-    def _make(self) -> None:
-        """Make SQLite's file and tables where they are missing."""
+    def _create_if_missing(self) -> None:
+        """Create a missing SQLite file and its tables.
+
+        Raises:
+            SchemaError: the tables are missing on a server.
+        """
         if not self.present():
             if not self.makes_itself:
-                raise SchemaError("its tables are not there: run flask m9m db upgrade")
+                raise SchemaError("its tables do not exist: run flask m9m db upgrade")
             self.upgrade()
 
     def _has_schema(self, engine: Engine) -> bool:
         from . import schema
 
-        with connected(engine) as connection:
+        with open_connection(engine) as connection:
             found = schema.version(connection)
         if found == schema.NEWEST:
             return True
@@ -234,7 +246,7 @@ class Database:
         if found is None:
             return False
         if not self.makes_itself:
-            raise SchemaError(f"its schema is {found}: run flask m9m db upgrade")
+            raise SchemaError(f"its schema has the old version {found}: run flask m9m db upgrade")
         self.upgrade()
         return True
 
@@ -243,26 +255,26 @@ class Database:
             if self._engine is None:
                 if self._given is not None:
                     given = self._given() if callable(self._given) else self._given
-                    self._engine = checked(given)
+                    self._engine = check_engine(given)
                 else:
                     self._file = sqlite_path(self._url)
-                    self._engine = create(self._url)
+                    self._engine = create_engine_of(self._url)
                     self._opened = None if self._file is None else _inode(self._file)
             return self._engine
 
     def _exists(self) -> bool:
-        """Tell whether there is something to open; a server is asked by opening it."""
+        """Tell whether the database may exist; for a server, only a connection can tell."""
         path = sqlite_path(self._url)
         if path is None:
             return not self.local or self._engine is not None
         return path.exists()
 
-    def _moved(self) -> bool:
-        """Tell whether the file that is open is no longer the one that stands there."""
+    def _was_replaced(self) -> bool:
+        """Tell whether the open SQLite file was deleted or replaced by another file."""
         return self._file is not None and self._opened not in (None, _inode(self._file))
 
     def _create_file(self) -> None:
-        """Make the file, readable by its owner alone, and have SQLite keep a log ahead of it."""
+        """Create the SQLite file, readable by its owner alone, and enable its write-ahead log."""
         path = sqlite_path(self._url) if self._given is None else None
         if path is None:
             return
@@ -271,10 +283,11 @@ class Database:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
             raise DatabaseUnavailable(
-                f"{path} cannot be written ({error.strerror}): set database.url"
+                f"{path} cannot be written ({error.strerror}): "
+                "make it writable, or set database.url"
             ) from None
         self._file, self._opened = path, _inode(path)
-        write_ahead(self._connected())
+        enable_write_ahead_log(self._connected())
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
@@ -286,4 +299,6 @@ def _inode(path: Path) -> tuple[int, int] | None:
 
 
 def _too_new(found: str | None) -> SchemaError:
-    return SchemaError(f"its schema is {found}, made by a newer flask-m9m: upgrade the package")
+    return SchemaError(
+        f"its schema has version {found} of a newer flask-m9m: upgrade the package flask-m9m"
+    )

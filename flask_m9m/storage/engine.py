@@ -1,4 +1,4 @@
-"""Engines and connections: made, checked, and used so that an app's own stay as they were."""
+"""SQLAlchemy engines and connections: database URLs, drivers, locks, and SQLite's settings."""
 
 from __future__ import annotations
 
@@ -17,22 +17,27 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 BUSY_SECONDS = 5.0
-"""Seconds that one waits for another writer."""
+"""Seconds to wait for other writers."""
 
 _BEGIN = {
     "sqlite": ("BEGIN IMMEDIATE",),
-    # The lock is a statement of its own: those after it see what its last holder committed.
+    # A separate statement takes the lock: later ones then see what its last holder committed.
     "postgresql": (
         "BEGIN ISOLATION LEVEL READ COMMITTED",
         "SET LOCAL lock_timeout = {patience}",
         f"SELECT pg_advisory_xact_lock({0x6D396D})",  # "m9m"
     ),
 }
-_SERVER = {"connect_timeout": 5, "tcp_user_timeout": 5_000}  # seconds, milliseconds
+_TIMEOUTS = {"connect_timeout": 5, "tcp_user_timeout": 5_000}  # seconds, milliseconds
 
 
 def url_of(settings: DatabaseSettings, instance_path: str) -> str:
-    """Return the URL that the settings name."""
+    """Return the database URL that the settings give, by default of a SQLite file.
+
+    Args:
+        settings: the settings under `database`.
+        instance_path: the app's instance folder, where the default file is.
+    """
     if settings.url is not None:
         return settings.url.get_secret_value()
     if settings.type == "postgres" and settings.postgres.url is not None:
@@ -42,26 +47,28 @@ def url_of(settings: DatabaseSettings, instance_path: str) -> str:
 
 
 def sqlite_path(url: str) -> Path | None:
-    """Return the file of a SQLite URL, `None` where there is none.
+    """Return the file of a SQLite URL, or `None` for servers and databases in memory.
 
     Raises:
-        DatabaseUnavailable: it is a `file:` URI of SQLite's, of which nobody here would see whether
-            the file is there, and so whether anything was revoked.
+        DatabaseUnavailable: the URL contains a `file:` URI. Whether its file exists, and so whether
+            anything was revoked, could not be checked.
     """
     scheme, _, rest = url.partition(":///")
     name = rest.partition("?")[0]
     if not scheme.startswith("sqlite") or name in ("", ":memory:"):
         return None
     if name.startswith("file:"):
-        raise DatabaseUnavailable("database.url: a path is needed in place of a file: URI")
+        raise DatabaseUnavailable(
+            "database.url must name a SQLite file by its path, not by a file: URI"
+        )
     return Path(name)
 
 
-def create(text: str) -> Engine:
-    """Make an engine.
+def create_engine_of(url: str) -> Engine:
+    """Create an engine for a database URL.
 
     Raises:
-        DatabaseUnavailable: the URL is wrong, or its driver is not installed.
+        DatabaseUnavailable: the URL is invalid, or its driver is not installed.
     """
     from sqlalchemy import create_engine, make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -69,71 +76,80 @@ def create(text: str) -> Engine:
 
     try:
         try:
-            url = make_url(text)
-        except ValueError:  # it names what it takes for a port
-            raise ArgumentError("it cannot be read: percent-encode its password") from None
-        if "@" in (url.host or ""):
-            raise ArgumentError("there is an @ in its host: percent-encode its password")
-        if url.drivername in ("postgres", "postgresql"):
-            url = url.set(drivername="postgresql+psycopg")
-        if url.get_backend_name() == "postgresql":
-            timeouts = {name: most for name, most in _SERVER.items() if name not in url.query}
+            parsed = make_url(url)
+        except ValueError:  # its message shows part of a password as the port
+            raise ArgumentError(
+                "the URL is not valid: special characters in its password must be percent-encoded"
+            ) from None
+        if "@" in (parsed.host or ""):
+            raise ArgumentError("the URL has an @ in its host: percent-encode the password")
+        if parsed.drivername in ("postgres", "postgresql"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.get_backend_name() == "postgresql":
+            timeouts = {
+                name: value for name, value in _TIMEOUTS.items() if name not in parsed.query
+            }
             return create_engine(
-                url, hide_parameters=True, pool_timeout=BUSY_SECONDS, connect_args=timeouts
+                parsed, hide_parameters=True, pool_timeout=BUSY_SECONDS, connect_args=timeouts
             )
-        if url.get_backend_name() != "sqlite":
-            raise ArgumentError("only SQLite and PostgreSQL are known here")
-        if url.database in (None, "", ":memory:"):
-            # One connection that all threads take in turn: another would be another database.
+        if parsed.get_backend_name() != "sqlite":
+            raise ArgumentError("the database must be SQLite or PostgreSQL")
+        if parsed.database in (None, "", ":memory:"):
+            # All threads share one connection in turn: a second would open another database.
             return create_engine(
-                url,
+                parsed,
                 hide_parameters=True,
                 poolclass=QueuePool,
                 pool_size=1,
                 max_overflow=0,
                 connect_args={"check_same_thread": False},
             )
-        return create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
+        return create_engine(parsed, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
     except (ArgumentError, NoSuchModuleError) as error:
         raise DatabaseUnavailable(f"database.url: {error}") from None
     except ImportError as error:
         raise DatabaseUnavailable(
-            f"database.url needs {error.name} (pip install 'flask-m9m[postgres]')"
+            f"database.url needs the package {error.name}: pip install 'flask-m9m[postgres]'"
         ) from None
 
 
-def checked(engine: Engine) -> Engine:
-    """Return an app's engine where ours can be kept with it.
+def check_engine(engine: Engine) -> Engine:
+    """Check that our tables can use an app's own engine, and return it.
 
     Raises:
-        DatabaseUnavailable: it is of another kind of database, or gives one connection to several
-            at a time: then what the app has not committed yet would be committed with ours.
+        DatabaseUnavailable: it is no engine for SQLite or PostgreSQL, or it gives the same
+            connection to several users at a time. Our commit would then also commit what the app
+            has not committed yet.
     """
     from sqlalchemy import Engine
     from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
     if not isinstance(engine, Engine) or engine.dialect.name not in _BEGIN:
-        raise DatabaseUnavailable("engine: only SQLAlchemy's for SQLite and PostgreSQL are known")
+        raise DatabaseUnavailable("engine must be a SQLAlchemy Engine for SQLite or PostgreSQL")
     if isinstance(engine.pool, SingletonThreadPool | StaticPool):
         raise DatabaseUnavailable(
-            f"engine: its {type(engine.pool).__name__} shares connections, and so transactions: "
-            "use a database in a file, or set database.url"
+            f"the engine's {type(engine.pool).__name__} shares connections, and so transactions: "
+            "give an engine for a database file, or set database.url"
         )
     return engine
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Raise `DatabaseUnavailable` in place of what a driver raises where it finds no database.
+def translate_errors() -> Iterator[None]:
+    """Raise `DatabaseUnavailable` in place of the errors of SQLAlchemy and its drivers.
 
-    The statement and its parameters stay out of messages and tracebacks.
+    Statements and their parameters stay out of messages and tracebacks.
+
+    Raises:
+        Unwritable: the database refuses a value.
+        DatabaseUnavailable: any other error of the database.
     """
     from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 
     try:
         yield
     except (DataError, UnicodeError) as error:
-        raise Unwritable(f"it does not take a value ({type(error).__name__})") from None
+        raise Unwritable(f"it refuses a value ({type(error).__name__})") from None
     except DBAPIError as error:
         lines = str(error.orig).splitlines() or [type(error.orig).__name__]
         raise DatabaseUnavailable(lines[0]) from None
@@ -142,26 +158,26 @@ def translated() -> Iterator[None]:
 
 
 @contextmanager
-def connected(engine: Engine, patience: float | None = None) -> Iterator[Connection]:
-    """Open a connection on which nothing begins by itself; afterwards it is as it was.
+def open_connection(engine: Engine, patience: float | None = None) -> Iterator[Connection]:
+    """Open a connection that begins no transaction automatically, and restore its settings.
 
     Args:
-        engine: whose.
-        patience: seconds to wait for other writers of a SQLite file; left out, as it is.
+        engine: the engine to connect with.
+        patience: seconds to wait for other writers of a SQLite file; `None`: as the engine sets it.
     """
     with engine.connect() as connection:
         if engine.dialect.name != "sqlite":
             connection.execution_options(isolation_level="AUTOCOMMIT")
             yield connection
             return
-        # Not SQLAlchemy's AUTOCOMMIT: it would leave the driver's default behind, not the app's.
+        # Not SQLAlchemy's AUTOCOMMIT: it would restore the driver's default, not the app's level.
         driver: sqlite3.Connection = connection.connection.dbapi_connection  # type: ignore[assignment]
         level, driver.isolation_level = driver.isolation_level, None
         try:
             connection.begin()
-            if driver.in_transaction:  # an event of the app's engine began
+            if driver.in_transaction:  # an event handler of the app's engine began it
                 connection.exec_driver_sql("ROLLBACK")
-            with _patient(connection, patience):
+            with _set_busy_timeout(connection, patience):
                 yield connection
         finally:
             if not connection.invalidated:
@@ -169,7 +185,7 @@ def connected(engine: Engine, patience: float | None = None) -> Iterator[Connect
 
 
 @contextmanager
-def _patient(connection: Connection, patience: float | None) -> Iterator[None]:
+def _set_busy_timeout(connection: Connection, patience: float | None) -> Iterator[None]:
     if patience is None:
         yield
         return
@@ -183,11 +199,16 @@ def _patient(connection: Connection, patience: float | None) -> Iterator[None]:
 
 
 @contextmanager
-def exclusive(engine: Engine, patience: float = BUSY_SECONDS) -> Iterator[Connection]:
-    """Open a transaction that no other of ours runs beside, in any process."""
+def begin_exclusive(engine: Engine, patience: float = BUSY_SECONDS) -> Iterator[Connection]:
+    """Open a transaction under a lock that all processes share, and commit it.
+
+    Args:
+        engine: the engine to connect with.
+        patience: seconds to wait for the lock.
+    """
     from sqlalchemy.exc import DBAPIError
 
-    connection, closing = _begun(engine, patience)
+    connection, closing = _take_lock(engine, patience)
     with closing:
         try:
             yield connection
@@ -200,13 +221,19 @@ def exclusive(engine: Engine, patience: float = BUSY_SECONDS) -> Iterator[Connec
         connection.exec_driver_sql("COMMIT")
 
 
-def _begun(engine: Engine, patience: float) -> tuple[Connection, AbstractContextManager[object]]:
-    """Return a connection that has the lock, and what closes it; a lost one is made anew."""
+def _take_lock(
+    engine: Engine, patience: float
+) -> tuple[Connection, AbstractContextManager[object]]:
+    """Begin a transaction that holds the lock, with a second attempt if the connection is lost.
+
+    Returns:
+        The connection, and a context manager that closes it.
+    """
     from sqlalchemy.exc import DBAPIError
 
     for attempt in (1, 2):
         with ExitStack() as stack:
-            connection = stack.enter_context(connected(engine, patience))
+            connection = stack.enter_context(open_connection(engine, patience))
             try:
                 for statement in _BEGIN[engine.dialect.name]:
                     connection.exec_driver_sql(statement.format(patience=int(patience * 1_000)))
@@ -218,14 +245,17 @@ def _begun(engine: Engine, patience: float) -> tuple[Connection, AbstractContext
     raise AssertionError
 
 
-def write_ahead(engine: Engine) -> None:
-    """Have SQLite keep a log ahead of its file; it does not wait for others by itself here."""
+def enable_write_ahead_log(engine: Engine) -> None:
+    """Switch a SQLite file to its write-ahead log (WAL).
+
+    SQLite's own timeout does not apply to this switch, so it is repeated while the file is busy.
+    """
     from sqlalchemy.exc import OperationalError
 
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
-            with connected(engine) as connection:
+            with open_connection(engine) as connection:
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
             return
         except OperationalError as error:

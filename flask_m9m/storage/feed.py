@@ -1,20 +1,20 @@
-"""The change feed: how each process learns what others changed, without a query per request.
+"""The change feed: how processes learn of each other's changes and invalidate their caches.
 
-Every change appends a row to `m9m_changes` in its own transaction. A process reads what is new at
-most once per `propagation`, when a request comes, and drops from its caches what changed. These
-rules make it sound:
+Every change appends a row to `m9m_changes` in its own transaction. A process reads new rows at most
+once per `propagation`, when a request arrives, and drops changed records from its caches, so that
+requests need no queries. These rules make it sound:
 
-- Rows are appended under a lock of all processes, so that the order of their ids is the order of
-  their commits (`Database.write`).
-- What a cache is filled with counts only if nothing was read from the feed since before its query
-  (`noted`, `keep`): it may be older than a change that was dropped from the cache meanwhile.
-- What a cache lacks says nothing; it is asked for, or the cache knows that it is complete.
-- A position is a row's id and its random mark. Where that row is not found any more (another
-  database, a restore, a failover, a feed that was pruned), every cache is emptied.
-- Staleness counts from the start of the last good read. A request that finds it older than
-  `propagation` waits for a read, at most 250 ms; while none succeeds, what is known counts for at
-  most `max_staleness`, then the answer is 503. A read that hangs is given up, and counts for
-  nothing should it come to an end.
+- Rows are appended under a lock that all processes share, so that the order of their ids is the
+  order of their commits (`Database.write`).
+- A query's result enters a cache only if no row of the feed was read since before the query
+  (`noted`, `keep`). Otherwise the result may be older than a change that the cache already applied.
+- A record that a cache lacks may still exist: the database is asked, unless the cache knows that it
+  is complete.
+- A position is a row's id and its random mark. If that row is missing (another database, a restore,
+  a failover, a pruned feed), every cache is cleared.
+- Staleness counts from the start of the last successful read. A request that finds it older than
+  `propagation` waits for a read, at most 250 ms. While reads fail, cached records are used for at
+  most `max_staleness`; then the answer is 503. A read that hangs is abandoned, its result ignored.
 """
 
 from __future__ import annotations
@@ -42,19 +42,20 @@ logger = logging.getLogger("flask_m9m")
 
 T = TypeVar("T")
 
-_PATIENCE = 0.25  # seconds that a request waits for a read
-_OPENING = 5.0  # and for the first one, which connects
-_PROBING = 1.0  # and whoever only wants to know whether the database answers
-_QUERY_PATIENCE = 2.0  # and for a query of its own
-_GIVEN_UP = 2.0  # seconds after which another read begins beside one that hangs
-_BACKOFF = 0.25  # seconds between failures
-_MOST = 1_000  # changes that are taken one by one
+# All times are in seconds.
+_PATIENCE = 0.25  # how long a request waits for a read
+_OPENING_PATIENCE = 5.0  # for the first read, which connects
+_PROBE_PATIENCE = 1.0  # for a read that checks whether the database answers
+_QUERY_PATIENCE = 2.0  # for a query of the request itself
+_HANG = 2.0  # after which a read is abandoned and another one may begin
+_BACKOFF = 0.25  # between a failure and the next attempt
+_MOST = 1_000  # changes in one read; if there are more, the caches are cleared
 _LOG_INTERVAL = 30.0
 _BATCH_INTERVAL = 60.0
 
 
 class Topic(StrEnum):
-    """What changes are about: a key by its id, a user or a revocation by its name."""
+    """The kinds of records in the feed: API keys by id, users and revocations by name."""
 
     API_KEY = "api_key"
     USER = "user"
@@ -62,36 +63,40 @@ class Topic(StrEnum):
 
 
 class Cache(Protocol):
-    """What a process remembers of the database."""
+    """A cache of records of the database in one process."""
 
     def drop(self, topic: str, name: str) -> None:
-        """Forget what depends on something that changed."""
+        """Drop the entries that depend on a record that changed."""
         ...
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all entries."""
         ...
 
 
 class _Reading:
-    """One read of the feed, which several requests may wait for."""
+    """A read of the feed in progress, which several requests may wait for."""
 
-    def __init__(self, begun: float, generation: int) -> None:
-        self.begun = begun
-        self.since = time.monotonic()
+    def __init__(self, started_at: float, generation: int) -> None:
+        self.started_at = started_at  # by the feed's clock
+        self.waiting_since = time.monotonic()
         self.generation = generation
         self.done = threading.Event()
-        self.good = False
+        self.succeeded = False
 
 
 class ChangeFeed:
-    """Keeps a process's caches as new as the settings demand.
+    """Reads the changes of other processes and invalidates this process's caches.
 
     Args:
-        database: whose changes are read; also an attribute.
-        propagation: seconds after which a change is known.
-        max_staleness: seconds for which what is known counts while the database is away.
-        clock: seconds of a clock that never steps back.
+        database: the database whose feed is read.
+        propagation: seconds after which other processes know of a change.
+        max_staleness: seconds for which cached records are used while the database is unreachable.
+        clock: returns the seconds of a clock that never goes back.
+
+    Attributes:
+        database: the database.
+        empty: whether the last read found no database, and so no records.
     """
 
     def __init__(
@@ -109,105 +114,111 @@ class ChangeFeed:
         self._caches: list[Cache] = []
         self._batches: list[Callable[[], None]] = []
         self._position: tuple[int, int] | None = None
-        self._moves = 0
+        self._invalidations = 0
         self._generation = self._read_generation = 0
-        self._read_since = -math.inf
+        self._last_read_at = -math.inf
         self._fresh_until = -math.inf
         self._retry_at = -math.inf
         self._logged_at: dict[str, float] = {}
-        self._batch_due = -math.inf
-        self._due = False
+        self._batches_due_at = -math.inf
+        self._batches_due = False
         self._reading: _Reading | None = None
         self._lock = threading.RLock()
         self.empty = True
         forking.watch(self)
 
     def subscribe(self, cache: Cache) -> None:
-        """Have a cache told of changes."""
+        """Invalidate a cache's entries when records change."""
         self._caches.append(cache)
 
     def write_with(self, batch: Callable[[], None]) -> None:
-        """Have a batch written: with `write_due`, and when the process ends."""
+        """Register a function that writes a batch, for `write_due` and the end of the process."""
         if not self._batches:
-            atexit.register(_write_last, weakref.ref(self))
+            atexit.register(_write_at_exit, weakref.ref(self))
         self._batches.append(batch)
 
     def after_fork(self) -> None:
-        """Leave the parent's reads to it; a cache may have been in the middle of a change."""
+        """Abandon the parent's read, and clear caches that the fork may have left half changed."""
         self._lock = threading.RLock()
         self._reading = None
         self._fresh_until = self._retry_at = -math.inf
-        self._clear()
+        self._clear_caches()
 
     # Requests
 
-    def catch_up(self, patience: float = _OPENING) -> None:
-        """See to it that what the caches know is new enough to count.
+    def catch_up(self, patience: float = _OPENING_PATIENCE) -> None:
+        """Read new changes, and update `empty`, unless the last read is recent enough.
 
-        Afterwards `empty` tells whether there is no database, and so nothing to know.
+        It is recent enough if it is not older than `propagation` and this process has not written
+        since.
 
         Args:
-            patience: seconds to wait for the first read, which connects; others take 250 ms.
+            patience: seconds to wait for the first read, which connects; later ones take 250 ms.
 
         Raises:
-            DatabaseUnavailable: it is older than `max_staleness`.
+            DatabaseUnavailable: the last successful read is older than `max_staleness`.
         """
         if self._clock() < self._fresh_until:
             return
         arrived = self._clock()
         while not self._is_caught_up(arrived):
-            reading = self._join(arrived)
+            reading = self._join_read(arrived)
             if reading is None or not self._wait(reading, patience):
                 break
-        age = self._clock() - self._read_since
-        if age > max(self._max_staleness, self._propagation) and arrived > self._read_since:
-            raise DatabaseUnavailable("it was not read for too long")
+        age = self._clock() - self._last_read_at
+        if age > max(self._max_staleness, self._propagation) and arrived > self._last_read_at:
+            raise DatabaseUnavailable("its changes could not be read for longer than max_staleness")
 
     def answers(self) -> bool:
-        """Tell whether the database answers now, or will be made when it is first written to."""
+        """Tell whether the database answers now, or will be created by the first write."""
         arrived = self._clock()
         reading = self._reading
-        if reading is not None and time.monotonic() - reading.since > _PATIENCE:
-            return False  # somebody is waiting for an answer already
+        if reading is not None and time.monotonic() - reading.waiting_since > _PATIENCE:
+            return False  # another request is already waiting too long
         try:
-            self.catch_up(_PROBING)
-            made = not self.empty or self.database.makes_itself
+            self.catch_up(_PROBE_PATIENCE)
+            usable = not self.empty or self.database.makes_itself
         except DatabaseUnavailable:
             return False
-        return made and self._is_caught_up(arrived)
+        return usable and self._is_caught_up(arrived)
 
     def has_nothing(self) -> bool:
-        """Tell whether there is no database, so that there is nobody to ask."""
+        """Tell whether there is no database, so that no query is needed."""
         return self.empty and not self.database.present()
 
     def noted(self) -> int:
-        """Return what tells `keep` whether something was read from the feed since."""
-        return self._moves
+        """Return a number for `keep`; it grows whenever changes are read from the feed."""
+        return self._invalidations
 
     def keep(self, noted: int, fill: Callable[[], None]) -> None:
-        """Fill a cache with what a query found, unless something changed since `noted`."""
+        """Store a query's result in a cache, unless changes were read since before the query.
+
+        Args:
+            noted: the result of `noted()` before the query.
+            fill: stores the result.
+        """
         with self._lock:
-            if noted == self._moves:
+            if noted == self._invalidations:
                 fill()
 
     def ask(self, query: Callable[[Transaction], T]) -> T:
-        """Return what a query finds; a database that does not answer keeps nobody waiting.
+        """Run a query and return its result, waiting at most two seconds.
 
         Raises:
-            DatabaseUnavailable: it does not answer.
+            DatabaseUnavailable: the database does not answer in time, or fails.
         """
-        return self._in_time(lambda: self.database.read(query))
+        return self._limit_time(lambda: self.database.read(query))
 
     def ask_if_there(self, query: Callable[[Transaction], T], otherwise: Callable[[], T]) -> T:
-        """Return what a query finds, or something else where there is no database; as `ask`."""
+        """Run a query as `ask` does; if there is no database, return `otherwise()`."""
         database = self.database
-        return self._in_time(lambda: database.read(query) if database.present() else otherwise())
+        return self._limit_time(lambda: database.read(query) if database.present() else otherwise())
 
-    def _in_time(self, ask: Callable[[], T]) -> T:
+    def _limit_time(self, ask: Callable[[], T]) -> T:
         if self.database.local:
             return ask()
         if self._clock() < self._retry_at:
-            raise DatabaseUnavailable("it does not answer")
+            raise DatabaseUnavailable("it did not answer a moment ago")
         answers: list[T] = []
         errors: list[Exception] = []
 
@@ -223,20 +234,20 @@ class ChangeFeed:
             raise errors[0]
         if not answers:
             self._retry_at = self._clock() + _BACKOFF
-            raise DatabaseUnavailable("it does not answer")
+            raise DatabaseUnavailable(f"it did not answer within {_QUERY_PATIENCE:g} seconds")
         return answers[0]
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
-        """Open a transaction that makes changes; the next request here reads the feed.
+        """Open a transaction for changes; this process's next request then reads the feed.
 
         Raises:
-            DatabaseUnavailable: as `Database.write` does.
+            DatabaseUnavailable: the database cannot be reached or created; see `Database.write`.
         """
         try:
             with self.database.write() as transaction:
                 yield transaction
-        finally:  # a commit whose answer was lost may have been one
+        finally:  # after an error too: a lost connection may hide a successful commit
             with self._lock:
                 self._generation += 1
                 self._fresh_until = -math.inf
@@ -246,16 +257,16 @@ class ChangeFeed:
     def _is_caught_up(self, arrived: float) -> bool:
         if self._clock() < self._fresh_until:
             return True
-        return self._read_since >= arrived and self._read_generation == self._generation
+        return self._last_read_at >= arrived and self._read_generation == self._generation
 
-    def _join(self, arrived: float) -> _Reading | None:
-        """Return the read to wait for, beginning one where there is none; `None`: not now."""
+    def _join_read(self, arrived: float) -> _Reading | None:
+        """Return the read in progress, or start one; `None`: no read is needed or allowed now."""
         with self._lock:
             reading = self._reading
-            if reading is not None and time.monotonic() - reading.since < _GIVEN_UP:
+            if reading is not None and time.monotonic() - reading.waiting_since < _HANG:
                 return reading
             if self._is_caught_up(arrived) or self._clock() < self._retry_at:
-                return None  # somebody else has read meanwhile, or just failed to
+                return None  # another thread has just read, or just failed to
             reading = self._reading = _Reading(self._clock(), self._generation)
         if self.database.local:
             self._read(reading)
@@ -264,20 +275,20 @@ class ChangeFeed:
         return reading
 
     def _wait(self, reading: _Reading, patience: float) -> bool:
-        """Wait for a read, unless it took too long already; tell whether it was good."""
-        if self._read_since > -math.inf:
+        """Wait for a read, unless it already took too long; return whether it succeeded."""
+        if self._last_read_at > -math.inf:
             patience = _PATIENCE
-        left = reading.since + patience - time.monotonic()
-        return reading.done.wait(max(0.0, left)) and reading.good
+        left = reading.waiting_since + patience - time.monotonic()
+        return reading.done.wait(max(0.0, left)) and reading.succeeded
 
     def _read(self, reading: _Reading) -> None:
         found = None
         try:
             found = self._fetch()
         except DatabaseUnavailable as error:
-            self._log("the database cannot be read: %s", error.reason)
+            self._log_error("the database cannot be read: %s", error.reason)
         except Exception as error:
-            self._log("the database cannot be read: %s", type(error).__name__)
+            self._log_error("the database cannot be read: %s", type(error).__name__)
         finally:
             with self._lock:
                 if self._reading is reading:
@@ -285,80 +296,83 @@ class ChangeFeed:
                     if found is None:
                         self._retry_at = self._clock() + _BACKOFF
                     else:
-                        self._apply(reading, *found)
+                        self._apply_changes(reading, *found)
             reading.done.set()
 
     def _fetch(self) -> tuple[bool, Sequence[Change] | None, Change | None]:
-        """Return whether there is a database, what is new, if that is known, and the last row."""
+        """Return whether there is a database, new changes (`None`: unknown), and the newest row."""
         if not self.database.present():
             return False, None, None
-        return True, *self.database.read(self._fetch_with)
+        return True, *self.database.read(self._fetch_changes)
 
-    def _fetch_with(
+    def _fetch_changes(
         self, transaction: Transaction
     ) -> tuple[Sequence[Change] | None, Change | None]:
         if self._position is not None:
-            found = transaction.changes_since(self._position[0], _MOST)
-            if found and found[0][:2] == self._position and len(found) < _MOST:
-                return found[1:], found[-1]
+            rows = transaction.changes_since(self._position[0], _MOST)
+            if rows and rows[0][:2] == self._position and len(rows) < _MOST:
+                return rows[1:], rows[-1]
         return None, transaction.newest_change()
 
-    def _apply(
+    def _apply_changes(
         self,
         reading: _Reading,
         present: bool,
-        news: Sequence[Change] | None,
+        new_changes: Sequence[Change] | None,
         newest: Change | None,
     ) -> None:
         position = None if newest is None else (newest.id, newest.mark)
-        if news is None and (position, self._position) != (None, None):
-            self._clear()
-        elif news:
-            self._moves += 1
-            for change in news:
+        if new_changes is None and (position, self._position) != (None, None):
+            self._clear_caches()
+        elif new_changes:
+            self._invalidations += 1
+            for change in new_changes:
                 for cache in self._caches:
                     cache.drop(change.topic, change.name)
         self._position = position
         self.empty = not present
-        self._read_since, self._read_generation = reading.begun, reading.generation
+        self._last_read_at, self._read_generation = reading.started_at, reading.generation
         if reading.generation == self._generation:
-            self._fresh_until = reading.begun + self._propagation
-        self._due = present and self._clock() >= self._batch_due
-        reading.good = True
+            self._fresh_until = reading.started_at + self._propagation
+        self._batches_due = present and self._clock() >= self._batches_due_at
+        reading.succeeded = True
 
-    def _clear(self) -> None:
-        self._moves += 1
+    def _clear_caches(self) -> None:
+        self._invalidations += 1
         for cache in self._caches:
             cache.clear()
 
-    # What is put off
+    # Deferred writes
 
     def write_due(self) -> None:
-        """Write what was put off, after a read and once a minute.
+        """Write the batches if they are due: once a minute, after a read.
 
-        A request calls it when it has noted what it adds: the next one may be long in coming.
+        A request calls it after it has added to a batch, because the next one may come much later.
         """
-        if not self._due:
+        if not self._batches_due:
             return
         with self._lock:
-            if not self._due:
+            if not self._batches_due:
                 return
-            self._due = False
-            self._batch_due = self._clock() + _BATCH_INTERVAL
+            self._batches_due = False
+            self._batches_due_at = self._clock() + _BATCH_INTERVAL
         if self.database.local:
             self.write_batches()
         else:
             _start(self.write_batches)
 
     def write_batches(self) -> None:
-        """Write what was put off; what cannot be written waits for the next time."""
+        """Write all batches; a batch that cannot be written waits for the next time."""
         for write in self._batches:
             try:
                 write()
             except DatabaseUnavailable as error:
-                self._log("the database cannot be written, uses of API keys wait: %s", error.reason)
+                self._log_error(
+                    "the database cannot be written, so uses of API keys are stored later: %s",
+                    error.reason,
+                )
 
-    def _log(self, message: str, reason: str) -> None:
+    def _log_error(self, message: str, reason: str) -> None:
         now = self._clock()
         with self._lock:
             if now - self._logged_at.get(message, -math.inf) < _LOG_INTERVAL:
@@ -367,16 +381,16 @@ class ChangeFeed:
         logger.error(message, reason)
 
 
-def _write_last(feed: weakref.ref[ChangeFeed]) -> None:
-    ending = feed()
-    if ending is not None:
-        ending.write_batches()
+def _write_at_exit(reference: weakref.ref[ChangeFeed]) -> None:
+    feed = reference()
+    if feed is not None:
+        feed.write_batches()
 
 
 def _start(target: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=target, name="m9m-database", daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # the interpreter is going down
-        raise DatabaseUnavailable("no thread could be started") from None
+    except RuntimeError:  # the interpreter is shutting down
+        raise DatabaseUnavailable("no thread can be started to ask it") from None
     return thread

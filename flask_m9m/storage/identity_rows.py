@@ -1,4 +1,4 @@
-"""API keys, users, sessions and revocations: the queries and changes of their tables."""
+"""Queries and updates of the tables of API keys, users, sessions and revocations."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from sqlalchemy import (
 from .records import ApiKey, Session, User
 from .tables import api_keys, revocations, sessions, users
 
-_KEPT = timedelta(days=1)  # longer than needed, for clocks that are ahead
+_GRACE = timedelta(days=1)  # rows outlive their end by this: another machine's clock may be ahead
 _KEY_COLUMNS = tuple(column for column in api_keys.c if column is not api_keys.c.digest)
 _KEY_FIELDS = tuple(column.name for column in _KEY_COLUMNS)
 
-# Statements that requests wait for are built once.
+# Built once, because requests wait for these statements.
 _KEY_BY_DIGEST = (
     select(
         *_KEY_COLUMNS,
@@ -47,7 +47,7 @@ _REVOCATIONS = select(revocations.c.name, revocations.c.version)
 
 
 class IdentityRows:
-    """The rows of API keys, users, sessions and revocations, over one connection."""
+    """Reads and writes API keys, users, sessions and revocations over one connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -55,9 +55,18 @@ class IdentityRows:
     # API keys
 
     def find_key(self, digest: bytes, now: datetime) -> tuple[ApiKey, User | None] | None:
-        """Return a key that holds, within its owner's rights, and its owner where that is a user.
+        """Find an API key that is neither revoked nor expired, and its owner.
 
-        The query leaves out keys that do not hold, so that they take no longer than unknown ones.
+        The query itself excludes revoked and expired keys, so that they take no longer than unknown
+        ones.
+
+        Args:
+            digest: the digest of the key's text.
+            now: the current time.
+
+        Returns:
+            The key, and the user who owns it; `None` in place of the user if the owner is not in
+            the users table. `None` if there is no valid key.
         """
         row = self._connection.execute(_KEY_BY_DIGEST, {"digest": digest, "now": now}).one_or_none()
         if row is None:
@@ -69,42 +78,42 @@ class IdentityRows:
         return found, User(username, scopes, roles, disabled, found.created_at, "")
 
     def add_key(self, key: ApiKey, digest: bytes) -> None:
-        """Keep a new key."""
+        """Insert a new API key under the digest of its text."""
         values = {name: getattr(key, name) for name in _KEY_FIELDS}
         self._connection.execute(insert(api_keys).values(digest=digest, **values))
 
     def keys(self, *conditions: ColumnElement[bool]) -> list[ApiKey]:
-        """Return keys, the oldest first."""
+        """Return the API keys that match all conditions, the oldest first."""
         query = (
             select(*_KEY_COLUMNS).where(*conditions).order_by(api_keys.c.created_at, api_keys.c.id)
         )
         return [ApiKey(**row._mapping) for row in self._connection.execute(query)]
 
     def key(self, key_id: str) -> ApiKey | None:
-        """Return a key by its id."""
-        found = self.keys(api_keys.c.id == key_id)
-        return found[0] if found else None
+        """Return the API key with an id, or `None`."""
+        matches = self.keys(api_keys.c.id == key_id)
+        return matches[0] if matches else None
 
     def keys_of(self, owner: str | None) -> list[ApiKey]:
-        """Return the keys of one owner, or all."""
+        """Return the API keys of an owner, or of all owners if `owner` is `None`."""
         return self.keys() if owner is None else self.keys(api_keys.c.owner == owner)
 
     def keys_unused_since(self, moment: datetime) -> list[ApiKey]:
-        """Return the keys that hold and were not used since; those made since then are no such."""
+        """Return the API keys that are not revoked, and were neither made nor used since a time."""
         used = func.coalesce(api_keys.c.last_used_at, api_keys.c.created_at)
         return self.keys(api_keys.c.revoked_at.is_(None), used < moment)
 
     def change_key(self, key_id: str, **values: Any) -> bool:
-        """Change a key that is not revoked; tell whether there was one."""
+        """Update an API key that is not revoked; return whether there was such a key."""
         where = (api_keys.c.id == key_id) & api_keys.c.revoked_at.is_(None)
-        return self._changed_one(update(api_keys).where(where).values(**values))
+        return self._update_row(update(api_keys).where(where).values(**values))
 
     def delete_key(self, key_id: str) -> None:
-        """Forget a key."""
+        """Delete an API key."""
         self._connection.execute(delete(api_keys).where(api_keys.c.id == key_id))
 
     def note_key_uses(self, used: Mapping[str, datetime]) -> None:
-        """Note when keys were last used; a note that comes late changes nothing."""
+        """Store when API keys were last used, by id; an older time never replaces a newer one."""
         older = or_(
             api_keys.c.last_used_at.is_(None), api_keys.c.last_used_at < bindparam("moment")
         )
@@ -119,49 +128,63 @@ class IdentityRows:
     # Users
 
     def user(self, username: str) -> User | None:
-        """Return a user by its name."""
-        found = self.users(users.c.username == username)
-        return found[0] if found else None
+        """Return the user with a name, or `None`."""
+        matches = self.users(users.c.username == username)
+        return matches[0] if matches else None
 
     def users(self, *conditions: ColumnElement[bool]) -> list[User]:
-        """Return users by name."""
+        """Return the users that match all conditions, in order of their names."""
         query = select(users).where(*conditions).order_by(users.c.username)
         return [User(**row._mapping) for row in self._connection.execute(query)]
 
     def add_user(self, user: User) -> None:
-        """Keep a new user."""
+        """Insert a new user."""
         values = {name: getattr(user, name) for name in User.__slots__}
         self._connection.execute(insert(users).values(**values))
 
     def change_user(self, username: str, **values: Any) -> bool:
-        """Change a user; tell whether there is one."""
+        """Update a user; return whether there is such a user."""
         where = users.c.username == username
-        return self._changed_one(update(users).where(where).values(**values))
+        return self._update_row(update(users).where(where).values(**values))
 
     def replace_hash(self, username: str, old: str, new: str) -> bool:
-        """Replace a password's hash unless another one was set meanwhile."""
+        """Replace a password hash, unless another one was set since it was read.
+
+        Returns:
+            Whether it was replaced.
+        """
         where = (users.c.username == username) & (users.c.password_hash == old)
-        return self._changed_one(update(users).where(where).values(password_hash=new))
+        return self._update_row(update(users).where(where).values(password_hash=new))
 
     # Sessions
 
     def add_session(self, session: Session) -> None:
-        """Keep a new session; now and then forget those that ended."""
+        """Insert a new session, and now and then delete sessions that ended."""
         values = {name: getattr(session, name) for name in Session.__slots__}
         self._connection.execute(insert(sessions).values(**values))
         if secrets.randbelow(64) == 0:
-            over = sessions.c.ends_at < session.created_at - _KEPT
-            self._connection.execute(delete(sessions).where(over))
+            ended = sessions.c.ends_at < session.created_at - _GRACE
+            self._connection.execute(delete(sessions).where(ended))
 
     def session(self, sid: str) -> Session | None:
-        """Return a session by its id."""
+        """Return the session with an id, or `None`."""
         row = self._connection.execute(select(sessions).where(sessions.c.sid == sid)).one_or_none()
         return None if row is None else Session(**row._mapping)
 
     def spend(self, sid: str, spent: str, following: str, now: datetime) -> bool:
-        """Put the following refresh token in place of one; tell whether that was the current one.
+        """Spend a session's current refresh token and make the following one current.
 
-        It is one conditional UPDATE, so that of two who spend the same one, one does.
+        This is a single conditional UPDATE: of two requests that spend the same token, only one
+        succeeds.
+
+        Args:
+            sid: the session's id.
+            spent: the `jti` of the refresh token to spend.
+            following: the `jti` of the refresh token that takes its place.
+            now: the current time.
+
+        Returns:
+            Whether the session goes on and `spent` was its current refresh token.
         """
         where = (
             (sessions.c.sid == sid)
@@ -170,15 +193,15 @@ class IdentityRows:
             & (sessions.c.ends_at > now)
         )
         values = {"current": following, "previous": spent, "rotated_at": now}
-        return self._changed_one(update(sessions).where(where).values(**values))
+        return self._update_row(update(sessions).where(where).values(**values))
 
     def end_session(self, sid: str, now: datetime) -> bool:
-        """End a session; tell whether it went on until now."""
+        """End a session; return whether it had not been ended before."""
         where = (sessions.c.sid == sid) & sessions.c.revoked_at.is_(None)
-        return self._changed_one(update(sessions).where(where).values(revoked_at=now))
+        return self._update_row(update(sessions).where(where).values(revoked_at=now))
 
     def end_sessions_of(self, subject: str, now: datetime) -> None:
-        """End all sessions of one subject."""
+        """End all sessions of a subject."""
         where = (sessions.c.subject == subject) & sessions.c.revoked_at.is_(None)
         self._connection.execute(update(sessions).where(where).values(revoked_at=now))
 
@@ -187,33 +210,35 @@ class IdentityRows:
     def revoke(
         self, name: str, now: datetime, expires_at: datetime | None, version: int | None = None
     ) -> None:
-        """Keep a revocation, in place of an earlier one of that name.
+        """Store a revocation, replacing an earlier one of the same name.
 
         Args:
-            name: what is revoked.
-            now: the moment.
-            expires_at: when it can be forgotten, because nothing of that name can hold any more.
-            version: of a subject's tokens: those of earlier versions are refused.
+            name: what is revoked, such as `jti:…`; see `auth/revocations.py`.
+            now: the current time.
+            expires_at: when everything of that name has expired, so that the row can be deleted;
+                `None`: never.
+            version: for a subject: tokens of earlier versions are refused.
         """
         self._connection.execute(delete(revocations).where(revocations.c.name == name))
         values = {"revoked_at": now, "expires_at": expires_at, "version": version}
         self._connection.execute(insert(revocations).values(name=name, **values))
 
     def revocation(self, name: str) -> tuple[str, int | None] | None:
-        """Return a revocation and its version."""
+        """Return the name and version of a revocation, or `None` if there is no such revocation."""
         query = _REVOCATIONS.where(revocations.c.name == name)
         row = self._connection.execute(query).one_or_none()
         return None if row is None else (row[0], row[1])
 
     def revocations(self, most: int) -> list[tuple[str, int | None]]:
-        """Return revocations and their versions, at most so many."""
+        """Return the names and versions of at most `most` revocations."""
         return [(row[0], row[1]) for row in self._connection.execute(_REVOCATIONS.limit(most))]
 
     def prune_revocations(self, now: datetime) -> None:
         """Delete the revocations that expired a day ago or earlier."""
-        over = revocations.c.expires_at < now - _KEPT
-        self._connection.execute(delete(revocations).where(over))
+        expired = revocations.c.expires_at < now - _GRACE
+        self._connection.execute(delete(revocations).where(expired))
 
-    def _changed_one(self, statement: Any) -> bool:
+    def _update_row(self, statement: Any) -> bool:
+        """Execute an UPDATE; return whether it changed exactly one row."""
         result: CursorResult[Any] = self._connection.execute(statement)
         return result.rowcount == 1

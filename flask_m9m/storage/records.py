@@ -1,4 +1,4 @@
-"""What is kept: API keys, users, sessions, credentials, and the ends of the audit trail."""
+"""Stored records: API keys, users, sessions, credentials, changes, the audit trail's ends."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any, NamedTuple
 
 
 def moment(seconds: float) -> datetime:
-    """Return a number of seconds since the epoch as what is kept of it."""
+    """Return the UTC time of a number of seconds since the epoch."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key, without the key itself, which nobody keeps.
+    """The stored record of an API key. The key's own text is not stored.
 
     Attributes:
-        id: what it is called by when it is revoked or rotated.
-        family: the id of the first key in whose place it stands; its own, where it is the first.
-        name: what it is for.
-        owner: the subject that it speaks for.
-        scopes: what it may do, within what its owner may.
-        roles: what it may be, within what its owner is.
-        rate_limit: how often it may be used, as in `@rate_limit`.
-        created_at: in UTC, like every moment here.
-        expires_at: when it stops to hold; `None`: never.
-        rotated_at: when another key was made that takes its place.
+        id: identifies the key when it is revoked or rotated.
+        family: the id of the first key of its chain of rotations; its own id if it is the first.
+        name: a label that says what the key is for.
+        owner: the subject on whose behalf it acts.
+        scopes: the scopes it grants, as far as its owner has them.
+        roles: the roles it grants, as far as its owner has them.
+        rate_limit: how often it may be used, in the notation of `@rate_limit`.
+        created_at: in UTC, like every time in these records.
+        expires_at: when it expires; `None`: never.
+        rotated_at: when a key was made that replaces it.
         revoked_at: when it was revoked.
-        last_used_at: when it was last used, up to a minute late.
+        last_used_at: when it was last used; written up to a minute late.
     """
 
     id: str
@@ -47,15 +47,15 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user.
+    """The stored record of a user.
 
     Attributes:
-        username: its name, in NFC; the subject of its identities.
-        scopes: what it may do.
-        roles: what it is.
-        disabled: whether it is kept out.
+        username: the name, in NFC; also the subject of the user's identities.
+        scopes: the user's scopes.
+        roles: the user's roles.
+        disabled: whether the user is refused.
         created_at: in UTC.
-        password_hash: as Werkzeug writes it.
+        password_hash: in Werkzeug's format.
     """
 
     username: str
@@ -68,20 +68,20 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A login and the refresh tokens that follow from it, one after the other.
+    """The stored record of a login and its chain of refresh tokens.
 
     Attributes:
-        sid: its id, in each of its tokens.
-        subject: who logged in.
-        scopes: what its tokens may do; `None`: whatever the user may.
-        roles: what its subject is; `None`: whatever the user is.
+        sid: the session's id, a claim of each of its tokens.
+        subject: the subject that logged in.
+        scopes: the scopes of its tokens; `None`: those of the user.
+        roles: the roles of its tokens; `None`: those of the user.
         claims: further claims of its access tokens.
-        current: the `jti` of the refresh token that has not been spent.
-        previous: that of the one spent last.
-        rotated_at: when it was.
+        current: the `jti` of the refresh token that is not spent yet.
+        previous: the `jti` of the refresh token that was spent last.
+        rotated_at: when `previous` was spent.
         created_at: when the session began.
         ends_at: when it ends at the latest.
-        revoked_at: when it was ended.
+        revoked_at: when it was ended early.
     """
 
     sid: str
@@ -99,14 +99,14 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class SealedCredential:
-    """A stored credential, its data encrypted.
+    """The stored record of a credential, with its data encrypted.
 
     Attributes:
-        id: its id.
-        name: what it is for.
+        id: identifies the credential.
+        name: a label that says what the credential is for.
         type: its credential type.
-        owner: whose it is; empty: nobody's.
-        resolve: whether `${NAME}` in its values stands for an environment variable.
+        owner: the subject that owns it; empty: no owner.
+        resolve: whether `${NAME}` in its values is replaced by an environment variable.
         envelope: the encrypted data.
         created_at: in UTC.
         updated_at: when its name or its data last changed.
@@ -123,18 +123,18 @@ class SealedCredential:
 
     @property
     def sealed_with(self) -> str:
-        """The cipher and the key, as the envelope names them."""
+        """The cipher and key id that the envelope begins with."""
         return self.envelope.rpartition(":")[0]
 
 
 class Envelope(NamedTuple):
-    """What a rotation needs of a stored credential.
+    """The columns of a stored credential that a rotation of encryption keys reads.
 
     Attributes:
-        id: its id.
+        id: identifies the credential.
         type: its credential type.
-        owner: whose it is; empty: nobody's.
-        resolve: whether `${NAME}` in its values stands for an environment variable.
+        owner: the subject that owns it; empty: no owner.
+        resolve: whether `${NAME}` in its values is replaced by an environment variable.
         envelope: the encrypted data.
     """
 
@@ -146,7 +146,14 @@ class Envelope(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A row of the feed: something of this name changed."""
+    """A row of the change feed.
+
+    Attributes:
+        id: its position in the feed.
+        mark: a random number that tells it from a row with the same id in another database.
+        topic: the kind of record that changed.
+        name: the record's id or name.
+    """
 
     id: int
     mark: int
@@ -155,12 +162,12 @@ class Change(NamedTuple):
 
 
 class EndRow(NamedTuple):
-    """Where the trail begins or ends, as it is written down.
+    """The record of where the audit trail begins (`tail`) or ends (`head`).
 
     Attributes:
-        seq: of the last row before the trail that is kept (`tail`), or of the last one (`head`).
-        mac: that row's.
-        seal: what nobody can write without the key.
+        seq: `tail`: of the last row that was removed; `head`: of the last row.
+        mac: the MAC of that row.
+        seal: a MAC over this record, under the trail's key.
     """
 
     seq: int
@@ -169,16 +176,16 @@ class EndRow(NamedTuple):
 
 
 class Sought(NamedTuple):
-    """Which rows of the trail are looked for; `None`: any.
+    """A search in the audit trail; `None` in a field matches every row.
 
     Attributes:
-        since: in microseconds since the epoch, this moment too.
-        until: likewise, this moment not.
-        subject: who acted.
-        event: its name.
-        address: the client's.
-        target: what it was done to.
-        before: only those ahead of this `seq`.
+        since: the earliest time, inclusive, in microseconds since the epoch.
+        until: the latest time, exclusive, in microseconds since the epoch.
+        subject: the subject that acted.
+        event: the name of the event.
+        address: the client's address.
+        target: the object of the event, such as a key's id.
+        before: rows with a lower `seq` than this.
     """
 
     since: int | None = None

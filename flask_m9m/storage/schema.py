@@ -1,4 +1,4 @@
-"""The schema's version, and the migrations that bring a database to it."""
+"""The database schema's version, and its upgrade by Alembic migrations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VERSION_TABLE = "m9m_alembic_version"
 
 
 def version(connection: Connection) -> str | None:
-    """Return the version of a database's schema, `None` where our tables are not there."""
+    """Return the version of a database's schema, or `None` if it has none of our tables."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608
@@ -19,15 +19,15 @@ def version(connection: Connection) -> str | None:
 
 
 def is_newer(found: str | None) -> bool:
-    """Tell whether a schema was made by a newer version of the package; versions are ordered."""
+    """Tell whether a newer version of the package made a schema; versions sort as text."""
     return found is not None and found > NEWEST
 
 
 def upgrade(connection: Connection) -> None:
-    """Bring a database's schema to the newest version, inside the caller's transaction.
+    """Upgrade a database's schema to the newest version, inside the caller's transaction.
 
-    It goes past Alembic's `context` and `op`, which are global and may at this moment belong to
-    the app's own migrations: each of ours is given its `Operations`.
+    Each migration gets its `Operations` as an argument. Alembic's `context` and `op` are global,
+    and the app's own migrations may be using them at the same time.
     """
     from alembic.operations import Operations
     from alembic.runtime.migration import MigrationContext
@@ -39,7 +39,7 @@ def upgrade(connection: Connection) -> None:
         connection,
         opts={
             "version_table": VERSION_TABLE,
-            "transactional_ddl": False,  # the transaction is the caller's
+            "transactional_ddl": False,  # the caller begins and commits the transaction
             "fn": lambda revision, context: script._upgrade_revs("head", revision),
         },
     )

@@ -1,4 +1,4 @@
-"""The tables, all named `m9m_…`; `migrations/` makes them."""
+"""The database's tables and column types; every table's name begins with `m9m_`."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from sqlalchemy import (
 
 from .records import moment
 
-metadata = MetaData()
+metadata = MetaData()  # describes the tables for queries; `migrations/` creates them
 
 
 class Moment(TypeDecorator[datetime]):
-    """A moment, kept as seconds since the epoch, so that no database has a time zone of its own."""
+    """A time, stored as seconds since the epoch, which no database's time zone affects."""
 
     impl = Double
     cache_ok = True
@@ -41,7 +41,7 @@ class Moment(TypeDecorator[datetime]):
 
 
 class Names(TypeDecorator[frozenset[str]]):
-    """Scopes or roles, kept as a sorted JSON array."""
+    """Scopes or roles, stored as a sorted JSON array."""
 
     impl = Text
     cache_ok = True
@@ -54,7 +54,7 @@ class Names(TypeDecorator[frozenset[str]]):
 
 
 class Document(TypeDecorator[dict[str, Any]]):
-    """A JSON object."""
+    """A JSON object, stored as text."""
 
     impl = Text
     cache_ok = True
@@ -69,8 +69,8 @@ class Document(TypeDecorator[dict[str, Any]]):
 changes = Table(
     "m9m_changes",
     metadata,
-    # SQLite numbers rows by itself only under this type, and without AUTOINCREMENT may use the
-    # number of the last row again after that is gone.
+    # SQLite assigns ids automatically only to this type. Without AUTOINCREMENT it may reuse the
+    # highest id once that row is deleted.
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("mark", BigInteger, nullable=False),
     Column("topic", String(16), nullable=False),
@@ -142,11 +142,11 @@ credentials = Table(
     Column("owner", String(255), nullable=False, index=True),
     Column("resolve", Boolean, nullable=False),
     Column("envelope", Text, nullable=False),
-    # The envelope up to its payload: which cipher, and which key.
+    # The beginning of the envelope: the cipher and the key id.
     Column("sealed_with", String(16), nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
-    sqlite_with_rowid=False,  # rows lie by id, as a rotation walks
+    sqlite_with_rowid=False,  # stored in order of ids, as a rotation reads them
 )
 
 canaries = Table(
@@ -156,12 +156,12 @@ canaries = Table(
     Column("envelope", Text, nullable=False),
 )
 
-# No index but that of `seq`: each would cost as much as writing the row does, and who looks
-# through the trail has time.
+# Only `seq` has an index. Each further one would cost as much as writing the row, and searches of
+# the trail may be slow.
 audit_events = Table(
     "m9m_audit",
     metadata,
-    # As SQLite's own row number, which is a whole number whatever somebody writes there.
+    # SQLite's own row number, which it keeps an integer even where other columns take any type.
     Column(
         "seq",
         BigInteger().with_variant(Integer, "sqlite"),

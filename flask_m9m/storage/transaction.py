@@ -1,4 +1,4 @@
-"""What is asked of the database and changed in it, table by table."""
+"""Transaction: a database connection with the rows of each table, and the change feed's rows."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .identity_rows import IdentityRows
 from .records import Change
 from .tables import changes
 
-_KEPT = timedelta(days=1)  # longer than needed, for clocks that are ahead
+_RETENTION = timedelta(days=1)  # longer than needed: another machine's clock may be ahead
 
-# Statements that requests wait for are built once.
+# Built once, because requests wait for these statements.
 _CHANGES_SINCE = (
     select(changes.c.id, changes.c.mark, changes.c.topic, changes.c.name)
     .where(changes.c.id >= bindparam("position"))
@@ -31,10 +31,13 @@ _NEWEST_CHANGE = (
 
 
 class Transaction:
-    """One connection to the database, and what is asked and changed over it.
+    """Reads and writes rows over one database connection.
+
+    Args:
+        connection: an open connection; `Database` begins and ends the transaction on it.
 
     Attributes:
-        committed: what is called once its changes are there, and not where they are taken back.
+        committed: functions to call after the commit; a rollback discards them.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -43,37 +46,45 @@ class Transaction:
 
     @property
     def identities(self) -> IdentityRows:
-        """API keys, users, sessions and revocations."""
+        """The rows of API keys, users, sessions and revocations."""
         return IdentityRows(self._connection)
 
     @property
     def credentials(self) -> CredentialRows:
-        """Stored credentials."""
+        """The rows of stored credentials."""
         return CredentialRows(self._connection, self)
 
     @property
     def audit(self) -> AuditRows:
-        """The audit trail."""
+        """The rows of the audit trail."""
         return AuditRows(self._connection)
 
     # The change feed
 
     def append_change(self, topic: str, name: str, now: datetime) -> None:
-        """Append a change to the feed; its id comes under the lock of `Database.write`."""
+        """Append a change to the feed, and now and then delete old rows.
+
+        Call it only within `Database.write`, whose lock keeps the ids in the order of commits.
+
+        Args:
+            topic: the kind of record that changed, usually a `Topic`.
+            name: the record's id or name.
+            now: the current time.
+        """
         row = {"mark": secrets.randbits(63), "topic": topic, "name": name, "changed_at": now}
-        made = self._connection.execute(insert(changes).values(row)).inserted_primary_key
-        if made is not None and made[0] % 64 == 0:
-            # What was forgotten is found missing by whoever has not read it.
-            old = (changes.c.changed_at < now - _KEPT) & (changes.c.id < made[0])
+        key = self._connection.execute(insert(changes).values(row)).inserted_primary_key
+        if key is not None and key[0] % 64 == 0:
+            # A process that has not read a deleted row misses its position and clears its caches.
+            old = (changes.c.changed_at < now - _RETENTION) & (changes.c.id < key[0])
             self._connection.execute(delete(changes).where(old))
             self.identities.prune_revocations(now)
 
     def changes_since(self, position: int, most: int) -> Sequence[Change]:
-        """Return the feed from a position on, that one's row first."""
-        found = self._connection.execute(_CHANGES_SINCE, {"position": position, "most": most})
-        return [Change(*row) for row in found]
+        """Return at most `most` changes in order of their ids, beginning with the id `position`."""
+        rows = self._connection.execute(_CHANGES_SINCE, {"position": position, "most": most})
+        return [Change(*row) for row in rows]
 
     def newest_change(self) -> Change | None:
-        """Return the feed's last row."""
+        """Return the feed's newest change, or `None` if the feed is empty."""
         row = self._connection.execute(_NEWEST_CHANGE).one_or_none()
         return None if row is None else Change(*row)

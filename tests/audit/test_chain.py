@@ -296,7 +296,7 @@ def test_what_stands_in_the_database_moves_no_terminal(trail: M9M) -> None:
 
 def test_nobody_appends_where_a_row_stands_already(trail: M9M) -> None:
     tamper(sa.insert(audit_events).values({**row(10)._mapping, "seq": 11}))
-    with pytest.raises(TrailBroken, match="behind the end"):
+    with pytest.raises(TrailBroken, match="after its recorded end"):
         trail.audit.record("counted")
 
 

@@ -360,14 +360,14 @@ def test_a_batch_that_fails_keeps_no_query_from_being_asked(
 
     one.feed.ask(lambda transaction: transaction.newest_change())
     assert [record.getMessage() for record in caplog.records] == [
-        "the database cannot be written, uses of API keys wait: away"
+        "the database cannot be written, so uses of API keys are stored later: away"
     ]
 
 
 def test_a_read_that_hangs_is_given_up_and_counts_for_nothing(
     postgres_url: str, open_database: OpenDatabase, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_m9m.storage.feed._GIVEN_UP", 0.3)
+    monkeypatch.setattr("flask_m9m.storage.feed._HANG", 0.3)
     one = Process(open_database(postgres_url), clock)
     one.database.upgrade()
     one.feed.catch_up()

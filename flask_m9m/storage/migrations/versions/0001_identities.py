@@ -1,4 +1,4 @@
-"""Users, API keys, sessions, revocations, and the feed of their changes."""
+"""Create the tables of users, API keys, sessions and revocations, and the change feed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ down_revision = None
 
 
 def upgrade(op: Operations) -> None:
-    """Make the tables, and the feed's first row."""
+    """Create the tables, and the feed's first row."""
     changes = op.create_table(
         "m9m_changes",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),

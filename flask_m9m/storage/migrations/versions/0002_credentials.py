@@ -1,4 +1,4 @@
-"""Stored credentials, and a canary for each key that seals them."""
+"""Create the tables of stored credentials and of the encryption keys' canaries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0001"
 
 
 def upgrade(op: Operations) -> None:
-    """Make the tables."""
+    """Create the tables."""
     op.create_table(
         "m9m_credentials",
         sa.Column("id", sa.String(36), primary_key=True),
@@ -22,7 +22,7 @@ def upgrade(op: Operations) -> None:
         sa.Column("sealed_with", sa.String(16), nullable=False),
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("updated_at", sa.Double, nullable=False),
-        sqlite_with_rowid=False,  # rows lie by id, as a rotation walks
+        sqlite_with_rowid=False,  # stored in order of ids, as a rotation reads them
     )
     op.create_index("m9m_credentials_owner", "m9m_credentials", ["owner"])
     op.create_index("m9m_credentials_sealed_with", "m9m_credentials", ["sealed_with", "id"])

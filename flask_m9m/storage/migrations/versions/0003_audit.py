@@ -1,4 +1,4 @@
-"""The audit trail, its two ends, and the key that chains it."""
+"""Create the tables of the audit trail, of its two ends, and of its key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0002"
 
 
 def upgrade(op: Operations) -> None:
-    """Make the tables."""
+    """Create the tables."""
     op.create_table(
         "m9m_audit",
         sa.Column(
