@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from .credentials import Caller, Credentials, CredentialTypes
-    from .crypto.cipher import Cipher
+    from .crypto.cipher import Cipher, Record
 
     WhoCalls = Callable[[], Caller]
 
@@ -72,8 +72,9 @@ class Assembly:
         self._clock, self._steady = clock or time.time, clock or time.monotonic
         self._private = private or clock is not None
         self.database = Database(settings.database, app[1], engine)
+        trail_cipher = _TrailKeyCipher(self.cipher)
         self.trail = AuditTrail(
-            settings.audit, self.database, self.cipher, sender, circumstances, self._clock
+            settings.audit, self.database, trail_cipher, sender, circumstances, self._clock
         )
         self._stores = limit_stores(
             settings.performance.rate_limit,
@@ -160,6 +161,37 @@ class Assembly:
             types,
             self._clock,
         )
+
+
+class _TrailKeyCipher:
+    """The cipher, bound to the record of the audit trail's key (see `audit.chain.KeyCipher`).
+
+    Args:
+        cipher: returns the cipher, made when it is first needed.
+    """
+
+    def __init__(self, cipher: Callable[[], Cipher]) -> None:
+        self._cipher = cipher
+
+    def seal(self, key: bytes) -> str:
+        return self._cipher().encrypt_record(key, _trail_key_record())
+
+    def open(self, envelope: str) -> bytes:
+        return self._cipher().decrypt_record(envelope, _trail_key_record())
+
+    def key_id_of(self, envelope: object) -> str | None:
+        from .crypto.cipher import key_id_of
+
+        return key_id_of(envelope)
+
+    def is_current(self, envelope: str) -> bool:
+        return envelope.rpartition(":")[0] == self._cipher().seal
+
+
+def _trail_key_record() -> Record:
+    from .crypto.cipher import Record
+
+    return Record("audit", "flask-m9m audit key")  # no credential's type has a space
 
 
 def _counting_key(settings: Settings) -> bytes:

@@ -25,7 +25,7 @@ import hmac
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from json.encoder import encode_basestring_ascii as _text
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import DecryptionFailed, TrailBroken
 from ..storage import EndRow
@@ -33,7 +33,6 @@ from ..text import printable
 from .events import Event
 
 if TYPE_CHECKING:
-    from ..crypto.cipher import Cipher, Record
     from ..storage.audit_rows import AuditRows
     from ..storage.transaction import Transaction
 
@@ -116,11 +115,43 @@ def is_sealed(key: bytes, name: str, found: EndRow) -> bool:
     return hmac.compare_digest(end(key, name, found.seq, found.mac).seal, found.seal)
 
 
+class KeyCipher(Protocol):
+    """The encryption that a trail needs, of its own key and nothing else."""
+
+    def seal(self, key: bytes) -> str:
+        """Encrypt the trail's key under the current encryption key, into an envelope.
+
+        Raises:
+            SettingsError: there is no encryption key.
+        """
+
+    def open(self, envelope: str) -> bytes:
+        """Decrypt an envelope under any of the encryption keys.
+
+        Raises:
+            DecryptionFailed: no encryption key opens it, or it was not sealed for this purpose.
+            SettingsError: there is no encryption key.
+        """
+
+    def key_id_of(self, envelope: object) -> str | None:
+        """Return the id of the encryption key that an envelope names; needs no key.
+
+        `None` means that the value is not an envelope.
+        """
+
+    def is_current(self, envelope: str) -> bool:
+        """Tell whether `seal` would use the cipher and the key that an envelope names.
+
+        Raises:
+            SettingsError: there is no encryption key.
+        """
+
+
 class Chain:
     """Appends to one app's trail, and forgets what is older than it has to be kept.
 
     Args:
-        cipher: returns what seals the trail's key.
+        cipher: encrypts the trail's key.
         retention: seconds for which rows are kept.
         announce: told now and then where the trail ends, for keeping it elsewhere.
         clock: seconds since the epoch.
@@ -128,7 +159,7 @@ class Chain:
 
     def __init__(
         self,
-        cipher: Callable[[], Cipher],
+        cipher: KeyCipher,
         retention: float,
         announce: Callable[[Anchor], None],
         clock: Callable[[], float],
@@ -238,17 +269,17 @@ class ChainKeys:
     """Opens the trail's key, which is kept with it, and remembers the one that it opened last.
 
     Args:
-        cipher: returns what seals it.
+        cipher: encrypts the key.
     """
 
-    def __init__(self, cipher: Callable[[], Cipher]) -> None:
+    def __init__(self, cipher: KeyCipher) -> None:
         self._cipher = cipher
         self._opened: tuple[str, bytes] | None = None
 
     def make(self, rows: AuditRows) -> bytes:
         """Make the key of a new trail."""
         key = secrets.token_bytes(32)
-        rows.add_key(self._cipher().encrypt_record(key, _record()))
+        rows.add_key(self._cipher.seal(key))
         return key
 
     def open(self, envelope: str) -> bytes:
@@ -264,7 +295,7 @@ class ChainKeys:
         if opened is not None and opened[0] == envelope:
             return opened[1]
         try:
-            key = self._cipher().decrypt_record(envelope, _record())
+            key = self._cipher.open(envelope)
         except DecryptionFailed:
             raise TrailBroken(
                 f"the key of the audit trail does not open: it needs {_seal_of(envelope)}, to be "
@@ -278,15 +309,8 @@ class ChainKeys:
     def reseal(self, transaction: Transaction) -> None:
         """Seal the trail's key under today's encryption key."""
         envelope = transaction.audit.key()
-        if envelope is not None and _seal_of(envelope) != self._cipher().seal:
-            following = self._cipher().encrypt_record(self.open(envelope), _record())
-            transaction.audit.replace_key(envelope, following)
-
-
-def _record() -> Record:
-    from ..crypto.cipher import Record
-
-    return Record("audit", "flask-m9m audit key")  # no type of a credential has a space
+        if envelope is not None and not self._cipher.is_current(envelope):
+            transaction.audit.replace_key(envelope, self._cipher.seal(self.open(envelope)))
 
 
 def _seal_of(envelope: str) -> str:

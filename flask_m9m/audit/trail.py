@@ -16,12 +16,11 @@ from ..settings import AuditSettings
 from ..storage import Database, Sought
 from . import lines
 from .backlog import Backlog
-from .chain import Anchor, Chain
+from .chain import Anchor, Chain, KeyCipher
 from .events import SUCCESS, Circumstances, Event, EventName, Recorded, details_text
 from .verification import Progress, Verification, Verifier
 
 if TYPE_CHECKING:
-    from ..crypto.cipher import Cipher
     from ..storage.transaction import Transaction
 
 logger = logging.getLogger("flask_m9m")
@@ -37,7 +36,7 @@ class AuditTrail:
     Args:
         settings: where to, and for how long.
         database: where the database's trail is.
-        cipher: returns what seals that trail's key.
+        cipher: encrypts that trail's key.
         sender: who sends the signals: the app.
         circumstances: tells in which request something happens.
         clock: seconds since the epoch.
@@ -47,7 +46,7 @@ class AuditTrail:
         self,
         settings: AuditSettings,
         database: Database,
-        cipher: Callable[[], Cipher],
+        cipher: KeyCipher,
         sender: object,
         circumstances: Callable[[], Circumstances] = Circumstances,
         clock: Callable[[], float] = time.time,
@@ -56,6 +55,7 @@ class AuditTrail:
         self._logs = "log" in sinks
         self._omitted = frozenset(settings.omit)
         self._database = database
+        self._cipher = cipher
         self._sender = sender
         self._circumstances = circumstances
         self._clock = clock
@@ -235,12 +235,10 @@ class AuditTrail:
         Raises:
             DatabaseUnavailable: it cannot be told.
         """
-        from ..crypto.cipher import key_id_of
-
         if not self._database.present():
             return None
         envelope = self._database.read(lambda rows: rows.audit.key())
-        return None if envelope is None else key_id_of(envelope)
+        return None if envelope is None else self._cipher.key_id_of(envelope)
 
     def check(self) -> None:
         """See whether the database's trail can be appended to; `verify` looks at every row.
