@@ -173,7 +173,7 @@ def many_events(url: str, events: int, size: Callable[[], int]) -> None:
         empty = size()
         wall, process = time.perf_counter(), time.process_time()
         for number in range(events):
-            trail.happened(an_event(number))
+            trail.record_event(an_event(number))
             if number % waits == waits - 1:  # nothing is to be dropped
                 m9m.audit.flush()
         m9m.audit.flush()

@@ -82,7 +82,7 @@ class AuditObserver:
         if not self._trail.is_heard(name):
             return
         proved, policy = exchange.proved_identity, exchange.policy
-        self._trail.happened(
+        self._trail.record_event(
             Event(
                 name,
                 self._clock(),

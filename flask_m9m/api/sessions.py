@@ -78,10 +78,10 @@ def _signed_in(services: Identities, name: str, password: str) -> tuple[Identity
         exchange.failure_audited = True
         failed = EventName.AUTHENTICATION_FAILED
         event = trail.event(failed, name, outcome=error.error_code)
-        trail.happened(event._replace(scheme="password"))
+        trail.record_event(event._replace(scheme="password"))
         raise
     event = trail.event(EventName.AUTHENTICATED, identity.subject)
-    trail.happened(event._replace(scheme="password"))
+    trail.record_event(event._replace(scheme="password"))
     return identity, is_user
 
 

@@ -18,7 +18,7 @@ from . import lines
 from .backlog import Backlog
 from .chain import Anchor, Chain, KeyCipher
 from .events import SUCCESS, Circumstances, Event, EventName, Recorded, details_text
-from .verification import Progress, Verification, Verifier
+from .verification import Progress, TrailVerifier, Verification
 
 if TYPE_CHECKING:
     from ..storage.transaction import Transaction
@@ -84,7 +84,7 @@ class AuditTrail:
             raise ValueError(f"{event} is an event of flask-m9m's own")
         details_text(details)
         made = self.event(event)._replace(details=details)
-        self.changed(None, made if subject is None else made._replace(subject=subject))
+        self.record_change(None, made if subject is None else made._replace(subject=subject))
 
     def query(
         self,
@@ -135,7 +135,7 @@ class AuditTrail:
             SettingsError: there is no encryption key.
         """
         kept = None if anchor is None else Anchor.parse(anchor)
-        return Verifier(self._database, self._chain.keys, kept, progress).run()
+        return TrailVerifier(self._database, self._chain.keys, kept, progress).run()
 
     def flush(self) -> None:
         """Write down the events of requests that wait, which happens within a second anyway.
@@ -188,13 +188,13 @@ class AuditTrail:
             return True
         return signals.is_heard(name)
 
-    def happened(self, event: Event) -> None:
+    def record_event(self, event: Event) -> None:
         """Take note of what a request came to; it is written to the database soon."""
         if event.name not in self._omitted and self._backlog is not None:
             self._backlog.add(event)
         self._tell(event)
 
-    def changed(
+    def record_change(
         self,
         transaction: Transaction | None,
         *events: Event,

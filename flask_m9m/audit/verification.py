@@ -44,7 +44,7 @@ class Verification:
         return not self.problems
 
 
-class Verifier:
+class TrailVerifier:
     """Walks through a trail once, while others append to it.
 
     Args:

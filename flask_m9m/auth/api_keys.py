@@ -232,7 +232,7 @@ class ApiKeys:
 
     def _note(self, transaction: Transaction, name: EventName, key: ApiKey, **details: str) -> None:
         event = self._trail.event(name, target=key.id, owner=key.owner, **details)
-        self._trail.changed(transaction, event)
+        self._trail.record_change(transaction, event)
 
     def _existing(self, key_id: str) -> None:
         """Refuse an id that nothing can have, without making a database for it."""

@@ -169,7 +169,7 @@ class Sessions:
     ) -> None:
         revoke_session(transaction, sid, now, ends + self._access_life)
         event = self._trail.event(EventName.TOKEN_REVOKED, subject, sid, of="session", **details)
-        self._trail.changed(transaction, event)
+        self._trail.record_change(transaction, event)
 
     def _pair(
         self, transaction: Transaction, session: Session, jti: str, now: datetime, *, fresh: bool
@@ -198,7 +198,7 @@ class Sessions:
         event = self._trail.event(
             EventName.TOKEN_ISSUED, session.subject, session.sid, of="session"
         )
-        self._trail.changed(transaction, event)
+        self._trail.record_change(transaction, event)
         ends = now + self._access_life, now + life
         return TokenPair(access, refresh, *ends, session.subject, session.sid)
 

@@ -110,7 +110,7 @@ class Tokens:
             subject, scopes, roles, claims or {}, life, fresh, jti=jti, version=version
         )
         if self._trail.is_heard(EventName.TOKEN_ISSUED):
-            self._trail.happened(self._trail.event(EventName.TOKEN_ISSUED, subject, jti))
+            self._trail.record_event(self._trail.event(EventName.TOKEN_ISSUED, subject, jti))
         return token
 
     def _version_for(self, subject: str) -> int:
@@ -214,7 +214,7 @@ class Tokens:
         with self._feed.write() as transaction:
             revoke_token(transaction, jti, moment(self._clock()), expires_at)
             event = self._trail.event(EventName.TOKEN_REVOKED, subject, jti)
-            self._trail.changed(transaction, event)
+            self._trail.record_change(transaction, event)
 
     def revoke_session(self, sid: str) -> bool:
         """End a session: its refresh token, and its access tokens by their `sid`.
@@ -239,7 +239,7 @@ class Tokens:
         with self._feed.write() as transaction:
             revoke_subject(transaction, subject, moment(self._clock()))
             event = self._trail.event(EventName.TOKEN_REVOKED, subject, subject, of="subject")
-            self._trail.changed(transaction, event)
+            self._trail.record_change(transaction, event)
 
 
 def _subject(given: str) -> str:

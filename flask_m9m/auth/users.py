@@ -202,7 +202,7 @@ class Users:
 
     def _note(self, transaction: Transaction, username: str, change: str) -> None:
         event = self._trail.event(EventName.USER_CHANGED, target=username, change=change)
-        self._trail.changed(transaction, event)
+        self._trail.record_change(transaction, event)
 
     def _hash_of_nobody(self) -> str:
         with self._lock:

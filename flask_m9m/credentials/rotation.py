@@ -88,7 +88,7 @@ class Rotation:
             self._trail.reseal()
             counts = {"resealed": self._done, "unreadable": len(self._unreadable)}
             event = self._trail.event(EventName.KEYS_ROTATED)
-            self._trail.changed(None, event._replace(details=counts))
+            self._trail.record_change(None, event._replace(details=counts))
         return Rotated(self._done, list(self._unreadable), self._keys_in_use())
 
     def _keys_in_use(self) -> Mapping[str, int]:

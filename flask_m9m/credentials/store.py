@@ -136,7 +136,7 @@ class Credentials:
         if record.resolve:
             data = resolved(data, self._environment, self._environ)
         read = EventName.CREDENTIAL_READ
-        self._trail.changed(None, event_of(self._trail, read, record, self._who(caller)))
+        self._trail.record_change(None, event_of(self._trail, read, record, self._who(caller)))
         info = info_of(record)
         known = {name: getattr(info, name) for name in CredentialInfo.__slots__}
         return Credential(**known, data=data)
@@ -314,7 +314,7 @@ class Credentials:
         made = [write(one, self._opened(one)) for one in found]
         read, who = EventName.CREDENTIAL_READ, self._who(caller)
         events = [event_of(self._trail, read, one, who, exported=True) for one in found]
-        self._trail.changed(None, *events)
+        self._trail.record_change(None, *events)
         return made
 
     def _import(
@@ -373,7 +373,7 @@ class Credentials:
         except NotFound as error:
             if record is not None:
                 event = event_of(self._trail, EventName.ACCESS_DENIED, record, who)
-                self._trail.happened(event._replace(outcome=error.error_code))
+                self._trail.record_event(event._replace(outcome=error.error_code))
             raise
 
     def _asking_for(self, credential_id: str, caller: Caller) -> Caller:
@@ -387,7 +387,7 @@ class Credentials:
         changed = EventName.CREDENTIAL_CHANGED
         who, trail = self._who(caller), self._trail
         events = [event_of(trail, changed, one, who, change=change) for one in records]
-        trail.changed(rows.transaction, *events, committed=rows.committed)
+        trail.record_change(rows.transaction, *events, committed=rows.committed)
 
     # What is in it
 
