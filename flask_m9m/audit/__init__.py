@@ -1,4 +1,4 @@
-"""The audit trail: what happened, who did it, from where, and how it ended."""
+"""The audit trail: security events in the log and in a tamper-evident database table."""
 
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
-"""The backlog: events of requests, which wait to be written by the thousand.
+"""The backlog: audit events of requests, queued and written to the database in batches.
 
-A request only appends to it. A thread, begun when something waits and ended when nothing does,
-writes what came within a second, or sooner where many did; what is left when the process ends is
-written then. Where requests come faster than that, each waits a moment for the thread, which would
-not get to write otherwise. So a process that is killed loses what came in its last second, at most
-some ten thousand events, and whatever waited for a database that was away. What does not fit is
-counted, and so is what the database does not take; the count becomes an event.
+A request only appends to the queue. A thread writes the queue every second, or sooner when many
+events wait. The thread starts with the first event and ends when the queue is empty. The events
+that are left when the process ends are written then. When requests come faster than the thread
+writes, each request waits a moment, so that the thread gets its turn.
+
+A killed process loses the events of its last second, at most some ten thousand, and all that
+waited for an unreachable database. Events that do not fit into the queue, and events that the
+database rejects, are counted; the count is written as an event of its own.
 """
 
 from __future__ import annotations
@@ -24,29 +26,29 @@ from .events import Event, EventName
 
 logger = logging.getLogger("flask_m9m")
 
-_MOST = 65_536  # events that wait, some 40 MiB of them
-_AT_ONCE = 1_000  # in one transaction: others want to write as well
-_CROWDED = 8_192  # events that wait from which on requests wait a moment for the thread
-_MOMENT = 0.01
-_INTERVAL = 1.0
-_LONGEST_PAUSE = 30.0  # between tries while the database is away
-_LAST_PATIENCE = 10.0  # seconds that the end of the process waits for a write that goes on
+_CAPACITY = 65_536  # queued events, about 40 MiB
+_AT_ONCE = 1_000  # events in one transaction, so that other writers get their turn
+_CROWDED = 8_192  # queued events from which on each request waits for the thread
+_MOMENT = 0.01  # seconds that a request waits
+_INTERVAL = 1.0  # seconds between writes
+_LONGEST_PAUSE = 30.0  # seconds between attempts while the database is unreachable
+_LAST_PATIENCE = 10.0  # seconds that an ending process waits for a write in progress
 
 
 class Backlog:
-    """Events that wait to be written.
+    """A bounded queue of events and the thread that writes it.
 
     Args:
-        write: writes some, all or none of them.
+        write: writes a batch of events, all of them or none.
         clock: seconds since the epoch.
-        most: how many may wait.
+        most: how many events may be queued.
     """
 
     def __init__(
         self,
         write: Callable[[Sequence[Event]], None],
         clock: Callable[[], float] = time.time,
-        most: int = _MOST,
+        most: int = _CAPACITY,
     ) -> None:
         self._write = write
         self._clock = clock
@@ -58,7 +60,7 @@ class Backlog:
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Leave what waits to the parent, which has the thread that writes it."""
+        """Empty the queue in a child process: the parent has these events and their thread."""
         self._waiting.clear()
         self._dropped = 0
         self._thread: threading.Thread | None = None
@@ -70,7 +72,7 @@ class Backlog:
         self._writing = threading.Lock()
 
     def add(self, event: Event) -> None:
-        """Have an event written soon; it waits for nobody."""
+        """Queue an event; the thread writes it within about a second."""
         waiting = self._waiting
         if len(waiting) >= self._most:
             with self._lock:
@@ -87,10 +89,10 @@ class Backlog:
                 self._written.wait(_MOMENT)
 
     def flush(self) -> None:
-        """Write all that waits.
+        """Write all queued events now.
 
         Raises:
-            DatabaseUnavailable: what is not written yet goes on to wait.
+            DatabaseUnavailable: the events that are not written yet stay queued.
         """
         with self._writing:
             self._write_all()
@@ -105,7 +107,7 @@ class Backlog:
             thread = threading.Thread(target=self._run, name="m9m-audit", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # the interpreter is going down: `_write_last` follows
+            except RuntimeError:  # the interpreter is shutting down: `_write_last` follows
                 return
             self._thread = thread
 
@@ -120,13 +122,17 @@ class Backlog:
             except Exception as error:
                 self._away = True
                 if pause == _INTERVAL or pause >= _LONGEST_PAUSE:
-                    logger.error("audit: %d events wait: %s", len(self._waiting), _reason(error))
+                    logger.error(
+                        "audit: %d events wait to be written: %s",
+                        len(self._waiting),
+                        _reason(error),
+                    )
                 pause = min(2 * pause, _LONGEST_PAUSE)
-            if not self._waiting and self._is_over():
+            if not self._waiting and self._end_thread():
                 return
 
-    def _is_over(self) -> bool:
-        """End the thread, unless something has come meanwhile."""
+    def _end_thread(self) -> bool:
+        """Forget the thread unless events have come meanwhile; tell whether it may end."""
         with self._lock:
             self._thread = None
             if self._waiting:
@@ -139,16 +145,16 @@ class Backlog:
                 dropped, self._dropped = self._dropped, 0
             size = min(self._size, len(self._waiting))
             batch = [self._waiting.popleft() for _ in range(size)]
-            told = batch
+            events = batch
             if dropped:
                 details = {"count": dropped}
-                told = [*batch, Event(EventName.EVENTS_DROPPED, self._clock(), details=details)]
+                events = [*batch, Event(EventName.EVENTS_DROPPED, self._clock(), details=details)]
             try:
-                self._write(told)
+                self._write(events)
             except BaseException as error:
                 with self._lock:
                     self._dropped += dropped
-                if _is_passing(error) or not self._narrow(batch, error):
+                if _is_temporary(error) or not self._narrow(batch, error):
                     self._waiting.extendleft(reversed(batch))
                     raise
             else:
@@ -157,21 +163,31 @@ class Backlog:
                 self._written.set()
 
     def _narrow(self, batch: list[Event], error: BaseException) -> bool:
-        """Come closer to what can never be written, or drop it; tell whether that helps."""
+        """Retry in smaller batches, or drop a single event that cannot be written.
+
+        Returns:
+            Whether to go on writing.
+        """
         if len(batch) > 1:
             self._waiting.extendleft(reversed(batch))
             self._size = max(1, len(batch) // 8)
             return True
         for event in batch:
-            logger.error("audit: an event %s cannot be written: %s", event.name, _reason(error))
+            logger.error(
+                "audit: dropped an event %s, which the database rejects: %s",
+                event.name,
+                _reason(error),
+            )
             with self._lock:
                 self._dropped += 1
         return bool(batch)
 
     def end(self) -> None:
-        """Write the last events, as the process ends."""
+        """Write the queued events as the process ends."""
         if not self._writing.acquire(timeout=_LAST_PATIENCE):
-            logger.error("audit: %d events are lost: writing takes too long", len(self._waiting))
+            logger.error(
+                "audit: %d events are lost: another write takes too long", len(self._waiting)
+            )
             return
         try:
             self._write_all()
@@ -181,19 +197,19 @@ class Backlog:
             self._writing.release()
 
 
-def _is_passing(error: BaseException) -> bool:
-    """Tell whether what failed may work another time."""
+def _is_temporary(error: BaseException) -> bool:
+    """Tell whether the same write may succeed later."""
     if isinstance(error, Exception):
         return isinstance(error, DatabaseUnavailable) and not isinstance(error, Unwritable)
     return True
 
 
 def _reason(error: BaseException) -> str:
-    """Return what is known of an error; any but our own may quote what it failed on."""
+    """Describe an error for the log: only the type, unless it is ours and quotes no data."""
     return str(error) if isinstance(error, DatabaseUnavailable) else type(error).__name__
 
 
 def _write_last(backlog: weakref.ref[Backlog]) -> None:
-    ending = backlog()
-    if ending is not None:
-        ending.end()
+    found = backlog()
+    if found is not None:
+        found.end()

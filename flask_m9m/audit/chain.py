@@ -1,22 +1,24 @@
-"""The hash chain: rows of which none can be changed, removed or moved without the key.
+"""The hash chain: makes the audit trail tamper-evident with a keyed MAC on every row.
 
-Each row bears a MAC over itself and over the MAC of the row before it:
+Without the key nobody can change, remove or move a row unnoticed. The MAC of a row covers the row
+and the MAC of the row before it:
 
     mac = HMAC-SHA256(key, "m9m:audit:1" | mac of the row before (32 bytes) | row)
 
 The row is a JSON array without white space, in ASCII (`\\uXXXX` for the rest): `seq`, the time in
 microseconds, event, outcome, request id, subject, scheme, address, method, route, target, and the
-details' JSON as a text; `null` for what is not there. Before row 1 there are 32 zero bytes.
+details' JSON as a string; a missing value is `null`. Row 1 follows 32 zero bytes.
 
-Where the trail ends (`head`), and from where on it is kept (`tail`, once retention has removed
-rows), is written down beside it under the same key:
+Two further records mark the ends of the trail: `head` names its last row, and `tail` the last row
+that retention has removed. Each is sealed with the same key:
 
     seal = HMAC-SHA256(key, "m9m:audit:1:" name ":" seq ":" | mac of that row)
 
-so that missing last rows are found, and missing first ones. The key is 32 random bytes of the
-trail's own, kept with it, sealed under the encryption key of the settings like a credential. A
-database that is put back to an old state as a whole is consistent: only an anchor finds that, the
-`seq` and the MAC of a row that somebody kept elsewhere (`SEQ:MAC`, in hexadecimal).
+so that missing rows at either end are found. The key is 32 random bytes that belong to the trail.
+It is stored with the trail, encrypted like a credential under the encryption key of the settings.
+
+A database that is restored to an old state as a whole is consistent. Only an anchor detects that:
+the `seq` and the MAC of a row, kept elsewhere (`SEQ:MAC`, the MAC in hexadecimal).
 """
 
 from __future__ import annotations
@@ -41,11 +43,11 @@ GENESIS = bytes(32)
 HOUR = 3_600.0
 
 _VERSION = b"m9m:audit:1"
-_AT_ONCE = 5_000  # rows that retention removes in one transaction
+_AT_ONCE = 5_000  # rows that retention removes in one transaction, at most
 
 
 class Anchor(NamedTuple):
-    """One row of a trail, as it is kept elsewhere.
+    """The number and the MAC of one row, to be kept outside of the database.
 
     Attributes:
         seq: the row's number.
@@ -60,10 +62,10 @@ class Anchor(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Anchor:
-        """Return an anchor from its text.
+        """Parse an anchor.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the text does not have the form `SEQ:MAC`.
         """
         seq, _, mac = text.strip().partition(":")
         if seq.isascii() and seq.isdigit() and len(seq) <= 19 and len(mac) == 64:
@@ -71,30 +73,30 @@ class Anchor(NamedTuple):
                 return cls(int(seq), bytes.fromhex(mac))
             except ValueError:
                 pass
-        raise ValueError("an anchor is SEQ:MAC, a number and 64 hexadecimal digits")
+        raise ValueError("an anchor must be SEQ:MAC, a row's number and 64 hexadecimal digits")
 
 
 def link(key: bytes, before: bytes, row: Sequence[Any]) -> bytes:
-    """Return the MAC of a row.
+    """Compute the MAC of a row.
 
     Args:
-        key: the trail's.
+        key: the trail's key.
         before: the MAC of the row before.
-        row: the columns of the table but `mac`.
+        row: the columns of the table, without `mac`.
 
     Raises:
-        TypeError: a column has what no row of ours has.
+        TypeError: a column has a type that this module never writes.
     """
     seq, at = row[0], row[1]
     if type(seq) is not int or type(at) is not int:
-        raise TypeError("a row begins with two whole numbers")
-    others = ",".join(["null" if one is None else _text(one) for one in row[2:]])
+        raise TypeError("a row must begin with two whole numbers")
+    others = ",".join(["null" if value is None else _text(value) for value in row[2:]])
     written = b"%b%b[%d,%d,%b]" % (_VERSION, before, seq, at, others.encode("ascii"))
     return hmac.digest(key, written, "sha256")
 
 
 def is_linked(key: bytes, before: bytes, row: Sequence[Any], mac: object) -> bool:
-    """Tell whether a row follows a MAC, and bears its own."""
+    """Tell whether a row has the right MAC, given the MAC of the row before."""
     try:
         return link(key, before, row) == mac
     except TypeError:
@@ -102,14 +104,14 @@ def is_linked(key: bytes, before: bytes, row: Sequence[Any], mac: object) -> boo
 
 
 def end(key: bytes, name: str, seq: int, mac: bytes) -> EndRow:
-    """Return an end of the trail as it is written down."""
+    """Make the sealed record of an end of the trail (`head` or `tail`)."""
     text = b"%b:%b:%d:" % (_VERSION, name.encode(), seq)
     return EndRow(seq, mac, hmac.digest(key, text + mac, "sha256"))
 
 
 def is_sealed(key: bytes, name: str, found: EndRow) -> bool:
-    """Tell whether an end was written by somebody who has the key."""
-    # SQLite gives back whatever somebody wrote: a text for a number, a number for a text.
+    """Tell whether the record of an end has a genuine seal."""
+    # SQLite does not enforce column types: a number may come back as a text, or the reverse.
     if (type(found.seq), type(found.mac), type(found.seal)) != (int, bytes, bytes):
         return False
     return hmac.compare_digest(end(key, name, found.seq, found.mac).seal, found.seal)
@@ -148,12 +150,12 @@ class KeyCipher(Protocol):
 
 
 class Chain:
-    """Appends to one app's trail, and forgets what is older than it has to be kept.
+    """Appends rows to one app's trail and removes those past their retention.
 
     Args:
         cipher: encrypts the trail's key.
         retention: seconds for which rows are kept.
-        announce: told now and then where the trail ends, for keeping it elsewhere.
+        announce: called about once an hour with the last row, an anchor to keep elsewhere.
         clock: seconds since the epoch.
     """
 
@@ -173,29 +175,29 @@ class Chain:
 
     @property
     def keys(self) -> ChainKeys:
-        """What opens the trail's key."""
+        """The access to the trail's key."""
         return self._keys
 
     def append(self, transaction: Transaction, events: Sequence[Event]) -> None:
-        """Append events within a transaction of the one lock, in which nobody else appends.
+        """Append events, in a transaction that holds the trail's lock against other writers.
 
         Raises:
-            TrailBroken: the end of the trail was tampered with; nothing is appended to it, for
-                that would hide what is missing.
-            SettingsError: there is no encryption key, or not the one that the trail needs.
+            TrailBroken: the end of the trail was tampered with. Nothing is appended to it, because
+                that would hide the missing rows. Or no encryption key opens the trail's key.
+            SettingsError: there is no encryption key.
             DatabaseUnavailable: the rows cannot be written.
         """
         rows = transaction.audit
         ends = rows.ends()
         key, head = self._start(rows, ends)
         seq, mac = head.seq, head.mac
-        made = []
+        linked = []
         for event in events:
             seq += 1
             row = (seq, *event.columns())
             mac = link(key, mac, row)
-            made.append((*row, mac))
-        rows.add_all(made)
+            linked.append((*row, mac))
+        rows.add_all(linked)
         rows.set_end(HEAD, end(key, HEAD, seq, mac))
         now = self._clock()
         if not 0 <= now - self._pruned_at < HOUR:
@@ -203,10 +205,11 @@ class Chain:
         transaction.committed.append(lambda: self._appended(Anchor(seq, mac), now))
 
     def check(self, rows: AuditRows) -> None:
-        """See whether events can be appended.
+        """Check that events can be appended; not that every row is genuine.
 
         Raises:
-            TrailBroken: they cannot.
+            TrailBroken: the key or the end of the trail is missing, was changed, or is older than
+                this process knows it.
             SettingsError: there is no encryption key.
         """
         ends = rows.ends()
@@ -214,7 +217,7 @@ class Chain:
             self._start(rows, ends)
 
     def _appended(self, last: Anchor, now: float) -> None:
-        """Remember, once they are there, where the rows of this process end."""
+        """Remember the last row that this process has committed, and announce it hourly."""
         if last.seq > self._last.seq:
             self._last = last
         if not 0 <= now - self._announced_at < HOUR:
@@ -222,7 +225,7 @@ class Chain:
             self._announce(last)
 
     def _start(self, rows: AuditRows, ends: Mapping[str, EndRow]) -> tuple[bytes, EndRow]:
-        """Return the key and the last row's place, beginning a trail where there is none."""
+        """Return the key and the head to append to; begin the trail if there is none yet."""
         envelope, head = rows.key(), ends.get(HEAD)
         if envelope is None and not ends and rows.last() is None and self._last.seq == 0:
             return self._keys.make(rows), EndRow(0, GENESIS, b"")
@@ -234,16 +237,16 @@ class Chain:
         known = self._last
         if head.seq < known.seq or (head.seq == known.seq and known.seq and head.mac != known.mac):
             raise TrailBroken(
-                f"the audit trail ends at row {head.seq}, and was at row {known.seq}: where the "
-                "database was put back on purpose, restart the app"
+                f"the audit trail ends at row {head.seq}, but this process has seen row "
+                f"{known.seq}: if you restored an older database on purpose, restart the app"
             )
         return key, head
 
     def _prune(self, rows: AuditRows, key: bytes, tail: EndRow | None, now: float) -> None:
-        """Remove rows from the beginning that are old enough, and genuine.
+        """Remove genuine rows past their retention from the beginning.
 
-        A row that was changed stays: else one would only have to set its time back to have it
-        removed with everything before it.
+        A changed row stays, and so do all rows after it. Otherwise an attacker could set a row's
+        time back and have it removed, with every row before it.
         """
         if tail is not None and not is_sealed(key, TAIL, tail):
             raise TrailBroken("the beginning of the audit trail was changed")
@@ -261,12 +264,14 @@ class Chain:
         if seq > first:
             rows.delete_up_to(seq)
             rows.set_end(TAIL, end(key, TAIL, seq, mac))
-        if seq == first + _AT_ONCE:  # there is more, for whoever appends next
+        if seq == first + _AT_ONCE:  # the next append removes more
             self._pruned_at = -HOUR
 
 
 class ChainKeys:
-    """Opens the trail's key, which is kept with it, and remembers the one that it opened last.
+    """Makes and opens the trail's key, which is stored encrypted beside the trail.
+
+    The key that was opened last is cached.
 
     Args:
         cipher: encrypts the key.
@@ -277,16 +282,16 @@ class ChainKeys:
         self._opened: tuple[str, bytes] | None = None
 
     def make(self, rows: AuditRows) -> bytes:
-        """Make the key of a new trail."""
+        """Make and store the key of a new trail."""
         key = secrets.token_bytes(32)
         rows.add_key(self._cipher.seal(key))
         return key
 
     def open(self, envelope: str) -> bytes:
-        """Return the key in an envelope.
+        """Decrypt the trail's key.
 
         Raises:
-            TrailBroken: it does not open under any key of the settings.
+            TrailBroken: the stored value is not a trail's key, or no encryption key opens it.
             SettingsError: there is no encryption key.
         """
         if not isinstance(envelope, str):
@@ -298,8 +303,8 @@ class ChainKeys:
             key = self._cipher.open(envelope)
         except DecryptionFailed:
             raise TrailBroken(
-                f"the key of the audit trail does not open: it needs {_seal_of(envelope)}, to be "
-                "listed in credentials.previous_keys"
+                "no encryption key opens the key of the audit trail: it needs "
+                f"{_sealed_by(envelope)}, to be listed in credentials.previous_keys"
             ) from None
         if len(key) != 32:
             raise TrailBroken("the key of the audit trail was changed")
@@ -307,11 +312,12 @@ class ChainKeys:
         return key
 
     def reseal(self, transaction: Transaction) -> None:
-        """Seal the trail's key under today's encryption key."""
+        """Encrypt the trail's key again, under the current encryption key and cipher."""
         envelope = transaction.audit.key()
         if envelope is not None and not self._cipher.is_current(envelope):
             transaction.audit.replace_key(envelope, self._cipher.seal(self.open(envelope)))
 
 
-def _seal_of(envelope: str) -> str:
+def _sealed_by(envelope: str) -> str:
+    """Return an envelope's cipher and key id, safe to print."""
     return printable(envelope.rpartition(":")[0][:24])

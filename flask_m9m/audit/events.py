@@ -1,4 +1,4 @@
-"""Events: what the audit trail is made of."""
+"""Audit events: their names, their fields, and the form in which they are stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=Fal
 
 
 class EventName(StrEnum):
-    """What flask-m9m itself has to say; an app adds names of its own."""
+    """The events that flask-m9m records itself; an app adds names of its own."""
 
     AUTHENTICATED = "authenticated"
     AUTHENTICATION_FAILED = "authentication_failed"
@@ -40,14 +40,14 @@ class EventName(StrEnum):
 
 
 class Circumstances(NamedTuple):
-    """In which request something happens; all is `None` outside of one.
+    """The request in which an event happens; all fields are `None` outside of a request.
 
     Attributes:
-        request_id: its id.
-        subject: who sent it, once that is proved.
-        scheme: by which scheme.
-        address: the client's.
-        method: the request's.
+        request_id: the request's id.
+        subject: the authenticated caller.
+        scheme: the authentication scheme.
+        address: the client's address.
+        method: the request's method.
         route: the endpoint's name.
     """
 
@@ -60,21 +60,21 @@ class Circumstances(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Something that happened.
+    """An event of the audit trail.
 
     Attributes:
-        name: what, an `EventName` or a name of the app's.
-        at: when, in seconds since the epoch.
+        name: an `EventName`, or a name of the app's.
+        at: the time, in seconds since the epoch.
         outcome: `success`, or the error's code (`INVALID_TOKEN`).
-        request_id: of the request in which it happened.
-        subject: who acted, or of a failed attempt who was claimed; where nobody is known, whom it
-            is about.
-        scheme: by which scheme, whether or not it let anybody in.
-        address: the client's.
-        method: the request's.
+        request_id: the id of the request in which it happened.
+        subject: who acted. Of a failed attempt: the subject that was claimed. Without a known
+            caller: the subject that the event is about.
+        scheme: the authentication scheme, of failed attempts too.
+        address: the client's address.
+        method: the request's method.
         route: the endpoint's name.
-        target: the id of what it was done to: a credential's, an API key's, a token's `jti`.
-        details: what else there is to say, never a secret.
+        target: the id of the object: a credential, an API key, or a token (its `jti`).
+        details: further JSON values, never a secret.
     """
 
     name: str
@@ -90,9 +90,9 @@ class Event(NamedTuple):
     details: Mapping[str, Any] = _NO_DETAILS
 
     def columns(self) -> tuple[Any, ...]:
-        """Return what is kept of it, in the order of the table's columns after `seq`.
+        """Return the stored values, in the order of the table's columns after `seq`.
 
-        Texts are bounded, and whatever a terminal or a log might obey is escaped.
+        Texts are shortened to the columns' length, and control characters are escaped.
         """
         subject, route, details = self.subject, self.route, self.details
         return (
@@ -106,7 +106,7 @@ class Event(NamedTuple):
             self.method if self.method is None else written(self.method, 32),
             route if route is None else written(route, 255),
             self.target if self.target is None else written(self.target, 255),
-            _kept_details(details) if details else None,
+            _stored_details(details) if details else None,
         )
 
 
@@ -114,18 +114,18 @@ class Recorded(NamedTuple):
     """A row of the trail.
 
     Attributes:
-        seq: its number, without gaps.
-        at: when it happened, in UTC; of a row that was tampered with, maybe the year 1.
-        event: its name.
+        seq: the row's number, without gaps.
+        at: the time of the event, in UTC; the year 1 where the stored time is unreadable.
+        event: the event's name.
         outcome: `success`, or the error's code.
-        request_id: of the request in which it happened.
+        request_id: the id of the request in which it happened.
         subject: who acted.
-        scheme: by which scheme.
-        address: the client's.
-        method: the request's.
+        scheme: the authentication scheme.
+        address: the client's address.
+        method: the request's method.
         route: the endpoint's name.
-        target: the id of what it was done to.
-        details: what else there is to say.
+        target: the id of the object.
+        details: further JSON values.
     """
 
     seq: int
@@ -143,28 +143,33 @@ class Recorded(NamedTuple):
 
     @classmethod
     def of(cls, row: tuple[Any, ...]) -> Recorded:
-        """Return a row as it is read; what somebody made of it shows when it is verified."""
+        """Read a row of the database, unverified; unreadable values do not raise."""
         seq, at, details = row[0], row[1], row[-2]
         return cls._make((seq, _moment_of(at), *row[2:-2], _details_of(details)))
 
 
 def details_text(details: Mapping[str, Any]) -> str:
-    """Return details as they are kept, in JSON of ASCII alone.
+    """Encode an event's details as stored: JSON in ASCII, of at most 8,192 characters.
 
     Raises:
-        ValueError: they are no JSON, or longer than 8 KiB.
+        ValueError: the details are not JSON, or are too long.
     """
     try:
         text = _to_json(dict(details))
     except (TypeError, ValueError, RecursionError):
-        raise ValueError("an event's details are JSON") from None
+        raise ValueError(
+            "an event's details must be JSON values (texts, numbers, booleans, lists, objects)"
+        ) from None
     if len(text) > _LONGEST_DETAILS:
-        raise ValueError(f"an event's details are at most {_LONGEST_DETAILS} characters of JSON")
+        raise ValueError(
+            f"an event's details must be at most {_LONGEST_DETAILS} characters of JSON, found "
+            f"{len(text)}"
+        )
     return text
 
 
-def _kept_details(details: Mapping[str, Any]) -> str:
-    """Return details as they are kept; no event waits for ever for those that cannot be."""
+def _stored_details(details: Mapping[str, Any]) -> str:
+    """Encode details; replace invalid ones by the reason, so that the event is not lost."""
     try:
         return details_text(details)
     except ValueError as error:
@@ -172,8 +177,8 @@ def _kept_details(details: Mapping[str, Any]) -> str:
 
 
 def written(text: str, longest: int) -> str:
-    """Return a text as it is kept: printable, and a hash in place of what is too much of it."""
-    if not isinstance(text, str):  # an app's own scheme may name whom it likes
+    """Escape a text for storage; end it with a hash where it is longer than `longest`."""
+    if not isinstance(text, str):  # an app's own scheme may set any object
         text = ascii(text)
     if len(text) <= longest and text.isprintable():
         return text
@@ -187,7 +192,7 @@ def written(text: str, longest: int) -> str:
 def _moment_of(at: Any) -> datetime:
     try:
         return moment(at / _MICROSECONDS)
-    except (TypeError, ValueError, OverflowError, OSError):  # somebody wrote something there
+    except (TypeError, ValueError, OverflowError, OSError):  # the row was tampered with
         return datetime.min.replace(tzinfo=UTC)
 
 

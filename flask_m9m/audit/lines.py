@@ -1,10 +1,10 @@
-"""The trail in the log: one line of JSON for each event, by the logger `flask_m9m.audit`.
+"""Audit log lines: each event as one line of JSON, by the logger `flask_m9m.audit`.
 
     {"time": "2026-01-31T12:00:00.000000Z", "event": "authentication_failed", "outcome": …}
 
-All of it is ASCII without control characters, whatever came in a request, and members that say
-nothing are left out. Its level is INFO whatever the app's is: where handlers are, lines are
-written.
+A line is ASCII without control characters, whatever the request contained. Empty members are left
+out. The logger's level is INFO unless the app sets another one, so that lines are written wherever
+the app has a log handler.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ _to_json = json.JSONEncoder(separators=(", ", ": ")).encode
 
 
 def is_read() -> bool:
-    """Tell whether anybody takes these lines."""
+    """Tell whether the log has a handler for these lines."""
     return logger.isEnabledFor(logging.INFO) and logger.hasHandlers()
 
 
 def write_somewhere() -> None:
-    """Have lines written to the standard error output, unless a handler takes them already."""
+    """Log to standard error, unless the app has set up a handler for these lines."""
     if not logger.hasHandlers():
-        logger.addHandler(logging.StreamHandler())  # each is a whole line of its own
+        logger.addHandler(logging.StreamHandler())  # without a formatter: a line is JSON alone
 
 
 def write(event: Event) -> None:
-    """Write an event's line."""
+    """Log an event."""
     at, *values, details = event.columns()
     members: dict[str, Any] = {"time": _time(at / 1_000_000)}
     members |= {name: value for name, value in zip(_MEMBERS, values, strict=True) if value}
     line = _to_json(members)
     if details is not None:
         line = f'{line[:-1]}, "details": {details}}}'
-    logger.info("%s", _of_one_line(line))
+    logger.info("%s", _escape_delete(line))
 
 
 def write_anchor(anchor: Anchor, at: float) -> None:
-    """Write down where the database's trail ends, for finding that it was put back."""
+    """Log the last row of the database's trail, so that a restored old database is detected."""
     logger.info("%s", _to_json({"time": _time(at), "event": "audit_anchor", "anchor": str(anchor)}))
 
 
@@ -56,6 +56,6 @@ def _time(seconds: float) -> str:
     return f"{moment(seconds):%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
-def _of_one_line(text: str) -> str:
-    """Escape the one character that JSON leaves and a terminal obeys."""
+def _escape_delete(text: str) -> str:
+    """Escape DEL, the only control character that JSON does not escape."""
     return text.replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""AuditTrail: what `m9m.audit` offers an app, and what everything that happens is told to."""
+"""The audit trail behind `m9m.audit`; every component records events here."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ logger = logging.getLogger("flask_m9m")
 
 _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 _OWN_NAMES = frozenset(EventName)
-_MOST = 10_000  # rows of one query
+_MOST_ROWS = 10_000  # of one query
 
 
 class AuditTrail:
-    """Writes down what happened, in the log, in the database, or in both; and tells the app.
+    """Records events in the log, in the database, or in both, and sends them as signals.
 
     Args:
-        settings: where to, and for how long.
-        database: where the database's trail is.
+        settings: the sinks, the retention and the omitted events.
+        database: the database of the tamper-evident trail.
         cipher: encrypts that trail's key.
-        sender: who sends the signals: the app.
-        circumstances: tells in which request something happens.
+        sender: the sender of the signals: the app.
+        circumstances: describes the current request.
         clock: seconds since the epoch.
     """
 
@@ -64,27 +64,31 @@ class AuditTrail:
         )
         self._backlog = Backlog(self._write, clock) if "database" in sinks else None
 
-    # What an app calls
+    # For apps
 
     def record(self, event: str, subject: str | None = None, **details: Any) -> None:
-        """Write down something of the app's own; in the database it is there on return.
+        """Record an event of the app's own; it is committed to the database on return.
 
         Args:
-            event: its name: 1 to 64 of `a-z 0-9 _ . -`, a letter first, and none of flask-m9m's.
-            subject: who acted; left out, who sent the current request.
-            details: what else there is to say: JSON of at most 8 KiB, and never a secret.
+            event: the event's name: 1 to 64 of `a-z 0-9 _ . -`, beginning with a letter, and not
+                a name of flask-m9m's own events.
+            subject: who acted; by default the caller of the current request.
+            details: further JSON values, of at most 8 KiB, and never a secret.
 
         Raises:
             ValueError: an argument is wrong.
-            DatabaseUnavailable: it could not be written down.
+            DatabaseUnavailable: the event could not be recorded.
         """
         if not isinstance(event, str) or not _NAME.fullmatch(event):
-            raise ValueError("an event's name is 1 to 64 of a-z 0-9 _ . -, a letter first")
+            raise ValueError(
+                "an event's name must be 1 to 64 characters of a-z 0-9 _ . -, beginning with a "
+                f"letter, found {ascii(event)[:66]}"
+            )
         if event in _OWN_NAMES:
-            raise ValueError(f"{event} is an event of flask-m9m's own")
+            raise ValueError(f"{event} is reserved for flask-m9m's own event: choose another name")
         details_text(details)
-        made = self.event(event)._replace(details=details)
-        self.record_change(None, made if subject is None else made._replace(subject=subject))
+        new = self.event(event)._replace(details=details)
+        self.record_change(None, new if subject is None else new._replace(subject=subject))
 
     def query(
         self,
@@ -97,24 +101,24 @@ class AuditTrail:
         limit: int = 100,
         before: int | None = None,
     ) -> Sequence[Recorded]:
-        """Return rows of the database's trail, the newest first; nothing is verified.
+        """Return rows of the database's trail, the newest first, unverified.
 
         Args:
-            since: this moment, with a time zone, and later.
-            until: before this moment, likewise.
-            subject: who acted.
-            event: its name.
-            address: the client's, as it is kept.
-            target: the id of what it was done to.
-            limit: how many at most, up to 10,000.
-            before: only rows with a lower `seq`: for the next page, that of the last row.
+            since: only events at this time or later; needs a time zone.
+            until: only events before this time; needs a time zone.
+            subject: only events of this subject.
+            event: only events of this name.
+            address: only events from this client address, as it is stored.
+            target: only events of the object with this id.
+            limit: the largest number of rows, 1 to 10,000.
+            before: only rows with a lower `seq`. For the next page give that of the last row.
 
         Raises:
-            ValueError: a moment has no time zone, or `limit` is out of range.
+            ValueError: a time has no time zone, or `limit` is out of range.
             DatabaseUnavailable: the trail cannot be read.
         """
-        if not 1 <= limit <= _MOST:
-            raise ValueError(f"limit is 1 to {_MOST}")
+        if not 1 <= limit <= _MOST_ROWS:
+            raise ValueError(f"limit must be 1 to {_MOST_ROWS}, found {limit}")
         moments = (_microseconds("since", since), _microseconds("until", until))
         if not self._database.present():
             return []
@@ -123,30 +127,31 @@ class AuditTrail:
         return [Recorded.of(tuple(row)) for row in found]
 
     def verify(self, anchor: str | None = None, progress: Progress | None = None) -> Verification:
-        """Walk through the database's trail, and tell what is wrong with which row.
+        """Verify every row of the database's trail, and report each problem with its row.
 
         Args:
-            anchor: `SEQ:MAC`, as it was logged or returned earlier: that row has to be there.
-            progress: told how many rows were looked at, and of how many.
+            anchor: the `SEQ:MAC` of an earlier row, from the log or from a verification. That row
+                must still be there.
+            progress: called with the number of rows that are checked, and the total.
 
         Raises:
-            ValueError: the anchor is none.
+            ValueError: the anchor does not have the form `SEQ:MAC`.
             DatabaseUnavailable: the trail cannot be read.
             SettingsError: there is no encryption key.
         """
-        kept = None if anchor is None else Anchor.parse(anchor)
-        return TrailVerifier(self._database, self._chain.keys, kept, progress).run()
+        known = None if anchor is None else Anchor.parse(anchor)
+        return TrailVerifier(self._database, self._chain.keys, known, progress).run()
 
     def flush(self) -> None:
-        """Write down the events of requests that wait, which happens within a second anyway.
+        """Write the queued events of requests now, instead of within a second.
 
         Raises:
-            DatabaseUnavailable: they go on to wait.
+            DatabaseUnavailable: the events that are not written yet stay queued.
         """
         if self._backlog is not None:
             self._backlog.flush()
 
-    # What everything else calls
+    # For the other components
 
     def event(
         self,
@@ -156,14 +161,14 @@ class AuditTrail:
         outcome: str = SUCCESS,
         **details: Any,
     ) -> Event:
-        """Return something that happens now, in the current request if there is one.
+        """Make an event of now, in the current request if there is one; record nothing.
 
         Args:
-            name: what.
-            subject: who acted, where the request does not say so.
-            target: what it was done to.
-            outcome: how it went.
-            details: what else there is to say.
+            name: the event's name.
+            subject: who acted, if the request has no authenticated caller.
+            target: the id of the object.
+            outcome: `success`, or an error's code.
+            details: further JSON values.
         """
         request_id, caller, scheme, address, method, route = self._circumstances()
         return Event(
@@ -181,7 +186,7 @@ class AuditTrail:
         )
 
     def is_heard(self, name: str) -> bool:
-        """Tell whether anybody would get to know of an event of this name."""
+        """Tell whether an event of this name would be recorded or received as a signal."""
         if name not in self._omitted and (
             self._backlog is not None or (self._logs and lines.is_read())
         ):
@@ -189,10 +194,10 @@ class AuditTrail:
         return signals.is_heard(name)
 
     def record_event(self, event: Event) -> None:
-        """Take note of what a request came to; it is written to the database soon."""
+        """Record an event of a request; it is written to the database within about a second."""
         if event.name not in self._omitted and self._backlog is not None:
             self._backlog.add(event)
-        self._tell(event)
+        self._publish(event)
 
     def record_change(
         self,
@@ -200,40 +205,43 @@ class AuditTrail:
         *events: Event,
         committed: list[Callable[[], None]] | None = None,
     ) -> None:
-        """Take note of what is changed or read, with the change itself.
+        """Record a change, or a read of a secret, together with the change itself.
 
         Args:
-            transaction: the change's; `None`: there is none, so that the database's trail gets one
-                of its own.
-            events: what happens; the log and the app get to know once it is committed.
-            committed: what is called then, where that is not the transaction's.
+            transaction: the transaction of the change; with `None` the events are written in one
+                of their own.
+            events: the events; they are logged and sent as signals once they are committed.
+            committed: the list of calls to make after the commit, if not the transaction's.
 
         Raises:
-            DatabaseUnavailable: it cannot be written down, and must not happen.
+            DatabaseUnavailable: the events cannot be written, so the change must not happen.
         """
-        kept = [one for one in events if one.name not in self._omitted]
-        if self._backlog is not None and kept:
+        recorded = [event for event in events if event.name not in self._omitted]
+        if self._backlog is not None and recorded:
             try:
                 if transaction is None:
-                    self._write(kept)
+                    self._write(recorded)
                 else:
-                    self._chain.append(transaction, kept)
+                    self._chain.append(transaction, recorded)
             except TrailBroken as error:
-                logger.error("%s", error)  # the answer is a 503 that says nothing of it
+                logger.error("%s", error)  # the client only sees a 503
                 raise
         if committed is None and transaction is not None:
             committed = transaction.committed
-        for one in events:
+        for event in events:
             if committed is None:
-                self._tell(one)
+                self._publish(event)
             else:
-                committed.append(partial(self._tell, one))
+                committed.append(partial(self._publish, event))
 
     def sealed_with(self) -> str | None:
-        """Return the id of the encryption key that the database's trail needs, if there is one.
+        """Return the id of the encryption key that the database's trail needs.
+
+        Returns:
+            The id, or `None` if there is no trail.
 
         Raises:
-            DatabaseUnavailable: it cannot be told.
+            DatabaseUnavailable: the trail's key cannot be read.
         """
         if not self._database.present():
             return None
@@ -241,21 +249,21 @@ class AuditTrail:
         return None if envelope is None else self._cipher.key_id_of(envelope)
 
     def check(self) -> None:
-        """See whether the database's trail can be appended to; `verify` looks at every row.
+        """Check that events can be appended to the database's trail; `verify` checks every row.
 
         Raises:
-            TrailBroken: it cannot.
-            DatabaseUnavailable: it cannot be told.
+            TrailBroken: nothing can be appended.
+            DatabaseUnavailable: the trail cannot be read.
             SettingsError: there is no encryption key.
         """
         if self._backlog is not None and self._database.present():
             self._database.read(lambda rows: self._chain.check(rows.audit))
 
     def reseal(self) -> None:
-        """Seal the key of the database's trail under today's encryption key.
+        """Encrypt the key of the database's trail again, under the current encryption key.
 
         Raises:
-            DatabaseUnavailable: it is as it was.
+            DatabaseUnavailable: nothing was changed.
             SettingsError: there is no encryption key.
         """
         if self._database.present():
@@ -266,7 +274,8 @@ class AuditTrail:
         with self._database.write() as transaction:
             self._chain.append(transaction, events)
 
-    def _tell(self, event: Event) -> None:
+    def _publish(self, event: Event) -> None:
+        """Log an event and send its signal."""
         if self._logs and event.name not in self._omitted and lines.is_read():
             lines.write(event)
         signals.send(self._sender, event)
@@ -276,5 +285,5 @@ def _microseconds(argument: str, given: datetime | None) -> int | None:
     if given is None:
         return None
     if given.tzinfo is None:
-        raise ValueError(f"{argument} has no time zone")
+        raise ValueError(f"{argument} must have a time zone, found {given.isoformat()}")
     return round(given.timestamp() * 1_000_000)

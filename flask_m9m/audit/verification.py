@@ -1,4 +1,4 @@
-"""Verification: whether a trail is what was written, and which rows are not."""
+"""Verification of the audit trail: finds rows that were changed, removed, added or moved."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
-"""Told how many rows were looked at, and of how many."""
+"""Called with the number of rows that are checked, and the total."""
 
 _PAGE = 5_000
-_MOST = 100  # problems that are told one by one
+_MOST_PROBLEMS = 100  # the rest are only counted
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What came of a verification.
+    """The result of a verification.
 
     Attributes:
-        rows: how many there are.
-        head: the last row, for keeping it elsewhere; `None` where there is no trail.
-        problems: what is wrong, row by row; empty where nothing is.
+        rows: the number of rows.
+        head: the last row, an anchor to keep elsewhere; `None` if there is no genuine head.
+        problems: a sentence for each problem, with its row; at most 101.
     """
 
     rows: int
@@ -40,18 +40,18 @@ class Verification:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether the trail is genuine: there are no problems."""
         return not self.problems
 
 
 class TrailVerifier:
-    """Walks through a trail once, while others append to it.
+    """Verifies a trail once, while others may append to it.
 
     Args:
-        database: where it is.
-        keys: opens its key.
-        anchor: a row as it was kept elsewhere, which has to be there.
-        progress: told after each page.
+        database: the trail's database.
+        keys: opens the trail's key.
+        anchor: a row that was noted elsewhere, and must be there.
+        progress: called after each page of rows.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class TrailVerifier:
         """Verify the trail.
 
         Raises:
-            DatabaseUnavailable: it cannot be read.
+            DatabaseUnavailable: the trail cannot be read.
             SettingsError: there is no encryption key.
         """
         head = self._begin() if self._database.present() else None
@@ -86,18 +86,18 @@ class TrailVerifier:
             self._check_end()
         self._check_anchor(head)
         if self._more:
-            self._problems.append(f"and {self._more} more")
+            self._problems.append(f"and {self._more} more problems")
         place = None if head is None or not head.mac else Anchor(head.seq, head.mac)
         return Verification(self._rows, place, self._problems)
 
     def _begin(self) -> EndRow | None:
-        """Read the key and the ends; return the head, if there is something to walk through."""
+        """Read the key and the ends; return the head, or `None` if no row can be verified."""
         envelope, ends, last = self._read(
             lambda rows: (rows.audit.key(), rows.audit.ends(), rows.audit.last())
         )
         if envelope is None:
             if ends or last is not None:
-                self._note("the key of the trail is missing: nothing can be told of its rows")
+                self._note("the key of the trail is missing: its rows cannot be verified")
             return None
         try:
             self._key = self._keys.open(envelope)
@@ -107,17 +107,17 @@ class TrailVerifier:
         self._take_tail(ends)
         first = self._read(lambda rows: rows.audit.first())
         if first is not None and first <= self._seq:
-            self._note(f"row {first} stands before the beginning of the trail")
+            self._note(f"row {first} is before the beginning of the trail")
         head = ends.get(HEAD)
         last = last if type(last) is int else None
         if head is None or not is_sealed(self._key, HEAD, head):
-            what = "is missing" if head is None else "was changed"
-            self._note(f"the record of the trail's end {what}: rows may be missing there")
+            fault = "is missing" if head is None else "was changed"
+            self._note(f"the record of the trail's end {fault}: rows may be missing there")
             return None if last is None else EndRow(last, b"", b"")
         return head
 
     def _take_tail(self, ends: Mapping[str, EndRow]) -> bool:
-        """Begin after the rows that retention removed; tell whether that is further than now."""
+        """Skip the rows that retention removed; tell whether that skips any more rows."""
         tail = ends.get(TAIL)
         if tail is None:
             return False
@@ -137,7 +137,7 @@ class TrailVerifier:
                 if row[0] > head.seq:
                     page = ()
                     break
-                if self._comes_to(row[0]):
+                if self._advance(row[0]):
                     self._check(row)
             if self._progress is not None:
                 self._progress(self._rows, max(total, self._rows))
@@ -146,26 +146,26 @@ class TrailVerifier:
         if self._seq < head.seq:
             self._missing(self._seq + 1, head.seq, "at the end")
         elif head.mac and head.mac not in self._macs:
-            self._note(f"row {head.seq} is not the one that the record of the end names")
+            self._note(f"row {head.seq} does not match the record of the trail's end")
 
     def _check(self, row: Sequence[Any]) -> None:
         seq, stored, columns = row[0], row[-1], row[:-1]
         if not self._macs:
-            self._note(f"row {seq} cannot be checked without the one before it")
+            self._note(f"row {seq} cannot be checked without the row before it")
             self._macs = (stored,)
         elif any(is_linked(self._key, mac, columns, stored) for mac in self._macs):
             self._macs = (stored,)
         else:
             self._note(f"row {seq} was changed")
-            # The next row tells whether the row or only its MAC was.
+            # Either the row or its MAC was changed: the next row shows which.
             self._macs = (*self._as_bytes(stored), *self._recomputed(columns))
         if self._anchor is not None and seq == self._anchor.seq:
             self._anchored = self._anchor.mac == stored
         self._seq = seq
 
-    def _comes_to(self, seq: int) -> bool:
-        """See whether rows are missing before one; tell whether it is to be looked at."""
-        if seq > self._seq + 1:  # unless retention removed them while we were reading
+    def _advance(self, seq: int) -> bool:
+        """Report rows missing before this one; tell whether this one is to be checked."""
+        if seq > self._seq + 1:  # perhaps retention has removed rows meanwhile
             self._take_tail(self._read(lambda rows: rows.audit.ends()))
         if seq <= self._seq:
             return False
@@ -186,13 +186,13 @@ class TrailVerifier:
         return (stored,) if isinstance(stored, bytes) else ()
 
     def _check_end(self) -> None:
-        """See that nothing stands behind the end; read in this order, others may append."""
+        """Check that no row follows the end; reads in this order, as others may append."""
         last = self._read(lambda rows: rows.audit.last())
         head = self._read(lambda rows: rows.audit.ends()).get(HEAD)
         if head is None or not is_sealed(self._key, HEAD, head):
             return
         if last is not None and last > head.seq:
-            self._note(f"row {last} stands behind the end of the trail")
+            self._note(f"row {last} is after the end of the trail")
 
     def _check_anchor(self, head: EndRow | None) -> None:
         anchor = self._anchor
@@ -200,14 +200,17 @@ class TrailVerifier:
             return
         if head is None or head.seq < anchor.seq:
             self._note(
-                f"row {anchor.seq}, which the anchor names, is not there: rows were removed, or "
-                "the database was put back to an older state"
+                f"row {anchor.seq}, which the anchor names, is missing: rows were removed, or an "
+                "older state of the database was restored"
             )
         elif (tail := self._tail()) is not None and anchor.seq <= tail.seq:
             if (anchor.seq, anchor.mac) != (tail.seq, tail.mac):
-                self._note(f"row {anchor.seq} is older than what is kept: take a newer anchor")
+                self._note(
+                    f"row {anchor.seq}, which the anchor names, is past its retention: use a newer "
+                    "anchor"
+                )
         else:
-            self._note(f"row {anchor.seq} is not the one that the anchor names")
+            self._note(f"row {anchor.seq} does not match the anchor")
 
     def _tail(self) -> EndRow | None:
         tail = self._read(lambda rows: rows.audit.ends()).get(TAIL)
@@ -215,24 +218,24 @@ class TrailVerifier:
         return tail if genuine else None
 
     def _page(self, head: EndRow) -> Sequence[Sequence[Any]]:
-        """Return the next rows; one that cannot be read, as its text is none, is passed over."""
+        """Return the next rows; skip a row that cannot be read, such as one of invalid UTF-8."""
         most = _PAGE
         while True:
             try:
                 return self._read(partial(_rows_after, self._seq, most))
             except DatabaseUnavailable:
-                if most == 1 and not self._pass_over(head):
+                if most == 1 and not self._skip_unreadable(head):
                     return ()
                 most = max(1, most // 8)
 
-    def _pass_over(self, head: EndRow) -> bool:
-        """Name a row that cannot be read; tell whether it is one of the trail's."""
+    def _skip_unreadable(self, head: EndRow) -> bool:
+        """Report and skip the next row; tell whether it is before the end of the trail."""
         seq = self._read(lambda rows: rows.audit.following(self._seq))
         if seq is None:
             raise DatabaseUnavailable("the audit trail cannot be read")
         if seq > head.seq:
             return False
-        if self._comes_to(seq):
+        if self._advance(seq):
             self._note(f"row {seq} was changed: it cannot be read")
             self._seq, self._macs = seq, ()
             with suppress(DatabaseUnavailable):
@@ -246,7 +249,7 @@ class TrailVerifier:
             self._note(f"rows {first} to {last} are missing {where}")
 
     def _note(self, problem: str) -> None:
-        if len(self._problems) < _MOST:
+        if len(self._problems) < _MOST_PROBLEMS:
             self._problems.append(problem)
         else:
             self._more += 1

@@ -125,14 +125,14 @@ def test_a_row_that_closes_the_gap_of_a_missing_one_is_found(trail: M9M) -> None
 def test_a_row_behind_the_end_is_found(trail: M9M) -> None:
     values = {**row(10)._mapping, "seq": 11}
     tamper(sa.insert(audit_events).values(values))
-    assert list(trail.audit.verify().problems) == ["row 11 stands behind the end of the trail"]
+    assert list(trail.audit.verify().problems) == ["row 11 is after the end of the trail"]
 
 
 def test_a_row_before_the_beginning_is_found(trail: M9M) -> None:
     values = {**row(1)._mapping, "seq": 0}
     tamper(sa.insert(audit_events).values(values))
     problems = list(trail.audit.verify().problems)
-    assert problems == ["row 0 stands before the beginning of the trail"]
+    assert problems == ["row 0 is before the beginning of the trail"]
 
 
 def test_an_end_that_was_moved_back_is_found(trail: M9M) -> None:
@@ -181,23 +181,23 @@ def test_a_database_put_back_to_an_old_state_is_found_by_an_anchor(trail: M9M) -
         sa.delete(audit_events).where(audit_events.c.seq == 11),
         sa.update(audit_ends).values(**old),
     )
-    with pytest.raises(TrailBroken, match="ends at row 10, and was at row 11"):
+    with pytest.raises(TrailBroken, match="ends at row 10, but this process has seen row 11"):
         trail.audit.record("counted")  # whoever wrote row 11 knows of it
     assert trail.audit.verify().holds  # all of it was true once
     (problem,) = trail.audit.verify(anchor=str(head)).problems
-    assert problem.startswith("row 11, which the anchor names, is not there")
+    assert problem.startswith("row 11, which the anchor names, is missing")
 
 
 def test_an_anchor_of_another_trail_is_found(trail: M9M) -> None:
     (problem,) = trail.audit.verify(anchor=f"5:{'0' * 64}").problems
-    assert problem == "row 5 is not the one that the anchor names"
+    assert problem == "row 5 does not match the anchor"
 
 
 @pytest.mark.parametrize(
     "text", ["", "5", "5:", f"-5:{'0' * 64}", f"5:{'g' * 64}", f"²:{'0' * 64}"]
 )
 def test_what_is_no_anchor_is_refused(trail: M9M, text: str) -> None:
-    with pytest.raises(ValueError, match="an anchor is SEQ:MAC"):
+    with pytest.raises(ValueError, match="an anchor must be SEQ:MAC"):
         trail.audit.verify(anchor=text)
 
 
@@ -285,7 +285,7 @@ def test_missing_last_rows_are_named_though_one_behind_the_end_cannot_be_read(
     )
     problems = list(trail.audit.verify().problems)
     assert problems[0] == "rows 7 to 10 are missing at the end"
-    assert problems[1] == "row 11 stands behind the end of the trail"
+    assert problems[1] == "row 11 is after the end of the trail"
 
 
 def test_what_stands_in_the_database_moves_no_terminal(trail: M9M) -> None:
@@ -332,7 +332,7 @@ def test_the_last_row_that_retention_removed_is_an_anchor_that_holds(
         m9m.audit.record("counted")
         assert m9m.audit.verify(str(second)).holds
         (problem,) = m9m.audit.verify(str(first)).problems
-        assert "older than what is kept" in problem
+        assert "is past its retention" in problem
 
 
 def test_a_trail_of_which_all_is_old_goes_on(audited: Audited, clock: Clock) -> None:
@@ -397,7 +397,7 @@ def test_the_key_is_sealed_anew_with_the_credentials(
     with alone.app_context():
         third.audit.record("counted")
         assert third.audit.verify().holds
-    with app.app_context(), pytest.raises(TrailBroken, match="does not open"):
+    with app.app_context(), pytest.raises(TrailBroken, match="no encryption key opens"):
         m9m.audit.record("counted")
 
 
@@ -407,10 +407,10 @@ def test_a_key_that_is_not_the_trails_is_named(audited: Audited) -> None:
         m9m.audit.record("counted")
     stranger, other = audited(credentials={"encryption_key": new_key()})
     with stranger.app_context():
-        with pytest.raises(TrailBroken, match="does not open: it needs m9m:1:"):
+        with pytest.raises(TrailBroken, match="opens the key of the audit trail: it needs m9m:1:"):
             other.audit.record("counted")
         (problem,) = other.audit.verify().problems
-        assert "does not open" in problem
+        assert "no encryption key opens" in problem
 
 
 def test_many_pages_are_walked_and_told(trail: M9M, monkeypatch: pytest.MonkeyPatch) -> None:
