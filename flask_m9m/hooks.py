@@ -11,10 +11,10 @@ from flask import Flask, Response, after_this_request
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import SecurityError
 
-from . import forking
 from .context import settle_later
 from .errors import Answered, M9MError
 from .exchange import ON_REQUEST, Exchange
+from .processes.forking import fork_safe_lock
 from .state import current_request
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Hooks:
     def __init__(self, app: Flask, state: AppState) -> None:
         self._app = app
         self._state = state
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
         app.register_error_handler(M9MError, self._answer)
         self._go_first()
 

@@ -9,11 +9,11 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from . import forking
 from .errors import LimitsUnavailable, M9MError, RateLimited
 from .exchange import Exchange, Provisional
 from .marks import LimitMark
 from .policy import RouteLimit
+from .processes.forking import fork_safe_lock
 from .ratelimit import Hit, LimitStore, RateLimit, StoreFailure, Want
 from .settings import RateLimitSettings
 
@@ -199,7 +199,7 @@ class Trials:
         self._observers = observers
         self._clock = clock
         self._said: dict[str, tuple[float, int]] = {}
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
 
     def note(self, name: str) -> None:
         """Count a request that the limit of this name would have refused."""

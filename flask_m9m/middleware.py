@@ -9,7 +9,6 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import forking
 from .dev_secret import with_secret
 from .errors import Answered, InvalidRequest, M9MError, Problem, SettingsError
 from .exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, Exchange
@@ -20,6 +19,7 @@ from .marks import CORSMark, HeadersMark, Opening
 from .policy import Access, Level, PolicyCompiler, RoutePolicy
 from .prefix_rules import read_policies
 from .prefixes import Prefixes, PrefixRules, path_of, prefix_problem
+from .processes.forking import fork_safe_lock
 from .services import Assembly
 from .settings import Loaded, Settings, SettingsSource, load
 from .wsgi import GuardedApp, begun
@@ -88,7 +88,7 @@ class M9MMiddleware(Facade):
         self._identity = (name, _instance_path(instance_path, settings))
         self._clock = clock
         self._engine = engine
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
         self._made_assembly: Assembly | None = None
         self._prefixes: Prefixes
         self._unrouted: RoutePolicy

@@ -11,7 +11,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from . import forking
+from .processes.forking import watch
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -29,7 +29,7 @@ class _Supply:
 
     def __init__(self) -> None:
         self._ids: list[str] = []
-        forking.watch(self)
+        watch(self)
 
     def after_fork(self) -> None:
         self._ids = []

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from werkzeug.wrappers import Response
 
-from . import forking
 from .address import ProxyHeader
 from .audit import AuditTrail, Circumstances
 from .auth import AppCallbacks, Identities
 from .guard import Guard
 from .metrics import Metrics, make_metrics
 from .observing import make_observers
+from .processes.forking import fork_safe_lock
 from .ratelimit import limit_stores
 from .settings import Settings
 from .sightings import make_sightings
@@ -66,7 +66,7 @@ class Assembly:
     ) -> None:
         self._settings = settings
         self._app = app
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
         self._cipher: Cipher | None = None
         self._credentials: Credentials | None = None
         self._clock, self._steady = clock or time.time, clock or time.monotonic

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import click
 from flask import Request, current_app, has_request_context, request
 
-from . import forking
 from .audit import AuditTrail, Circumstances
 from .dev_secret import with_secret
 from .errors import SettingsError
 from .exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, ON_REQUEST, Exchange
 from .guard import Guard
+from .processes.forking import fork_safe_lock
 from .routes import Protections, Routes
 from .services import Assembly
 from .settings import Loaded, check_secret_key
@@ -66,7 +66,7 @@ class AppState:
         self._credential_types = credential_types
         self._clock = clock
         self._engine = engine
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
         self._guard: Guard | None = None
         self._assembly: Assembly
         self._routes: Routes

@@ -20,8 +20,8 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from .. import forking
 from ..errors import DatabaseUnavailable, Unwritable
+from ..processes.forking import watch
 from .events import Event, EventName
 
 logger = logging.getLogger("flask_m9m")
@@ -57,7 +57,7 @@ class Backlog:
         self._dropped = 0
         self._ends_with_process = False
         self.after_fork()
-        forking.watch(self)
+        watch(self)
 
     def after_fork(self) -> None:
         """Empty the queue in a child process: the parent has these events and their thread."""

@@ -10,10 +10,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import forking
 from ..address import Client
 from ..errors import InvalidApiKey, InvalidRequest, M9MError
 from ..identity import FrozenDict, Identity
+from ..processes.forking import fork_safe_lock
 from ..ratelimit import RateLimit, parse_limits
 from ..settings import APIKeySettings
 from ..storage import ApiKey, ChangeFeed, Topic, User, moment
@@ -172,7 +172,7 @@ class KnownKeys:
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, KnownKey] = OrderedDict()
         self._touched_by: dict[tuple[str, str], set[bytes]] = {}
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
 
     def find(self, digest: bytes) -> KnownKey | None:
         """Return a key; that there is none says nothing."""

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .. import forking
 from ..errors import InvalidCredentials
 from ..identity import Identity
+from ..processes.forking import fork_safe_lock
 from ..settings import parse_duration
 from .custom import BUILT_IN
 from .sign_in import PasswordVerifier
@@ -115,7 +115,7 @@ class LoadedIdentities:
         self._callbacks = callbacks
         self._clock = clock
         self._loaded: OrderedDict[Identity, tuple[float, Identity]] = OrderedDict()
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
 
     def __call__(self, identity: Identity) -> Identity:
         """Return an identity as the app enriches it; as it is where the app has no loader.

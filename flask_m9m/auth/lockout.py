@@ -18,9 +18,9 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 
-from .. import forking
 from ..address import Client
 from ..errors import InvalidCredentials, LimitsUnavailable, M9MError, TooManyAttempts
+from ..processes.forking import fork_safe_lock
 from ..ratelimit import Hit, LimitStore, RateLimit, StoreFailure, Want
 from ..settings import LockoutSettings
 
@@ -137,7 +137,7 @@ class SignedIn:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._known: OrderedDict[str, OrderedDict[str, float]] = OrderedDict()
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
 
     def knows(self, account: str, address: str) -> bool:
         """Tell whether the account signed in there within 30 days."""

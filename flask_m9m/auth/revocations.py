@@ -14,9 +14,9 @@ from datetime import datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from .. import forking
 from ..errors import InvalidToken
 from ..identity import Identity
+from ..processes.forking import fork_safe_lock
 from ..storage import ChangeFeed, Topic
 from ..text import name_of
 
@@ -45,7 +45,7 @@ class Revocations:
         self._known: OrderedDict[str, int] = OrderedDict()
         self._changed: set[str] = set()
         self._loaded = self._complete = False
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
         feed.subscribe(self)
 
     def check(self, identity: Identity) -> None:

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from werkzeug.exceptions import HTTPException
 
-from .. import forking
 from ..address import Client
 from ..crypto import PasswordHasher, in_turn
 from ..errors import DatabaseUnavailable, InvalidCredentials
 from ..identity import Identity
+from ..processes.forking import fork_safe_lock, watch
 from ..settings import BasicAuthSettings
 from ..storage import ChangeFeed, Topic, User
 from ..text import normalize
@@ -139,7 +139,7 @@ class ConfiguredUser:
         self._settings = settings
         self._hasher = hasher
         self._hashed: str | None = None
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
 
     def __call__(self, name: str, password: str) -> bool:
         """Tell whether these are its name and password."""
@@ -166,9 +166,9 @@ class VerifiedPasswords:
         self._clock = clock
         self._key = secrets.token_bytes(32)
         self._known: OrderedDict[bytes, tuple[float, str, _Found]] = OrderedDict()
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
         self.after_fork()
-        forking.watch(self)
+        watch(self)
 
     def after_fork(self) -> None:
         """Leave the parent's turns to the parent."""

@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .. import forking
 from ..audit import AuditTrail, EventName
 from ..crypto import LONGEST, PasswordHasher
 from ..errors import Conflict, NotFound, ServiceUnavailable
 from ..identity import names
+from ..processes.forking import fork_safe_lock
 from ..storage import ChangeFeed, Topic, User, moment
 from ..text import checked_name, is_control, is_surrogate, name_of
 from .revocations import revoke_subject
@@ -46,7 +46,7 @@ class Users:
         self._hasher = hasher
         self._clock = clock
         self._nobodys_hash: str | None = None
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
 
     def create(
         self,

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from .. import forking
 from ..crypto.cipher import Record
+from ..processes.forking import watch
 from ..storage import ChangeFeed, Envelope, SealedCredential
 from ..text import name_of
 
@@ -97,7 +97,7 @@ class MemoryShelf:
     def __init__(self) -> None:
         self._rows = MemoryRows()
         self._lock = threading.RLock()
-        forking.watch(self)
+        watch(self)
 
     def after_fork(self) -> None:
         """Let the child's threads take turns of their own."""

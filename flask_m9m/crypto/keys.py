@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from .. import forking
 from ..errors import Problem, SettingsError
+from ..processes.forking import fork_safe_lock
 from ..settings.secrets import KEY_FORMS, key_material
 
 KEY_BYTES = 32
@@ -51,7 +51,7 @@ class EncryptionKey:
         if isinstance(material, str) and len(material) < _SHORTEST_TEXT:
             del text, material  # a traceback may show them
             raise ValueError(f"an encryption key is {KEY_FORMS}")
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
         self._text = material if isinstance(material, str) else ""
         self._octets = b"" if isinstance(material, str) else material
         self._derived: dict[tuple[bytes, int], bytes] = {}

@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from .. import forking
 from ..errors import ServiceUnavailable
+from ..processes.forking import watch
 from ..text import normalize
 
 METHOD = "scrypt:131072:8:1"
@@ -35,7 +35,7 @@ class PasswordHasher:
         self._concurrency = concurrency
         self._patience = patience
         self.after_fork()
-        forking.watch(self)
+        watch(self)
 
     def after_fork(self) -> None:
         """Leave the parent's turns to the parent."""

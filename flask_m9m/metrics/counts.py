@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from .. import forking
+from ..processes.forking import fork_safe_lock, watch
 
 if TYPE_CHECKING:
     from .files import CountFiles
@@ -34,8 +34,8 @@ class Counts:
         self._values: memoryview[int] | None = None
         self._bytes: memoryview[int]
         self._cells: dict[str, int] = {}
-        self._lock = forking.lock(self)
-        forking.watch(self)
+        self._lock = fork_safe_lock()
+        watch(self)
 
     def after_fork(self) -> None:
         """Count in a file of its own: the one that is open is the parent's."""

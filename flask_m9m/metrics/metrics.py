@@ -6,7 +6,6 @@ from bisect import bisect_left
 from collections import Counter
 from functools import lru_cache
 
-from .. import forking
 from ..errors import (
     InternalError,
     LimitsUnavailable,
@@ -16,6 +15,7 @@ from ..errors import (
     TooManyAttempts,
 )
 from ..exchange import Exchange
+from ..processes.forking import fork_safe_lock
 from ..ratelimit import LimitStore, LimitStores
 from ..settings import RateLimitSettings
 from .counts import Counts
@@ -59,7 +59,7 @@ class Metrics:
         self._counts = counts
         self._stores = (("rate_limits", stores.limits, [0]), ("attempts", stores.attempts, [0]))
         self._usual = lru_cache(1_024)(self._make_usual)
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
         self._values: dict[str, dict[str, str]] = {}
 
     def ended(self, exchange: Exchange, status: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Literal, TypeVar
 
-from .. import forking
+from ..processes.forking import fork_safe_lock
 from .gcra import Hit, look
 from .limit import RateLimit
 from .store import LimitStore, Spender, StoreFailure, Want
@@ -43,7 +43,7 @@ class Breaker:
         self._tripped = False
         self._slow = False
         self._probe_at = 0.0
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
 
     def lets_through(self) -> bool:
         """Tell whether this request may ask the store."""
@@ -118,7 +118,7 @@ class Failover(LimitStore):
         self.failures = 0
         self._log_at = 0.0
         self._logged = False
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
 
     def prepare(self, limits: Iterable[RateLimit]) -> None:
         """Check, as far as possible, that the store can keep these limits."""

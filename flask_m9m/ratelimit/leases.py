@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .. import forking
+from ..processes.forking import fork_safe_lock, watch
 from .gcra import Hit, admitted, known, refused
 from .limit import MICROSECONDS, RateLimit
 from .store import Want
@@ -99,8 +99,8 @@ class Leases:
     def __init__(self, capacity: int = _MOST_CLIENTS) -> None:
         self._capacity = capacity
         self._clients: OrderedDict[tuple[str, str], _Client] = OrderedDict()
-        self._lock = forking.lock(self)
-        forking.watch(self)
+        self._lock = fork_safe_lock()
+        watch(self)
 
     def after_fork(self) -> None:
         """Forget all leases: only the parent may spend them."""

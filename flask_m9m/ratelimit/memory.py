@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from .. import forking
+from ..processes.forking import fork_safe_lock
 from .gcra import Hit, give_back, look, take
 from .limit import MICROSECONDS, RateLimit
 from .store import LimitStore, Spender
@@ -40,7 +40,7 @@ class MemoryStore(LimitStore):
         self._bucket_count = max(1, capacity // _SLOTS)
         self._clock = clock
         self._tables: dict[str, _Table] = {}
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
 
     def hit(self, limit: RateLimit, client: str, cost: int = 1) -> Hit:
         """Take `cost` tokens, 1 to `limit.burst`, from this client's bucket."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
-from .. import forking
+from ..processes.forking import watch
 from ..settings.redis_url import Address, RedisURL
 from .store import StoreFailure
 
@@ -176,7 +176,7 @@ class Pool:
         self._connect = connect
         self._error: type[Exception] = import_module("redis.exceptions").ResponseError
         self.after_fork()
-        forking.watch(self)
+        watch(self)
 
     def after_fork(self) -> None:
         """Forget the parent's connections, and send nothing on them."""

@@ -11,7 +11,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from .. import forking
+from ..processes.forking import fork_safe_lock, watch
 from ..settings.redis_url import Address, RedisURL, read_url
 from .redis_pool import (
     Connection,
@@ -96,7 +96,7 @@ class _Sentinels:
     def __init__(self, url: RedisURL) -> None:
         self._url = url
         self.after_fork()
-        forking.watch(self)
+        watch(self)
 
     def after_fork(self) -> None:
         """Forget the parent's connections to the sentinels."""
@@ -131,7 +131,7 @@ class _Cluster(Servers):
         self._pools: dict[Address, Pool] = {}
         self._map: list[Address | None] = []
         self._stale = True
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
 
     def ask(self, commands: Sequence[Command], deadline: float) -> list[Any]:
         try:

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from os import pread, pwrite
 from typing import NamedTuple
 
-from .. import forking
 from ..errors import SettingsError
 from ..processes.boot_clock import boot_clock
+from ..processes.forking import watch
 from ..processes.shared_directory import SharedDirectory, UnsafeFile
 from .gcra import Hit, give_back, known, look, refused, take
 from .limit import MICROSECONDS, RateLimit
@@ -49,7 +49,7 @@ class SharedStore(LimitStore):
         self._files = LimitFiles(directory)
         self._clock = clock
         self._open: dict[str, tuple[SharedFile, int]] = {}
-        forking.watch(self)
+        watch(self)
 
     def after_fork(self) -> None:
         """Check open files again before their next use: a daemon may have closed them."""

@@ -18,7 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import forking
+from ..processes.forking import fork_safe_lock, watch
 from ..processes.shared_directory import SharedDirectory, UnsafeFile
 from .limit import RateLimit
 from .limit_files import BUCKET, BUCKETS, HEADER, LimitFiles, read_header
@@ -68,7 +68,7 @@ class SharedFile:
         self.limit = limit
         self._key = key
         self.after_fork()
-        forking.watch(self)
+        watch(self)
 
     def after_fork(self) -> None:
         """Start with new locks: the old ones may be held by threads that no longer exist."""
@@ -144,7 +144,7 @@ class _OpenFiles:
     """The files that this process has open, by device and inode."""
 
     def __init__(self) -> None:
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
         self._files: dict[tuple[int, int], SharedFile] = {}
 
     def file(self, files: LimitFiles, limit: RateLimit) -> SharedFile:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from .. import forking
 from ..errors import DatabaseUnavailable, SchemaError
+from ..processes.forking import watch
 from ..settings import DatabaseSettings
 from .engine import (
     BUSY_SECONDS,
@@ -60,7 +60,7 @@ class Database:
         self._opened: tuple[int, int] | None = None
         self._ready = False
         self._lock = threading.RLock()
-        forking.watch(self)
+        watch(self)
 
     @property
     def local(self) -> bool:

@@ -30,8 +30,8 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from .. import forking
 from ..errors import DatabaseUnavailable
+from ..processes.forking import watch
 
 if TYPE_CHECKING:
     from .database import Database
@@ -125,7 +125,7 @@ class ChangeFeed:
         self._reading: _Reading | None = None
         self._lock = threading.RLock()
         self.empty = True
-        forking.watch(self)
+        watch(self)
 
     def subscribe(self, cache: Cache) -> None:
         """Invalidate a cache's entries when records change."""

@@ -7,9 +7,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import sha256
 
-from .. import forking
 from ..errors import InvalidToken
 from ..identity import Identity
+from ..processes.forking import fork_safe_lock
 from .claims import ClaimRules, Judged
 from .jws import LONGEST, parse_object, verify
 from .keys import KeyRing
@@ -41,7 +41,7 @@ class Verifier:
         self._clock = clock
         self._capacity = capacity
         self._known: OrderedDict[bytes, Judged] = OrderedDict()
-        self._lock = forking.lock(self)
+        self._lock = fork_safe_lock()
 
     def verify(self, token: str) -> Identity:
         """Return who a token speaks for.

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from flask_m9m import forking
+from flask_m9m.processes import forking
 from flask_m9m.testing import client_as
 
 from .conftest import Secured
@@ -54,9 +54,9 @@ def test_a_child_serves_although_every_lock_was_held(secured: Secured) -> None:
 
     def hold_everything() -> None:
         with ExitStack() as stack:
-            for owner in list(forking._locked):
-                if owner._lock.acquire(blocking=False):
-                    stack.callback(owner._lock.release)
+            for lock in list(forking._locks):
+                if lock.acquire(blocking=False):
+                    stack.callback(lock.release)
             held.set()
             release.wait(30)
 
