@@ -30,11 +30,11 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from flask_m9m.address import Client
 from flask_m9m.auth.api_key import ApiKeyAuthenticator
 from flask_m9m.auth.api_keys import ApiKeys
 from flask_m9m.auth.key_format import digest_of, make_key
 from flask_m9m.errors import InvalidApiKey
+from flask_m9m.http.address import Client
 from flask_m9m.settings import settings_of
 from flask_m9m.storage import ChangeFeed, Database
 from tests.databases import empty_postgres, running_postgres, settle

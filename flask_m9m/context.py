@@ -8,7 +8,7 @@ from flask import Response, after_this_request, current_app, has_request_context
 from werkzeug.local import LocalProxy
 
 from .exchange import IDENTITY, NOT_LOADED, Exchange
-from .headers import new_nonce
+from .http.headers import new_nonce
 from .identity import Identity
 from .request_ids import REQUEST_ID
 from .state import EXTENSION, current_exchange, current_request, current_state

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from .address import Client
 from .audit import Circumstances
 from .errors import M9MError
+from .http.address import Client
 from .identity import Identity
 from .marks import LimitMark, Mark
 from .policy import RoutePolicy

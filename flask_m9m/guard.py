@@ -20,9 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 from werkzeug.wrappers import Response
 from werkzeug.wsgi import get_current_url, get_host
 
-from .address import AddressResolver, Networks, ProxyHeader, is_host
-from .auth import Authenticator, Identities, challenges, csrf
-from .cors import is_preflight
+from .auth import Authenticator, Identities, challenges
 from .errors import (
     AccessDenied,
     AddressNotAllowed,
@@ -37,6 +35,9 @@ from .errors import (
     M9MError,
 )
 from .exchange import IDENTITY, Exchange, Observer
+from .http import csrf
+from .http.address import AddressResolver, Networks, ProxyHeader, is_host
+from .http.cors import is_preflight
 from .limits import Limits, client_key, limited
 from .marks import Mark
 from .policy import Access, PolicyCompiler, RouteLimit, RoutePolicy
@@ -50,7 +51,7 @@ from .signing import Links
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-    from .headers import HeaderFields
+    from .http.headers import HeaderFields
 
 logger = logging.getLogger("flask_m9m")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .cors import PREFLIGHT_VARY, RESPONSE_FIELDS
 from .exchange import Exchange
-from .headers import HeaderFields, merge_vary, private_cache_control
+from .http.cors import PREFLIGHT_VARY, RESPONSE_FIELDS
+from .http.headers import HeaderFields, merge_vary, private_cache_control
 from .policy import ERROR_VARY, RoutePolicy
 from .ratelimit import Hit
 from .request_ids import HEADER

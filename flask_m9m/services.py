@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from werkzeug.wrappers import Response
 
-from .address import ProxyHeader
 from .audit import AuditTrail, Circumstances
 from .auth import AppCallbacks, Identities
 from .guard import Guard
+from .http.address import ProxyHeader
 from .metrics import Metrics, make_metrics
 from .observing import make_observers
 from .processes.forking import fork_safe_lock

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
-from .address import UNIX, Client, ProxyHeader, parse_address
+from .http.address import UNIX, Client, ProxyHeader, parse_address
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

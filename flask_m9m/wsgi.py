@@ -12,7 +12,7 @@ from werkzeug.wsgi import ClosingIterator
 from .errors import InternalError
 from .exchange import EXCHANGE, Exchange
 from .guard import Guard
-from .headers import HeaderFields
+from .http.headers import HeaderFields
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -48,5 +48,5 @@ def test_an_app_in_flask_does_not_load_what_other_apps_need() -> None:
 
 
 def test_the_decorator_cors_is_not_hidden_by_the_module_of_that_name() -> None:
-    code = "import flask_m9m.cors; from flask_m9m import cors; cors(max_age=1)"
+    code = "import flask_m9m.http.cors; from flask_m9m import cors; cors(max_age=1)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,7 +11,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_m9m import M9M
-from flask_m9m.address import AddressResolver, ProxyHeader
+from flask_m9m.http.address import AddressResolver, ProxyHeader
 from flask_m9m.processes.shared_directory import SharedDirectory
 from flask_m9m.sightings import FAR, NEAR, Sighting, Sightings, make_sightings
 from flask_m9m.testing import Clock, make_settings

@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from flask import Flask, Response
 from werkzeug.exceptions import ServiceUnavailable
 
-from ..address import Networks
 from ..decorators import require_auth
 from ..errors import AccessDenied, AuthenticationRequired, Problem, SettingsError
+from ..http.address import Networks
 from ..routes import METRICS_ENDPOINT
 from ..settings import MetricsSettings
 from ..state import current_exchange, current_state

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, jsonify, request
 from pydantic import Field
 
 from ..audit import EventName
-from ..auth import ACCESS, REFRESH, Identities, TokenPair, cookie_of, csrf
+from ..auth import ACCESS, REFRESH, Identities, TokenPair, cookie_of
 from ..decorators import public, require_auth
 from ..errors import (
     AuthenticationRequired,
@@ -19,6 +19,7 @@ from ..errors import (
     M9MError,
     ValidationError,
 )
+from ..http import csrf
 from ..identity import Identity
 from ..state import current_exchange, current_state
 from ..text import is_control, name_of, normalize

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from . import csrf
 from .api_keys import ApiKeys
 from .authenticator import Authenticator, challenges
 from .cookies import ACCESS, REFRESH, cookie_of
@@ -31,5 +30,4 @@ __all__ = [
     "Users",
     "challenges",
     "cookie_of",
-    "csrf",
 ]

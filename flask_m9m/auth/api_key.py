@@ -10,8 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..address import Client
 from ..errors import InvalidApiKey, InvalidRequest, M9MError
+from ..http.address import Client
 from ..identity import FrozenDict, Identity
 from ..processes.forking import fork_safe_lock
 from ..ratelimit import RateLimit, parse_limits

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..address import Client
 from ..errors import M9MError
+from ..http.address import Client
 from ..identity import Identity
 from ..ratelimit import RateLimit
 

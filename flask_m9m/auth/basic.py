@@ -5,8 +5,8 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING
 
-from ..address import Client
 from ..errors import InvalidCredentials, M9MError
+from ..http.address import Client
 from ..text import LONGEST_NAME, is_control, normalize
 from .authenticator import Authenticator, Proved, credential_of
 from .sign_in import SignIn

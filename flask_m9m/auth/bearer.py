@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from ..address import Client
 from ..errors import AccessDenied, FreshTokenRequired, InvalidToken, M9MError
+from ..http.address import Client
 from ..identity import is_scope
 from .authenticator import Authenticator, Proved, credential_of
 from .tokens import Tokens

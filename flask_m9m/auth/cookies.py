@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from werkzeug.http import dump_cookie
 
-from ..address import Client
 from ..errors import CSRFFailed, InvalidToken, Problem, SettingsError
+from ..http import csrf
+from ..http.address import Client
 from ..settings import JWTSettings
 from ..signing import derived_key
-from . import csrf
 from .authenticator import Authenticator, Proved
 from .sessions import TokenPair
 from .tokens import Tokens

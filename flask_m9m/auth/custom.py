@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from werkzeug.exceptions import Unauthorized
 
-from ..address import Client
 from ..errors import InvalidCredentials, M9MError
+from ..http.address import Client
 from ..identity import Identity
 from .authenticator import Authenticator, Proved
 

@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 
-from ..address import Client
 from ..errors import InvalidCredentials, LimitsUnavailable, M9MError, TooManyAttempts
+from ..http.address import Client
 from ..processes.forking import fork_safe_lock
 from ..ratelimit import Hit, LimitStore, RateLimit, StoreFailure, Want
 from ..settings import LockoutSettings

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from werkzeug.exceptions import HTTPException
 
-from ..address import Client
 from ..crypto import PasswordHasher, in_turn
 from ..errors import DatabaseUnavailable, InvalidCredentials
+from ..http.address import Client
 from ..identity import Identity
 from ..processes.forking import fork_safe_lock, watch
 from ..settings import BasicAuthSettings

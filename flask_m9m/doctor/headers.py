@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from ..headers import CONTENT_SECURITY_POLICY, STRICT_TRANSPORT_SECURITY
+from ..http.headers import CONTENT_SECURITY_POLICY, STRICT_TRANSPORT_SECURITY
 from ..policy.compiler import header_policy
 from ..settings.presets import HEADER_FIELDS
 from .findings import Finding, Kind, Severity

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from ..cors import ALLOW_CREDENTIALS, CORSPolicy
+from ..http.cors import ALLOW_CREDENTIALS, CORSPolicy
 from ..policy.compiler import cors_policy
 from ..server.address import is_loopback
 from .findings import Finding, Kind, Severity

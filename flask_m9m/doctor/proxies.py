@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from ..address import UNIX, Networks
+from ..http.address import UNIX, Networks
 from ..sightings import NEAR
 from .findings import Finding, Kind, Severity
 from .subject import Subject, finds

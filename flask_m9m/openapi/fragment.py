@@ -6,7 +6,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..auth import BUILT_IN, csrf
+from ..auth import BUILT_IN
+from ..http import csrf
 from ..policy import FLASK, Access, RoutePolicy
 from .components import ANSWERS, CSRF_TOKEN, component_of, components, security_schemes
 

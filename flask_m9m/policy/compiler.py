@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..auth import BUILT_IN, Authenticator
-from ..cors import CORSPolicy
 from ..errors import Problem, SettingsError
-from ..headers import SecurityHeaders
+from ..http.cors import CORSPolicy
+from ..http.headers import SecurityHeaders
 from ..marks import (
     CacheableMark,
     CORSMark,

@@ -8,8 +8,8 @@ from enum import StrEnum
 from functools import cached_property
 
 from ..auth import Authenticator
-from ..cors import RESPONSE_FIELDS, CORSPolicy
-from ..headers import SecurityHeaders
+from ..http.cors import RESPONSE_FIELDS, CORSPolicy
+from ..http.headers import SecurityHeaders
 from ..marks import Demand, LimitMark, Mark
 from ..ratelimit import RateLimit, parse_limits
 

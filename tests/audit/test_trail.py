@@ -23,8 +23,8 @@ from flask_m9m.errors import DatabaseUnavailable, TrailBroken
 from flask_m9m.storage.tables import audit_ends, audit_events, audit_keys
 from flask_m9m.testing import Clock, client_as, make_settings
 from tests.databases import settle
-from tests.http.credentials import Life
-from tests.http.credentials import make_app as make_living_app
+from tests.extension.credentials import Life
+from tests.extension.credentials import make_app as make_living_app
 from tests.traces import Traces
 
 from .conftest import Audited, new_key

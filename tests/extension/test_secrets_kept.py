@@ -23,7 +23,7 @@ from flask_m9m.settings import settings_of
 from flask_m9m.storage import Database
 from flask_m9m.testing import Clock
 from tests.databases import settle
-from tests.http.credentials import Life, make_app
+from tests.extension.credentials import Life, make_app
 from tests.traces import WINDOW, Traces
 
 ROOT = Path(__file__).parents[2]
@@ -239,7 +239,7 @@ def test_no_secret_is_kept_or_told(
 def test_what_a_killed_process_leaves_has_no_secret(database_url: str, tmp_path: Path) -> None:
     if database_url.startswith("sqlite"):
         database_url = f"sqlite:///{tmp_path}/m9m.db"
-    command = [sys.executable, "-m", "tests.http.credentials", database_url]
+    command = [sys.executable, "-m", "tests.extension.credentials", database_url]
     died = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert died.returncode == -9, died.stderr
     found = json.loads(died.stdout)

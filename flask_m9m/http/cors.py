@@ -6,9 +6,9 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from .errors import CORSRefused
+from ..errors import CORSRefused
+from ..settings import OriginKind, OriginRule, parse_origin_rule
 from .headers import FixedFields
-from .settings import OriginKind, OriginRule, parse_origin_rule
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -19,7 +19,7 @@ from flask_m9m.storage.identity_rows import IdentityRows
 from flask_m9m.testing import Clock
 from flask_m9m.tokens import SigningKey
 from flask_m9m.tokens.jws import sign
-from tests.http.conftest import Secured
+from tests.extension.conftest import Secured
 
 PASSWORD = "correct horse"
 OTHER = "battery staple"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_m9m.address import AddressResolver, Client, Networks, ProxyHeader
+from flask_m9m.http.address import AddressResolver, Client, Networks, ProxyHeader
 
 PROXY, CLIENT = "10.0.0.1", "203.0.113.7"
 

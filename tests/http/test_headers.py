@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_m9m.headers import SecurityHeaders, merge_vary, new_nonce, private_cache_control
+from flask_m9m.http.headers import SecurityHeaders, merge_vary, new_nonce, private_cache_control
 
 CSP, HSTS = "Content-Security-Policy", "Strict-Transport-Security"
 

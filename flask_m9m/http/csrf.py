@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..address import Client
-from ..cors import CORSPolicy
 from ..errors import CSRFFailed
+from .address import Client
+from .cors import CORSPolicy
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

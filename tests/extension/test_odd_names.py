@@ -10,7 +10,7 @@ from flask import Flask
 from flask_m9m.errors import InvalidToken, NotFound
 from flask_m9m.text import checked_name, name_of
 from flask_m9m.tokens import Issuer
-from tests.http.conftest import Secured
+from tests.extension.conftest import Secured
 
 PASSWORD = "correct horse"
 NFC, NFD = "jos\u00e9", "jose\u0301"

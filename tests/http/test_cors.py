@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_m9m.cors import CORSPolicy, is_preflight
 from flask_m9m.errors import CORSRefused
+from flask_m9m.http.cors import CORSPolicy, is_preflight
 
 APP = "https://app.example.com"
 

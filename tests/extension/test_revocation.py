@@ -19,7 +19,7 @@ from flask_m9m.storage import tables
 from flask_m9m.testing import Clock
 from flask_m9m.tokens import SigningKey
 from flask_m9m.tokens.jws import sign
-from tests.http.conftest import Secured
+from tests.extension.conftest import Secured
 
 PASSWORD, OTHER = "correct horse", "battery staple"
 SECRET = "x1" * 32

@@ -19,7 +19,7 @@ from flask import Flask
 from flask_m9m import M9M
 from flask_m9m.auth.key_format import make_key
 from flask_m9m.testing import Clock
-from tests.http.conftest import Secured
+from tests.extension.conftest import Secured
 
 ROUNDS = 40
 TRIES = 3

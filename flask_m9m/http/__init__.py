@@ -1,0 +1,1 @@
+"""Rules of HTTP without state: client addresses, CORS, CSRF and header fields."""
