@@ -1,4 +1,4 @@
-"""`flask m9m doctor`."""
+"""Command `flask m9m doctor`: examine the app, and print the findings and the score."""
 
 from __future__ import annotations
 
@@ -31,38 +31,39 @@ _NEVER_IGNORED = (REFUSED.id, NOT_LOADED.id)
 _ID_WIDTH = max(len(kind.id) for kind in KINDS)
 
 
-def _known_ids(context: click.Context, _: click.Parameter, ids: tuple[str, ...]) -> tuple[str, ...]:
+def _check_ids(context: click.Context, _: click.Parameter, ids: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse ids that do not exist or cannot be ignored."""
     known = [kind.id for kind in KINDS]
-    for one in ids:
-        if one in _NEVER_IGNORED:
-            raise click.BadParameter(f"{one} cannot be ignored: nothing works with it", context)
-        if one not in known:
-            near = "".join(f"; did you mean {id}?" for id in get_close_matches(one, known, 1))
-            raise click.BadParameter(f"there is no finding {one[:64]!a}{near}", context)
+    for given in ids:
+        if given in _NEVER_IGNORED:
+            raise click.BadParameter(f"{given} cannot be ignored: the app does not start", context)
+        if given not in known:
+            near = "".join(f"; did you mean {id}?" for id in get_close_matches(given, known, 1))
+            raise click.BadParameter(f"unknown finding id {given[:64]!a}{near}", context)
     return ids
 
 
 @click.command()
 @click.option(
     "--level",
-    type=click.Choice([one.value for one in reversed(Severity)]),
+    type=click.Choice([severity.value for severity in reversed(Severity)]),
     default=Severity.LOW.value,
     show_default=True,
-    help="Exit 1 on findings from this severity on.",
+    help="Exit 1 on findings of this severity or above.",
 )
 @click.option(
     "--ignore",
     "ignored",
     metavar="ID",
     multiple=True,
-    callback=_known_ids,
-    help="Pass findings of this id over; may be repeated.",
+    callback=_check_ids,
+    help="Leave out findings with this id; may be repeated.",
 )
 @output_option
 @click.pass_context
 def doctor(context: click.Context, level: str, ignored: tuple[str, ...], output: str) -> None:
-    """Look for what is wrong or risky, and say what mends it; exit 1 on findings."""
-    # What loading an app logs is found here, too.
+    """Find errors and risks in the app, each with a fix; exit 1 on findings."""
+    # Warnings that the app logs while it loads are reported as findings.
     logging.getLogger("flask_m9m").disabled = True
     found = report(_findings(context), ignored)
     if output == "table":
@@ -74,9 +75,9 @@ def doctor(context: click.Context, level: str, ignored: tuple[str, ...], output:
 
 
 def _findings(context: click.Context) -> Iterable[Finding]:
-    """Examine the app, or say what keeps it from being loaded."""
+    """Examine the app, or report why it cannot be loaded."""
     info = context.ensure_object(ScriptInfo)
-    info.set_debug_flag = False  # what the app says itself is what other servers run it with
+    info.set_debug_flag = False  # the app's own flag, as other servers run it
     try:
         app = info.load_app()
     except click.ClickException:
@@ -84,7 +85,7 @@ def _findings(context: click.Context) -> Iterable[Finding]:
     except Exception as error:
         if (cause := settings_error(error)) is not None:
             return refusals(cause.problems)
-        return [NOT_LOADED.at("the app", error=type(error).__name__), *_problems()]
+        return [NOT_LOADED.at("the app", error=type(error).__name__), *_problems_of_settings()]
     state = state_of(app)
     files = ", ".join(str(file) for file in state.loaded.files) or "no file"
     click.echo(f"settings read from {printable(files)}", err=True)
@@ -92,8 +93,8 @@ def _findings(context: click.Context) -> Iterable[Finding]:
         return tuple(examine(Subject(state)))
 
 
-def _problems() -> list[Finding]:
-    """Return what is wrong with the settings that can be read without the app."""
+def _problems_of_settings() -> list[Finding]:
+    """Report the problems of the settings that can be read without the app."""
     try:
         load()
     except SettingsError as error:
@@ -105,39 +106,43 @@ def _document(found: Report) -> dict[str, object]:
     return {
         "findings": [
             {
-                "id": one.id,
-                "severity": one.severity.value,
-                "where": one.where,
-                "why": one.why,
-                "fix": one.fix,
+                "id": finding.id,
+                "severity": finding.severity.value,
+                "where": finding.where,
+                "why": finding.why,
+                "fix": finding.fix,
             }
-            for one in found.findings
+            for finding in found.findings
         ],
         "score": found.score,
         "lost": [
-            {"id": one.id, "where": one.where, "points": one.severity.points}
-            for one in found.findings
+            {"id": finding.id, "where": finding.where, "points": finding.severity.points}
+            for finding in found.findings
         ],
         "ignored": list(found.ignored),
     }
 
 
 def _print_report(found: Report) -> None:
-    for one in found.findings:
-        click.echo(f"{one.severity.value:<8}  {one.id:<{_ID_WIDTH}}  {printable(one.where)}")
-        click.echo(f"          why: {printable(one.why)}")
-        click.echo(f"          fix: {printable(one.fix)}")
+    for finding in found.findings:
+        click.echo(
+            f"{finding.severity.value:<8}  {finding.id:<{_ID_WIDTH}}  {printable(finding.where)}"
+        )
+        click.echo(f"          why: {printable(finding.why)}")
+        click.echo(f"          fix: {printable(finding.fix)}")
         click.echo()
-    if any(one.id in _NEVER_IGNORED for one in found.findings):
-        click.echo("the app does not start: the rest is looked at once it does")
+    if any(finding.id in _NEVER_IGNORED for finding in found.findings):
+        click.echo(
+            "the app does not start: run this command again once it does, for the remaining checks"
+        )
         click.echo()
     if found.findings:
-        if any("{" in one.fix for one in found.findings):
-            click.echo("where config.yaml has a section already, what a fix says belongs into that")
+        if any("{" in finding.fix for finding in found.findings):
+            click.echo("YAML in a fix: if config.yaml has its section already, add to that section")
             click.echo()
         click.echo(f"score: {found.score} of 100; lost:")
-        for one in found.findings:
-            click.echo(f"  {-one.severity.points:>3}  {one.id}: {printable(one.where)}")
+        for finding in found.findings:
+            click.echo(f"  {-finding.severity.points:>3}  {finding.id}: {printable(finding.where)}")
     else:
         click.echo("nothing found: score 100 of 100")
     if found.ignored:

@@ -1,4 +1,4 @@
-"""What `flask m9m doctor` looks for, each with what mends it."""
+"""Doctor: the checks behind `flask m9m doctor`, each finding with a reason and a fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backends: what the app's database and Redis answer, each asked once and not for long."""
+"""Backend probes: query the app's database and Redis, each once and with a time limit."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ REDIS_SECONDS = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What a database keeps.
+class StoredData:
+    """The rows of a database that the checks need.
 
     Attributes:
-        keys: its API keys.
+        keys: all API keys.
         disabled: the names of disabled users.
-        seals: with which keys credentials are sealed, and how many with each.
+        seals: for each encryption key, its label and the number of credentials encrypted with it.
         trail_key: the id of the encryption key that the audit trail needs.
     """
 
@@ -46,52 +46,56 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseAnswer:
-    """What a database says.
+    """The state of a database that answered.
 
     Attributes:
-        where: its URL without a password.
-        version: its schema's; `None` where it has none of our tables.
-        newest: the version that this package wants.
-        ahead: seconds by which its clock is ahead of this machine's; `None` where it has none.
-        kept: what is in it, where its schema is the newest.
+        where: the database's URL without a password.
+        version: the version of its schema; `None` if it has none of our tables.
+        newest: the version of the schema that this package needs.
+        ahead: seconds by which its clock is ahead of this machine's; `None` for SQLite.
+        stored: its rows; empty unless the schema is the newest.
     """
 
     where: str
     version: str | None
     newest: str
     ahead: float | None
-    kept: Kept
+    stored: StoredData
 
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """A backend that gave no answer."""
+    """A backend that cannot be used.
+
+    Attributes:
+        reason: the cause, for the user.
+    """
 
     reason: str
 
 
 def ask_database(database: Database, clock: Clock) -> DatabaseAnswer | Unreachable:
-    """Ask a database; one that is not there is not made."""
+    """Query a database; do not create one that does not exist."""
     try:
-        return within(DATABASE_SECONDS, lambda: _ask(database, clock))
+        return within(DATABASE_SECONDS, lambda: _query(database, clock))
     except TimeoutError:
-        return Unreachable(f"it did not answer within {DATABASE_SECONDS:g} s")
+        return Unreachable(f"the database did not answer within {DATABASE_SECONDS:g} s")
     except DatabaseUnavailable as error:
         return Unreachable(str(error))
 
 
-def _ask(database: Database, clock: Clock) -> DatabaseAnswer:
+def _query(database: Database, clock: Clock) -> DatabaseAnswer:
     where, version, newest = database.status()
-    kept, ahead = Kept(), None
+    stored, ahead = StoredData(), None
     if version == newest:
-        kept = database.read(_kept)
+        stored = database.read(_read_stored)
     if version is not None or not database.makes_itself:
-        ahead = _ahead(database, clock)
-    return DatabaseAnswer(where, version, newest, ahead, kept)
+        ahead = _seconds_ahead(database, clock)
+    return DatabaseAnswer(where, version, newest, ahead, stored)
 
 
-def _kept(transaction: Transaction) -> Kept:
-    return Kept(
+def _read_stored(transaction: Transaction) -> StoredData:
+    return StoredData(
         tuple(transaction.identities.keys()),
         frozenset(user.username for user in transaction.identities.users() if user.disabled),
         tuple(sorted(transaction.credentials.sealed_with().items())),
@@ -99,15 +103,15 @@ def _kept(transaction: Transaction) -> Kept:
     )
 
 
-def _ahead(database: Database, clock: Clock) -> float | None:
-    """Return by how much a server's clock is ahead; SQLite has this machine's."""
+def _seconds_ahead(database: Database, clock: Clock) -> float | None:
+    """Measure how far a server's clock is ahead; `None` for SQLite, which has no clock."""
     before = clock()
     theirs = database.server_time()
     return None if theirs is None else theirs - (before + clock()) / 2
 
 
 def ask_redis(url: str, clock: Clock) -> float | Unreachable:
-    """Ask Redis for its time; return by how many seconds its clock is ahead."""
+    """Ask Redis for its time, and return the seconds by which its clock is ahead."""
 
     def ask() -> float:
         deadline = time.monotonic() + REDIS_SECONDS
@@ -115,24 +119,28 @@ def ask_redis(url: str, clock: Clock) -> float | Unreachable:
         [pool, *_] = open_servers(url).masters(deadline)
         [answer] = pool.exchange([packed(b"TIME")], deadline)
         if isinstance(answer, Exception):
-            raise StoreFailure("Redis cannot be used: it refuses TIME")
+            raise StoreFailure("Redis cannot be used: it refuses the command TIME")
         return int(answer[0]) + int(answer[1]) / 1e6 - (before + clock()) / 2
 
     try:
         return within(REDIS_SECONDS + 0.5, ask)
     except TimeoutError:
-        return Unreachable(f"it did not answer within {REDIS_SECONDS:g} s")
+        return Unreachable(f"Redis did not answer within {REDIS_SECONDS:g} s")
     except StoreFailure as error:
         return Unreachable(str(error))
 
 
 def within(seconds: float, ask: Callable[[], T]) -> T:
-    """Return what a function returns, if it takes no longer.
+    """Call a function with a time limit.
 
-    It goes on in a thread that keeps no process alive.
+    After a timeout the call continues in a daemon thread, which does not keep the process alive.
+
+    Args:
+        seconds: the time limit.
+        ask: the function; its exceptions are raised here.
 
     Raises:
-        TimeoutError: it takes longer.
+        TimeoutError: the call takes longer.
     """
     results: list[T] = []
     errors: list[Exception] = []

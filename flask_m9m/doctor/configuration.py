@@ -1,4 +1,4 @@
-"""Checks of how the settings came about."""
+"""Check of configuration files: files with section names of ours that are not read."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from .subject import Subject, finds
 PASSED_OVER = Kind(
     "config-passed-over",
     Severity.MEDIUM,
-    "a configuration file with names of our sections is not read",
-    "nothing that it says holds: it has <names>, but none of security, credentials and "
-    "performance, by which a file that nobody named is known to be meant (ASVS 13.1.1)",
-    "add security: {} to <file>; or name it: M9M(app, settings=...); another tool's: --ignore "
-    "config-passed-over",
+    "a configuration file has section names of flask-m9m, but is not read",
+    "the file is not read, so its <names> settings have no effect: a file that is found by search "
+    "is read only if it has a security, credentials or performance section (ASVS 13.1.1)",
+    "if <file> is meant for flask-m9m, add the line security: {} to it, or name it: M9M(app, "
+    'settings="<file>"); if it belongs to another tool: --ignore config-passed-over',
 )
 
 
 @finds(PASSED_OVER)
 def configuration_files(subject: Subject) -> Iterator[Finding]:
-    """Look for files that the search has passed over."""
+    """Find configuration files that the search did not take for ours."""
     for file, names in subject.state.loaded.passed_over.items():
         yield PASSED_OVER.at(file, file=file, names=", ".join(names))
 

@@ -1,4 +1,4 @@
-"""Examination: every check of an app, and the score that comes of it."""
+"""Examination: run every check of an app, sort the findings and compute the score."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from .subject import Check, Subject
 REFUSED = Kind(
     "start-refused",
     Severity.CRITICAL,
-    "the settings, or the marks of a route, stop the start",
-    "what stands there stops the start: <found>",
+    "the settings or the decorators of a route stop the app from starting",
+    "this stops the app from starting: <found>",
     "<path>: <accepted>",
 )
 NOT_LOADED = Kind(
     "app-not-loaded",
     Severity.CRITICAL,
     "the app cannot be loaded",
-    "loading it raises <error>: nothing of it could be examined",
-    "flask routes shows the error with its traceback",
+    "loading the app raises <error>, so that nothing else in it can be examined",
+    "this command shows the error with its traceback: flask routes",
 )
 FAILED = Kind(
     "check-failed",
     Severity.MEDIUM,
-    "a check could not be made",
-    "it raised <error>: what it looks for was not looked for",
-    "report it, with the output of flask m9m doctor -o json; to pass it over: "
-    "--ignore check-failed",
+    "a check failed with an error",
+    "the check raised <error>: problems that it looks for may exist unnoticed",
+    "report the error, with the output of: flask m9m doctor -o json; to skip it: --ignore "
+    "check-failed",
 )
 
 CHECKS: Sequence[Check] = (
@@ -73,18 +73,18 @@ KINDS: Sequence[Kind] = (
     *(kind for check in CHECKS for kind in check.kinds),
     FAILED,
 )
-"""All that can be found, subject by subject."""
+"""Every kind of finding, grouped by subject."""
 
 _PERFECT = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an examination found.
+    """The result of an examination.
 
     Attributes:
-        findings: the severest first; in the same order every time.
-        ignored: the ids of findings that do not count.
+        findings: in a fixed order, the most severe first.
+        ignored: the ids of findings that were ignored and cost no points.
     """
 
     findings: tuple[Finding, ...]
@@ -92,38 +92,46 @@ class Report:
 
     @property
     def score(self) -> int:
-        """100 less the points of every finding, and not below 0."""
-        return max(0, _PERFECT - sum(one.severity.points for one in self.findings))
+        """100 minus the points of every finding, and at least 0."""
+        return max(0, _PERFECT - sum(finding.severity.points for finding in self.findings))
 
     def at_least(self, level: Severity) -> bool:
-        """Tell whether a finding is as severe as this, or more so."""
-        return any(one.severity.rank <= level.rank for one in self.findings)
+        """Tell whether any finding is of this severity or above."""
+        return any(finding.severity.rank <= level.rank for finding in self.findings)
 
 
 def report(found: Iterable[Finding], ignored: Collection[str] = ()) -> Report:
-    """Put findings in their order, and leave out those that are ignored."""
-    findings = sorted(set(found), key=lambda one: (one.severity.rank, one.id, one.where, one.fix))
+    """Sort findings, and separate those whose ids are ignored."""
+    findings = sorted(
+        set(found),
+        key=lambda finding: (finding.severity.rank, finding.id, finding.where, finding.fix),
+    )
     return Report(
-        tuple(one for one in findings if one.id not in ignored),
-        tuple(sorted({one.id for one in findings if one.id in ignored})),
+        tuple(finding for finding in findings if finding.id not in ignored),
+        tuple(sorted({finding.id for finding in findings if finding.id in ignored})),
     )
 
 
 def refusals(problems: Iterable[Problem]) -> list[Finding]:
-    """Return what stops the start, as findings."""
+    """Turn the problems that stop the app from starting into findings."""
     found = []
-    for one in problems:
-        where = f"{one.path} ({one.source})" if one.source else one.path
-        found.append(REFUSED.at(where, path=one.path, found=one.found, accepted=one.accepted))
+    for problem in problems:
+        where = f"{problem.path} ({problem.source})" if problem.source else problem.path
+        found.append(
+            REFUSED.at(where, path=problem.path, found=problem.found, accepted=problem.accepted)
+        )
     return found
 
 
 def examine(subject: Subject, checks: Iterable[Check] = CHECKS) -> Iterator[Finding]:
-    """Do what a start does, then make every check; one that fails hides no other."""
+    """Prepare the app as a start does, then run every check.
+
+    A check that fails is a finding, and the other checks still run.
+    """
     for start in (_compile_routes, _prepare_guard, _read_certificate):
-        yield from _made(start.__name__[1:].replace("_", "-"), partial(start, subject))
+        yield from _run(start.__name__[1:].replace("_", "-"), partial(start, subject))
     for check in checks:
-        yield from _made(check.name, partial(check.examine, subject))
+        yield from _run(check.name, partial(check.examine, subject))
 
 
 def _compile_routes(subject: Subject) -> Iterable[Finding]:
@@ -143,11 +151,11 @@ def _read_certificate(subject: Subject) -> Iterable[Finding]:
     return ()
 
 
-def _made(name: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+def _run(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
     try:
-        yield from look()
+        yield from check()
     except SettingsError as error:
         yield from refusals(error.problems)
     except Exception as error:
-        # Not its message: that may hold what nobody is to see.
+        # Without its message, which may contain a secret.
         yield FAILED.at(f"check {name}", error=type(error).__name__)

@@ -1,4 +1,4 @@
-"""Findings: what a check can find, and what it found."""
+"""Findings: their severities, the kinds that a check can report, and the findings themselves."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-_PLACE = re.compile(r"<([a-z_]+)>")
+_PLACEHOLDER = re.compile(r"<([a-z_]+)>")
 
 
 class Severity(StrEnum):
-    """How much a finding matters, the most first."""
+    """How much a finding matters, in descending order."""
 
     CRITICAL = "critical"
     HIGH = "high"
@@ -19,25 +19,25 @@ class Severity(StrEnum):
 
     @property
     def rank(self) -> int:
-        """0 for the severest."""
+        """The position in the order: 0 for critical."""
         return list(Severity).index(self)
 
     @property
     def points(self) -> int:
-        """What a finding takes off the score of 100."""
+        """The points that a finding takes off the score of 100."""
         return {"critical": 40, "high": 15, "medium": 5, "low": 1}[self.value]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that a check found.
+    """A problem that a check found.
 
     Attributes:
-        id: which kind of thing, the same in every version.
+        id: the id of its kind, the same in every version.
         severity: how much it matters.
-        where: the setting and its source, the route, the file.
-        why: why it matters, with the requirement or the RFC that says so.
-        fix: what mends it: a line of settings, a command or a line of code.
+        where: the setting and its source, the route or the file.
+        why: what is wrong and what can come of it, with the requirement or the RFC.
+        fix: the remedy: a line of settings, a command or a line of code.
     """
 
     id: str
@@ -49,14 +49,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a check can find.
+    """A kind of finding.
 
     Attributes:
-        id: what `--ignore` calls it.
-        severity: how much it matters.
-        what: what is so.
-        why: as in `Finding`; `<name>` stands for what differs from case to case, here and in `fix`.
-        fix: as in `Finding`.
+        id: the id, as `--ignore` takes it.
+        severity: how much such a finding matters.
+        what: the problem, for the documentation.
+        why: as in `Finding`; a placeholder `<name>` is filled in for each finding.
+        fix: as in `Finding`, with placeholders too.
     """
 
     id: str
@@ -66,15 +66,15 @@ class Kind:
     fix: str
 
     def at(self, where: str, **values: object) -> Finding:
-        """Return a finding of this kind.
+        """Make a finding of this kind.
 
         Args:
-            where: where it is.
-            values: what stands for each `<name>`.
+            where: as in `Finding`.
+            values: the value of each placeholder.
         """
-        why, fix = (_filled(text, values) for text in (self.why, self.fix))
+        why, fix = (_fill(text, values) for text in (self.why, self.fix))
         return Finding(self.id, self.severity, where, why, fix)
 
 
-def _filled(text: str, values: dict[str, object]) -> str:
-    return _PLACE.sub(lambda match: str(values[match[1]]), text)
+def _fill(text: str, values: dict[str, object]) -> str:
+    return _PLACEHOLDER.sub(lambda match: str(values[match[1]]), text)

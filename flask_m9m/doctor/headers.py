@@ -1,4 +1,4 @@
-"""Checks of security headers: the settings', and those of routes that have their own."""
+"""Checks of security headers (CSP, HSTS, framing), in the settings and of single routes."""
 
 from __future__ import annotations
 
@@ -15,37 +15,42 @@ OFF = Kind(
     "headers-off",
     Severity.MEDIUM,
     "security headers are switched off",
-    "browsers guess content types, frame pages and fall back to plain HTTP (ASVS 3.4.1 to 3.4.6)",
-    "security: {headers: {enabled: true}}; on a route, remove enabled=False",
+    "responses have no security headers: browsers guess content types, let other sites frame pages "
+    "and fall back to plain HTTP (ASVS 3.4.1 to 3.4.6)",
+    "security: {headers: {enabled: true}}; on a route, remove enabled=False from @security_headers",
 )
 MISSING = Kind(
     "header-missing",
     Severity.LOW,
     "a security header is switched off",
     "<reason>",
-    "remove <setting>: null, or the override of the route; the default is right",
+    "remove <setting>: null from the settings, or <setting>=None from @security_headers of the "
+    "route; the default value is right",
 )
 CSP_WEAK = Kind(
     "csp-weak",
     Severity.MEDIUM,
-    "the Content-Security-Policy allows scripts from anywhere, or written into a page",
-    "it stops no injected script then (ASVS 3.4.3; CSP3 §6.7)",
-    'security: {headers: {content_security_policy: "<preset>"}} without <source>; scripts of pages '
-    'get nonce="{{ csp_nonce() }}", and the preset is: web',
+    "the Content-Security-Policy allows scripts from any host, or inline in a page",
+    "with <source> the Content-Security-Policy does not stop scripts that an attacker injects "
+    "(ASVS 3.4.3; CSP3 §6.7)",
+    'remove <source>, for example: security: {headers: {content_security_policy: "<preset>"}}; for '
+    'pages: security: {headers: {preset: web}}, and nonce="{{ csp_nonce() }}" on each script',
 )
 HSTS_SHORT = Kind(
     "hsts-short",
     Severity.MEDIUM,
-    "Strict-Transport-Security holds for less than a year",
-    "a browser that comes back later may be led to plain HTTP (ASVS 3.4.1; RFC 6797 §11.4)",
+    "Strict-Transport-Security lasts for less than a year",
+    "Strict-Transport-Security lasts for less than a year: a browser that comes back later can be "
+    "led to plain HTTP (ASVS 3.4.1; RFC 6797 §11.4)",
     'security: {headers: {strict_transport_security: "max-age=63072000; includeSubDomains"}}',
 )
 FRAMING = Kind(
     "framing-allowed",
     Severity.MEDIUM,
-    "pages of others may frame the app's",
-    "they can have users click on what they do not see (ASVS 3.4.6; RFC 7034)",
-    "security: {headers: {x_frame_options: DENY}}, and frame-ancestors 'none' in the "
+    "other sites may show the app's pages in a frame",
+    "other sites may show the app's pages in a frame, and make users click on what they do not see "
+    "(clickjacking; ASVS 3.4.6; RFC 7034)",
+    "security: {headers: {x_frame_options: DENY}}, and add frame-ancestors 'none' to the "
     "Content-Security-Policy",
 )
 WEAK = Kind(
@@ -59,13 +64,13 @@ WEAK = Kind(
 _YEAR = 31_536_000
 _MAX_AGE = re.compile(r'\s*max-age\s*=\s*"?(\d+)"?\s*', re.IGNORECASE)
 _REASONS = {
-    "X-Content-Type-Options": "browsers guess what an answer is, and run it (ASVS 3.4.4)",
-    CONTENT_SECURITY_POLICY: "an injected script runs (ASVS 3.4.3)",
-    STRICT_TRANSPORT_SECURITY: "browsers may be led to plain HTTP (ASVS 3.4.1)",
-    "Referrer-Policy": "URLs go to the sites that are linked to (ASVS 3.4.5)",
-    "Permissions-Policy": "an injected page may use camera and place (OWASP Secure Headers)",
-    "Cross-Origin-Opener-Policy": "a page that opened this one keeps a hold on it (ASVS 3.4.8)",
-    "Cross-Origin-Resource-Policy": "other sites may embed answers (ASVS 3.5.8)",
+    "X-Content-Type-Options": "browsers guess the type of a response and may run it (ASVS 3.4.4)",
+    CONTENT_SECURITY_POLICY: "nothing stops an injected script (ASVS 3.4.3)",
+    STRICT_TRANSPORT_SECURITY: "browsers can be led to plain HTTP (ASVS 3.4.1)",
+    "Referrer-Policy": "full URLs are sent to the sites that pages link to (ASVS 3.4.5)",
+    "Permissions-Policy": "an injected page may use camera and location (OWASP Secure Headers)",
+    "Cross-Origin-Opener-Policy": "the page that opened a page can control it (ASVS 3.4.8)",
+    "Cross-Origin-Resource-Policy": "other sites may embed responses (ASVS 3.5.8)",
 }
 _SETTINGS = {field: name for name, field in HEADER_FIELDS.items()}
 _UNSAFE_SOURCES = ("'unsafe-inline'", "'unsafe-eval'", "*", "http:", "https:", "data:")
@@ -74,16 +79,20 @@ _LEAKING_REFERRERS = ("unsafe-url", "no-referrer-when-downgrade", "origin-when-c
 
 @finds(OFF, MISSING, CSP_WEAK, HSTS_SHORT, FRAMING, WEAK)
 def security_headers(subject: Subject) -> Iterator[Finding]:
-    """Look at what each answer carries."""
+    """Examine the headers of the settings, and of each route that has its own."""
     own = subject.settings.security.headers
     development = subject.settings.development.enabled
     general = dict(own.effective()) if own.enabled else None
     if general is None:
         yield OFF.at(subject.at("security.headers.enabled"))
     else:
-        for name, finding in _of(general, "security.headers"):
+        for name, finding in _problems(general, "security.headers"):
             path = f"security.headers.{name}"
-            yield finding if subject.source(path) == "default" else _at(finding, subject.at(path))
+            yield (
+                finding
+                if subject.source(path) == "default"
+                else _relocate(finding, subject.at(path))
+            )
     compiled = header_policy(own, development=development)
     known = None if compiled is None else dict(compiled.secure)
     for routes in subject.routes_by_endpoint.values():
@@ -99,26 +108,27 @@ def security_headers(subject: Subject) -> Iterator[Finding]:
                 continue
             if development and known is not None and STRICT_TRANSPORT_SECURITY not in fields:
                 fields = {**fields, STRICT_TRANSPORT_SECURITY: f"max-age={_YEAR}"}
-            for _, finding in _of(fields, f"@security_headers of {route}"):
-                if general is None or not _same(finding, general):
+            for _, finding in _problems(fields, f"@security_headers of {route}"):
+                if general is None or not _is_reported(finding, general):
                     yield finding
 
 
 CHECKS = (security_headers,)
 
 
-def _at(finding: Finding, where: str) -> Finding:
+def _relocate(finding: Finding, where: str) -> Finding:
+    """Copy a finding, with another place."""
     return Finding(finding.id, finding.severity, where, finding.why, finding.fix)
 
 
-def _same(finding: Finding, general: Mapping[str, str]) -> bool:
-    """Tell whether a route has a finding from the settings, where it was named already."""
-    known = [(one.id, one.why, one.fix) for _, one in _of(general, "")]
+def _is_reported(finding: Finding, general: Mapping[str, str]) -> bool:
+    """Tell whether a route's finding was reported for the settings already."""
+    known = [(other.id, other.why, other.fix) for _, other in _problems(general, "")]
     return (finding.id, finding.why, finding.fix) in known
 
 
-def _of(fields: Mapping[str, str], where: str) -> Iterator[tuple[str, Finding]]:
-    """Yield what is wrong with an answer's fields, and the name of the setting."""
+def _problems(fields: Mapping[str, str], where: str) -> Iterator[tuple[str, Finding]]:
+    """Yield the name of a setting, and a finding about its header."""
     for field, reason in _REASONS.items():
         if field not in fields:
             name = _SETTINGS[field]
@@ -136,6 +146,7 @@ def _of(fields: Mapping[str, str], where: str) -> Iterator[tuple[str, Finding]]:
 
 
 def _weak(fields: Mapping[str, str], where: str) -> Iterator[tuple[str, Finding]]:
+    """Yield findings about values that protect little, as `_problems` does."""
     sniffing = fields.get("X-Content-Type-Options", "nosniff")
     if sniffing.strip().lower() != "nosniff":
         reason = _REASONS["X-Content-Type-Options"]
@@ -149,26 +160,26 @@ def _weak(fields: Mapping[str, str], where: str) -> Iterator[tuple[str, Finding]
 
 
 def _directives(policy: str) -> dict[str, list[str]]:
-    """Read a policy; of a directive that comes twice the first holds (CSP3 §2.2.1)."""
+    """Parse a policy; of a directive that occurs twice, the first applies (CSP3 §2.2.1)."""
     directives: dict[str, list[str]] = {}
     for text in policy.split(";"):
         name, *sources = text.split()[:1] + text.split()[1:] or [""]
         if name:
-            directives.setdefault(name.lower(), [one.lower() for one in sources])
+            directives.setdefault(name.lower(), [source.lower() for source in sources])
     return directives
 
 
 def _unsafe(policy: Mapping[str, list[str]]) -> str | None:
-    """Return what in a policy lets in scripts that the app did not mean."""
+    """Find the first directive and source that allow scripts of an attacker."""
     if not policy:
         return None
     for name in ("script-src", "script-src-elem", "script-src-attr", "object-src"):
         sources = policy.get(name)
         if sources is None and name in ("script-src", "object-src"):
             name, sources = "default-src", policy.get("default-src", ["*"])
-        strict = any(one.startswith(("'nonce-", "'sha")) for one in sources or ())
+        strict = any(source.startswith(("'nonce-", "'sha")) for source in sources or ())
         for source in sources or ():
-            # A browser that reads a nonce passes 'unsafe-inline' over (CSP3 §6.7.3.3).
+            # A browser that supports nonces then ignores 'unsafe-inline' (CSP3 §6.7.3.3).
             if source in _UNSAFE_SOURCES and not (strict and source == "'unsafe-inline'"):
                 return f"{name} {source}"
     return None
@@ -184,5 +195,5 @@ def _max_age(value: str) -> int:
 def _forbids_framing(policy: Mapping[str, list[str]], frame_options: str | None) -> bool:
     ancestors = policy.get("frame-ancestors")
     if ancestors is not None:
-        return not any(one in ("*", "http:", "https:") for one in ancestors)
+        return not any(source in ("*", "http:", "https:") for source in ancestors)
     return (frame_options or "").strip().upper() in ("DENY", "SAMEORIGIN")

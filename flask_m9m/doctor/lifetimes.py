@@ -1,4 +1,4 @@
-"""Checks of lifetimes: of tokens, sessions, and the cookie of Flask's own session."""
+"""Checks of token and session lifetimes, and of the attributes of Flask's session cookie."""
 
 from __future__ import annotations
 
@@ -10,36 +10,38 @@ from .subject import Subject, finds
 TOKEN = Kind(
     "token-lifetime-long",
     Severity.MEDIUM,
-    "access tokens hold for more than a day",
-    "a stolen one works until it expires, or somebody notices and revokes it (ASVS 7.3.1, 9.2.1)",
-    'security: {jwt: {expiration: "1h"}}, with refresh tokens',
+    "access tokens are valid for more than a day",
+    "access tokens are valid for more than a day: a stolen token works until it expires, or until "
+    "somebody notices and revokes it (ASVS 7.3.1, 9.2.1)",
+    'security: {jwt: {expiration: "1h"}}, and have clients use refresh tokens',
 )
 SESSION = Kind(
     "session-lifetime-long",
     Severity.LOW,
-    "a session can be renewed for more than 30 days without a log-in",
-    "NIST SP 800-63B has users log in again after 30 days at the latest (ASVS 7.1.1, 7.3.2)",
+    "a session can be renewed for more than 30 days without logging in again",
+    "a session, even if stolen, can be renewed for more than 30 days; NIST SP 800-63B asks users "
+    "to log in again after 30 days at the latest (ASVS 7.1.1, 7.3.2)",
     'security: {jwt: {refresh_max_age: "30d"}}',
 )
 COOKIE = Kind(
     "session-cookie",
     Severity.LOW,
-    "the cookie of Flask's session lacks an attribute",
+    "Flask's session cookie lacks a security attribute",
     "<reason>",
     'app.config["<name>"] = <value>',
 )
 
 _DAY = 86_400.0
 _ATTRIBUTES = (
-    ("SESSION_COOKIE_SECURE", True, "it is sent over plain HTTP too (ASVS 3.3.1)"),
-    ("SESSION_COOKIE_HTTPONLY", True, "scripts of a page can read it (ASVS 3.3.4)"),
-    ("SESSION_COOKIE_SAMESITE", "Lax", "requests of other sites bring it along (ASVS 3.3.2)"),
+    ("SESSION_COOKIE_SECURE", True, "the cookie is sent over plain HTTP too (ASVS 3.3.1)"),
+    ("SESSION_COOKIE_HTTPONLY", True, "scripts in a page can read the cookie (ASVS 3.3.4)"),
+    ("SESSION_COOKIE_SAMESITE", "Lax", "requests from other sites carry the cookie (ASVS 3.3.2)"),
 )
 
 
 @finds(TOKEN, SESSION)
 def token_lifetimes(subject: Subject) -> Iterator[Finding]:
-    """Look how long tokens and sessions hold."""
+    """Compare the lifetimes of tokens and sessions with their recommended limits."""
     jwt = subject.settings.security.jwt
     if jwt.enabled is False or (jwt.secret is None and not subject.settings.development.enabled):
         return
@@ -51,7 +53,7 @@ def token_lifetimes(subject: Subject) -> Iterator[Finding]:
 
 @finds(COOKIE)
 def session_cookie(subject: Subject) -> Iterator[Finding]:
-    """Look at the session's cookie, where the app has a key to sign any."""
+    """Examine the attributes of the session cookie, if the app can sign any."""
     app = subject.app
     if not app.secret_key:
         return

@@ -1,4 +1,4 @@
-"""Checks of rate limits and the lockout."""
+"""Checks of rate limits, of the store that counts them, and of the lockout."""
 
 from __future__ import annotations
 
@@ -11,42 +11,46 @@ OFF = Kind(
     "limiter-off",
     Severity.MEDIUM,
     "there is no general rate limit",
-    "one client can take all the app has (ASVS 2.4.1; OWASP API4:2023)",
+    "there is no general rate limit: one client can use up all the capacity of the app (ASVS "
+    "2.4.1; OWASP API4:2023)",
     "performance: {rate_limit: {enabled: true, requests_per_minute: 60, burst: 10}}",
 )
 SHADOW = Kind(
     "limiter-shadow",
     Severity.LOW,
-    "the general rate limit counts and refuses nobody",
-    "it was switched on to be tried out: until then nothing is limited (ASVS 2.4.1)",
+    "the general rate limit counts requests, but refuses none",
+    "the general rate limit is in shadow mode, for trying it out: it counts requests, but refuses "
+    "none (ASVS 2.4.1)",
     "performance: {rate_limit: {shadow: false}}",
 )
 MEMORY = Kind(
     "limiter-memory",
     Severity.MEDIUM,
-    "each worker counts rate limits and failed attempts alone",
-    "<workers> workers let <workers> times as many requests and guesses through (ASVS 6.3.1)",
+    "each worker counts rate limits and failed attempts on its own",
+    "each of the <workers> workers counts on its own, so that <workers> times as many requests and "
+    "password guesses get through (ASVS 6.3.1)",
     "performance: {rate_limit: {storage: shared}}",
 )
 OPEN = Kind(
     "limiter-open",
     Severity.LOW,
-    "while the store of rate limits is gone nothing is limited",
-    "whoever can stop the store can stop the limits (ASVS 16.5.2, 16.5.3: never fail open)",
+    "while the store of rate limits is unavailable, nothing is limited",
+    "while the store of rate limits is unavailable, nothing is limited: an attacker who can stop "
+    "the store can switch the limits off (ASVS 16.5.2, 16.5.3: never fail open)",
     "performance: {rate_limit: {on_storage_failure: local}}",
 )
 LOCKOUT_OFF = Kind(
     "lockout-off",
     Severity.HIGH,
-    "failed attempts at credentials are not throttled",
-    "passwords can be tried as fast as the app answers (ASVS 6.3.1)",
+    "failed attempts to authenticate are not throttled",
+    "the lockout is off: an attacker can try passwords as fast as the app answers (ASVS 6.3.1)",
     "security: {lockout: {enabled: true}}",
 )
 
 
 @finds(OFF, SHADOW, MEMORY, OPEN)
 def limiter(subject: Subject) -> Iterator[Finding]:
-    """Look at the general limit, and at where all are counted."""
+    """Examine the general limit, and the store that counts all limits."""
     section = "performance.rate_limit"
     limiting, workers = subject.settings.performance.rate_limit, subject.settings.server.workers
     if not limiting.enabled:
@@ -61,7 +65,7 @@ def limiter(subject: Subject) -> Iterator[Finding]:
 
 @finds(LOCKOUT_OFF)
 def lockout(subject: Subject) -> Iterator[Finding]:
-    """Look whether failed attempts count."""
+    """Examine whether failed attempts to authenticate are counted."""
     if not subject.settings.security.lockout.enabled:
         yield LOCKOUT_OFF.at(subject.at("security.lockout.enabled"))
 

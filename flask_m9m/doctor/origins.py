@@ -1,4 +1,4 @@
-"""Checks of CORS: whose pages may read answers."""
+"""Checks of CORS: the origins whose pages may read responses."""
 
 from __future__ import annotations
 
@@ -14,35 +14,38 @@ from .subject import Subject, finds
 ANY = Kind(
     "origin-any",
     Severity.MEDIUM,
-    "pages of any origin may read answers",
-    "every site that a user visits can call the API from the user's network (ASVS 3.4.2)",
-    'security: {cors: {allowed_origins: ["https://app.example.com"]}}, with your own; for a '
-    'public route alone: @cors(allowed_origins=["*"])',
+    "pages of any origin may read responses",
+    "pages of any origin may read responses: every site that a user visits can call the API from "
+    "the user's network (ASVS 3.4.2)",
+    'list your own origins: security: {cors: {allowed_origins: ["https://app.example.com"]}}; for '
+    'a single public route: @cors(allowed_origins=["*"])',
 )
 PLAIN = Kind(
     "origin-plain",
     Severity.MEDIUM,
     "an origin is allowed over plain HTTP",
-    "whoever sits on the way can put a script into that page, and read answers (ASVS 3.4.2)",
-    "write <secure> in place of <origin>",
+    "<origin> is plain HTTP: an attacker on the network path can put a script into its pages, and "
+    "read responses with it (ASVS 3.4.2)",
+    "write <secure> instead of <origin>",
 )
 WILDCARD = Kind(
     "origin-wildcard-credentials",
     Severity.MEDIUM,
-    "every host below a domain may send credentials",
-    "one subdomain that is taken over or has a hole acts as its users (ASVS 3.4.2)",
-    "list the hosts in place of <origin>, or security: {cors: {allow_credentials: false}}",
+    "every subdomain of a domain may send credentials",
+    "<origin> allows every subdomain, with credentials: an attacker who takes over any of them, or "
+    "injects a script there, can act as its users (ASVS 3.4.2)",
+    "list the hosts instead of <origin>, or: security: {cors: {allow_credentials: false}}",
 )
 
 
 @finds(ANY, PLAIN, WILDCARD)
 def origins(subject: Subject) -> Iterator[Finding]:
-    """Look at the settings' origins, and at those of routes that have their own."""
+    """Examine the origins of the settings, and of each route that has its own."""
     settings = subject.settings.security.cors
-    # What development mode allows besides is development mode's finding.
+    # Development mode allows any origin, which is a finding of its own.
     general = cors_policy(settings, development=False)
     if general is not None:
-        yield from _of(general, subject.at("security.cors.allowed_origins"))
+        yield from _examine(general, subject.at("security.cors.allowed_origins"))
     if subject.settings.development.enabled:
         return
     known = general.origins if general is not None else ()
@@ -52,14 +55,14 @@ def origins(subject: Subject) -> Iterator[Finding]:
             if policy is None or policy.origins == known:
                 continue
             if policy.origins == ("*",) and not route.policy.authenticators:
-                continue  # whoever can reach it may read it anyway
-            yield from _of(policy, f"@cors of {route}")
+                continue  # anyone who reaches the route may read it anyway
+            yield from _examine(policy, f"@cors of {route}")
 
 
 CHECKS = (origins,)
 
 
-def _of(policy: CORSPolicy, where: str) -> Iterator[Finding]:
+def _examine(policy: CORSPolicy, where: str) -> Iterator[Finding]:
     for origin in policy.origins:
         if origin == "*":
             yield ANY.at(where)

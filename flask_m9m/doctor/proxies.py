@@ -1,4 +1,4 @@
-"""Checks of proxies: whose word about the client counts."""
+"""Checks of reverse proxies: the peers whose forwarding headers are trusted."""
 
 from __future__ import annotations
 
@@ -15,50 +15,54 @@ from .subject import Subject, finds
 WIDE = Kind(
     "proxies-wide",
     Severity.HIGH,
-    "forwarding headers count from more of the Internet than one's own proxies",
-    "any host there can say it is any client: limits, lockout and logs take it for that "
-    "(RFC 7239 §8.1; ASVS 4.1.3, 15.3.4)",
-    'list the proxies alone: server: {trusted_proxies: ["10.0.0.0/8"]}, in place of <network>',
+    "forwarding headers are trusted from a large part of the Internet",
+    "<network> is more than your own proxies: any host in it can pretend to be any client, which "
+    "evades limits and the lockout, and falsifies logs (RFC 7239 §8.1; ASVS 4.1.3, 15.3.4)",
+    'list only your proxies instead of <network>: server: {trusted_proxies: ["10.0.0.0/8"]}',
 )
 NOT_TRUSTED = Kind(
     "proxy-not-trusted",
     Severity.MEDIUM,
-    "a peer of this machine or of a private network sent forwarding headers, and is not trusted",
-    "all clients behind it share its address, so one rate limit and one lockout (ASVS 15.3.4)",
-    'server: {trusted_proxies: ["<peer>"]}',
+    "an untrusted peer on this machine or in a private network sent forwarding headers",
+    "<peer> sends forwarding headers and is not a trusted proxy: all clients behind it count as "
+    "one address, so that one of them can lock out the others (ASVS 15.3.4)",
+    'if <peer> is your proxy: server: {trusted_proxies: ["<peer>"]}',
 )
 STRANGER = Kind(
     "forwarding-from-stranger",
     Severity.LOW,
-    "a public address sent forwarding headers, and is not trusted",
-    "it is a proxy that is missing in the settings, or a client that tries to pass for another; "
-    "the header was ignored (RFC 7239 §8.1; ASVS 4.1.3)",
-    'if it is yours: server: {trusted_proxies: ["<peer>"]}; else keep it out before it gets here',
+    "an untrusted public address sent forwarding headers",
+    "<peer> is either a proxy that is missing in the settings, or a client that pretends to be "
+    "another; its header was ignored (RFC 7239 §8.1; ASVS 4.1.3)",
+    'if <peer> is your proxy: server: {trusted_proxies: ["<peer>"]}; otherwise block it in front '
+    "of the app",
 )
 HOST = Kind(
     "forwarded-host-trusted",
     Severity.LOW,
-    "the trusted proxies are believed about the host",
-    "a proxy that passes on what clients say lets them choose the host of redirects "
-    "and of the check for cross-site requests (ASVS 4.1.3; RFC 7239 §8.1)",
-    "server: {trust_forwarded_host: false}; or have the proxy set it itself: proxy_set_header "
-    "X-Forwarded-Host $host",
+    "the host name is taken from forwarding headers of trusted proxies",
+    "the host name is taken from forwarding headers: if a proxy passes on this header from a "
+    "client, the client chooses the host of redirects and of the check for cross-site requests "
+    "(ASVS 4.1.3; RFC 7239 §8.1)",
+    "server: {trust_forwarded_host: false}; or have the proxy set the header, in nginx: "
+    "proxy_set_header X-Forwarded-Host $host;",
 )
 DOUBLED = Kind(
     "proxy-fix-doubled",
     Severity.MEDIUM,
     "Werkzeug's ProxyFix and server.trusted_proxies both read forwarding headers",
-    "what ProxyFix took for the client is then asked for another one (ASVS 4.1.3, 15.3.4)",
+    "the client address that ProxyFix found is then treated as a proxy, so that limits, lockout "
+    "and logs may use a wrong or forged address (ASVS 4.1.3, 15.3.4)",
     "remove ProxyFix, or server: {trusted_proxies: []}",
 )
 
-_WIDEST = {4: 12, 6: 24}  # prefixes of the widest networks that large CDNs publish are longer
+_WIDEST = {4: 12, 6: 24}  # by IP version; large CDNs publish narrower networks
 _MONTH = 30 * 86_400.0
 
 
 @finds(WIDE)
 def wide_networks(subject: Subject) -> Iterator[Finding]:
-    """Look how many addresses are trusted."""
+    """Find trusted networks that are too large."""
     for proxy in subject.settings.server.trusted_proxies:
         if proxy == UNIX:
             continue
@@ -70,21 +74,21 @@ def wide_networks(subject: Subject) -> Iterator[Finding]:
 
 @finds(NOT_TRUSTED, STRANGER)
 def ignored_headers(subject: Subject) -> Iterator[Finding]:
-    """Read what requests of the last 30 days brought, from peers that are not trusted by now."""
+    """Read the forwarding headers of the last 30 days from peers that are still not trusted."""
     sightings = subject.state.guard.sightings
     proxies = subject.settings.server.trusted_proxies
-    trusted = Networks(one for one in proxies if one != UNIX)
-    for one in sightings.seen():
-        if one.peer in proxies or trusted.contains(one.peer):
+    trusted = Networks(proxy for proxy in proxies if proxy != UNIX)
+    for sighting in sightings.seen():
+        if sighting.peer in proxies or trusted.contains(sighting.peer):
             continue
-        if -86_400 < subject.now - one.seen_at < _MONTH:
-            kind = NOT_TRUSTED if one.kind == NEAR else STRANGER
-            yield kind.at(f"{sightings.field} from {one.peer}", peer=one.peer)
+        if -86_400 < subject.now - sighting.seen_at < _MONTH:
+            kind = NOT_TRUSTED if sighting.kind == NEAR else STRANGER
+            yield kind.at(f"{sightings.field} from {sighting.peer}", peer=sighting.peer)
 
 
 @finds(HOST)
 def forwarded_hosts(subject: Subject) -> Iterator[Finding]:
-    """Look whether the word of proxies about the host counts."""
+    """Examine whether the forwarded host name is trusted."""
     server = subject.settings.server
     if server.trust_forwarded_host and server.trusted_proxies:
         yield HOST.at(subject.at("server.trust_forwarded_host"))
@@ -92,7 +96,7 @@ def forwarded_hosts(subject: Subject) -> Iterator[Finding]:
 
 @finds(DOUBLED)
 def doubled_proxy_fix(subject: Subject) -> Iterator[Finding]:
-    """Look whether two read the same headers."""
+    """Find a ProxyFix that reads the same headers as our own settings."""
     outermost = subject.app.wsgi_app
     if isinstance(outermost, ProxyFix) and subject.settings.server.trusted_proxies:
         yield DOUBLED.at(f"app.wsgi_app: ProxyFix, and {subject.at('server.trusted_proxies')}")

@@ -1,4 +1,4 @@
-"""Checks of routes: who gets through, and whether everything passes the guard."""
+"""Checks of routes: access rules, rate limits, shadowed routes, and middleware around the guard."""
 
 from __future__ import annotations
 
@@ -16,62 +16,70 @@ from .subject import Route, Subject, finds
 UNDECIDED = Kind(
     "route-undecided",
     Severity.LOW,
-    "nobody decided who may use a route; default_access: authenticated closes it",
-    "a rule that nobody wrote down is not known to be meant (ASVS 8.1.1)",
+    "a route has no access rule of its own; default_access: authenticated protects it",
+    "neither a decorator nor m9m.protect says who may use the route: only the default protects it, "
+    "and nobody can tell whether that is intended (ASVS 8.1.1)",
     "put @require_auth or @public (from flask_m9m import public, require_auth) on the view of "
-    '<endpoint>, or m9m.protect("<endpoint>", require_auth)',
+    '<endpoint>; or: m9m.protect("<endpoint>", require_auth)',
 )
 UNPROTECTED = Kind(
     "route-unprotected",
     Severity.MEDIUM,
-    "nobody decided who may use a route, and default_access: public opens it",
-    "a view whose mark was forgotten is open to everybody (ASVS 8.2.1)",
+    "a route has no access rule of its own, and default_access: public opens it",
+    "neither a decorator nor m9m.protect says who may use the route: anyone may use it, which can "
+    "be an oversight (ASVS 8.2.1)",
     "put @require_auth or @public (from flask_m9m import public, require_auth) on the view of "
     "<endpoint>; or security: {default_access: authenticated}",
 )
 UNPROTECTED_CHANGE = Kind(
     "route-changes-unprotected",
     Severity.HIGH,
-    "default_access: public opens a route that changes something, and nobody decided so",
-    "everybody can change what it changes (ASVS 8.2.1; RFC 9110 §9.2.1)",
+    "a route that changes data has no access rule of its own, and default_access: public opens it",
+    "neither a decorator nor m9m.protect says who may use the route: anyone can change the data, "
+    "which can be an oversight (ASVS 8.2.1; RFC 9110 §9.2.1)",
     "put @require_auth or @public (from flask_m9m import public, require_auth) on the view of "
     "<endpoint>; or security: {default_access: authenticated}",
 )
 UNLIMITED = Kind(
     "route-public-unlimited",
     Severity.LOW,
-    "a public route that changes something has no rate limit",
-    "everybody may call it as often as they can (ASVS 2.4.1; OWASP API4:2023)",
+    "a public route that changes data has no rate limit",
+    "the route is public, changes data and has no rate limit: it can be called for spam, or to use "
+    "up the app's resources (ASVS 2.4.1; OWASP API4:2023)",
     'put @rate_limit("10/minute", burst=5) (from flask_m9m import rate_limit) on the view of '
     "<endpoint>; or performance: {rate_limit: {enabled: true}}",
 )
 SHADOWED = Kind(
     "route-shadowed",
     Severity.MEDIUM,
-    "another route has the same path and method, and answers",
-    "the view of <endpoint> is never reached, <first> answers, under rules of its own (ASVS 8.1.1)",
+    "another route with the same path and method receives the requests",
+    "<first> has the same path and method and comes first: the view of <endpoint> is never called, "
+    "and its access rules do not apply (ASVS 8.1.1)",
     "give <endpoint> a path of its own, or remove one of the two",
 )
 UNMATCHED = Kind(
     "protect-unmatched",
     Severity.MEDIUM,
-    "no endpoint fits a pattern of m9m.protect",
-    "it protects nothing: what it was meant for is renamed or gone, or open (ASVS 8.3.1)",
-    "correct the pattern in m9m.protect(<pattern>, …); flask m9m routes lists the endpoints",
+    "a pattern of m9m.protect matches no endpoint",
+    "the pattern matches no endpoint and protects nothing: the view it was meant for was renamed "
+    "or removed, or is open (ASVS 8.3.1)",
+    "correct the pattern in m9m.protect(<pattern>, …); this lists the endpoints: flask m9m routes",
 )
 OUTSIDE = Kind(
     "middleware-outside",
     Severity.MEDIUM,
     "middleware was wrapped around app.wsgi_app after M9M(app)",
-    "what it answers itself passes no guard and carries no security headers (ASVS 8.3.1, 3.4.1)",
+    "responses that this middleware makes itself skip the guard: no access rules, no rate limits, "
+    "no security headers (ASVS 8.3.1, 3.4.1)",
     "wrap it before M9M(app): app.wsgi_app = <middleware>(app.wsgi_app), then M9M(app)",
 )
 REPLACED = Kind(
     "guard-bypassed",
     Severity.HIGH,
-    "app.wsgi_app was replaced after M9M(app), and the guard's wrapper is not in it",
-    "errors and mounted apps are answered without security headers (ASVS 3.4.1, 8.3.1)",
-    "wrap the app, do not replace it: app.wsgi_app = <middleware>(app.wsgi_app)",
+    "app.wsgi_app was replaced after M9M(app), and does not contain the guard's wrapper",
+    "the guard's wrapper is not in app.wsgi_app: error responses and mounted apps have no security "
+    "headers (ASVS 3.4.1, 8.3.1)",
+    "wrap the app instead of replacing it: app.wsgi_app = <middleware>(app.wsgi_app)",
 )
 
 _CHANGING = frozenset(("POST", "PUT", "PATCH", "DELETE"))
@@ -80,7 +88,7 @@ _MOST_SEEN = 1_000
 
 @finds(UNDECIDED, UNPROTECTED, UNPROTECTED_CHANGE)
 def undecided_routes(subject: Subject) -> Iterator[Finding]:
-    """Look for routes that the settings' default alone decides about."""
+    """Find routes whose access only `default_access` decides."""
     closed = subject.settings.security.default_access == "authenticated"
     for endpoint, routes in subject.routes_by_endpoint.items():
         undecided = [route for route in routes if route.policy.undecided]
@@ -94,18 +102,18 @@ def undecided_routes(subject: Subject) -> Iterator[Finding]:
 
 @finds(UNLIMITED)
 def unlimited_routes(subject: Subject) -> Iterator[Finding]:
-    """Look for public routes that change something, as often as anybody likes."""
+    """Find public routes that change data and have no rate limit."""
     general = subject.settings.performance.rate_limit.enabled
     for endpoint, routes in subject.routes_by_endpoint.items():
         found = [
-            one
-            for one in routes
-            if one.method in _CHANGING
-            and one.policy.access is Access.PUBLIC
-            and not one.policy.undecided
-            and not one.policy.limits
-            and (one.policy.unlimited or not general)
-            and not subject.state.routes.is_own(endpoint)  # the lockout counts log-ins
+            route
+            for route in routes
+            if route.method in _CHANGING
+            and route.policy.access is Access.PUBLIC
+            and not route.policy.undecided
+            and not route.policy.limits
+            and (route.policy.unlimited or not general)
+            and not subject.state.routes.is_own(endpoint)  # the lockout throttles log-ins
         ]
         if found:
             yield UNLIMITED.at(_where(found), endpoint=endpoint)
@@ -113,36 +121,36 @@ def unlimited_routes(subject: Subject) -> Iterator[Finding]:
 
 @finds(SHADOWED)
 def shadowed_routes(subject: Subject) -> Iterator[Finding]:
-    """Look for routes that come too late: of two alike, Werkzeug takes the first."""
+    """Find routes that are never reached: of two equal rules, Werkzeug uses the first."""
     firsts: dict[object, Route] = {}
     for route in subject.routes:
         rule = route.rule
         if rule.build_only:
             continue
-        alike = (rule.rule, rule.subdomain, rule.host, rule.websocket, route.method)
-        first = firsts.setdefault(alike, route)
+        key = (rule.rule, rule.subdomain, rule.host, rule.websocket, route.method)
+        first = firsts.setdefault(key, route)
         if first.rule.endpoint != rule.endpoint:
             yield SHADOWED.at(str(route), endpoint=rule.endpoint, first=first.rule.endpoint)
 
 
 @finds(UNMATCHED)
 def unmatched_patterns(subject: Subject) -> Iterator[Finding]:
-    """Look for protections that fit nothing."""
+    """Find patterns of `m9m.protect` that match no endpoint."""
     for pattern in subject.state.protections.unmatched(subject.app.view_functions):
         yield UNMATCHED.at(f"m9m.protect({pattern!r})", pattern=repr(pattern))
 
 
 @finds(OUTSIDE, REPLACED)
 def outer_middleware(subject: Subject) -> Iterator[Finding]:
-    """Look for what stands in front of the guard.
+    """Find middleware outside the guard's wrapper.
 
-    `ProxyFix` may, where no proxies are trusted (see `proxies.doubled_proxy_fix`).
+    `ProxyFix` is allowed there (`proxies.doubled_proxy_fix` examines it).
     """
     outermost: object = subject.app.wsgi_app
     while isinstance(outermost, ProxyFix):
         outermost = outermost.app
     if not isinstance(outermost, GuardedApp):
-        kind = OUTSIDE if _holds_guard(outermost) else REPLACED
+        kind = OUTSIDE if _contains_guard(outermost) else REPLACED
         name = str(getattr(outermost, "__qualname__", None) or type(outermost).__qualname__)
         yield kind.at(f"app.wsgi_app: {name}", middleware=name)
 
@@ -150,24 +158,27 @@ def outer_middleware(subject: Subject) -> Iterator[Finding]:
 CHECKS = (undecided_routes, unlimited_routes, shadowed_routes, unmatched_patterns, outer_middleware)
 
 
-def _holds_guard(outermost: object) -> bool:
-    """Tell whether a middleware leads to the guard's wrapper, by whatever names it keeps it."""
+def _contains_guard(outermost: object) -> bool:
+    """Tell whether the guard's wrapper can be reached from a middleware.
+
+    Any attribute, slot or closure may refer to it.
+    """
     waiting, seen = [outermost], {id(outermost)}
     while waiting and len(seen) < _MOST_SEEN:
         layer = waiting.pop()
         if isinstance(layer, GuardedApp):
             return True
-        if isinstance(layer, Flask):  # which keeps what is outermost, and so leads in a circle
+        if isinstance(layer, Flask):  # it refers back to the outermost layer
             continue
-        for inner in filter(callable, _kept_in(layer)):
+        for inner in filter(callable, _references_of(layer)):
             if id(inner) not in seen:
                 seen.add(id(inner))
                 waiting.append(inner)
     return False
 
 
-def _kept_in(layer: object) -> Iterator[object]:
-    """Yield what an object keeps: its attributes, and what a function encloses."""
+def _references_of(layer: object) -> Iterator[object]:
+    """Yield the objects in the attributes, the slots and the closure of an object."""
     yield from getattr(layer, "__dict__", {}).values()
     for name in ("func", "__self__", *_slots(layer)):
         yield getattr(layer, name, None)
@@ -175,12 +186,12 @@ def _kept_in(layer: object) -> Iterator[object]:
 
 
 def _slots(layer: object) -> Iterator[str]:
-    for one in type(layer).__mro__:
-        slots = vars(one).get("__slots__", ())
+    for cls in type(layer).__mro__:
+        slots = vars(cls).get("__slots__", ())
         yield from (slots,) if isinstance(slots, str) else slots
 
 
 def _where(routes: list[Route]) -> str:
-    methods = ", ".join(dict.fromkeys(one.method for one in routes))
-    rules = ", ".join(dict.fromkeys(one.rule.rule for one in routes))
+    methods = ", ".join(dict.fromkeys(route.method for route in routes))
+    rules = ", ".join(dict.fromkeys(route.rule.rule for route in routes))
     return f"{methods} {rules} ({routes[0].rule.endpoint})"

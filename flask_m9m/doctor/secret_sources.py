@@ -1,4 +1,4 @@
-"""Where the settings' secrets come from: which file holds each, and whether it stands there."""
+"""Secret sources: the file, variable or code that each secret of the settings comes from."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _URL_PASSWORD = re.compile(r"^[\w+.-]+://[^/?#@]*:([^/?#@]+)@")
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Where one secret comes from.
+class SecretSource:
+    """Where a secret comes from.
 
     Attributes:
-        path: its setting.
-        values: its value, or its values where it is a list; a URL's is the password in it.
-        file: the file that holds it, where one does.
-        plain: whether it stands in a configuration file or in the code itself.
+        path: the path of its setting.
+        values: its value, or the values of a list; of a URL, the password in it.
+        file: the file that contains it; `None` if it comes from elsewhere.
+        plain: whether it is written in the configuration file or in the code.
     """
 
     path: str
@@ -35,19 +35,20 @@ class Origin:
     plain: bool
 
 
-def secret_origins(subject: Subject) -> list[Origin]:
-    """Return every secret that is set, and where it comes from."""
+def secret_sources(subject: Subject) -> list[SecretSource]:
+    """List the source of every secret that is set."""
     reader = _Reader(subject)
-    return [reader.origin(path, values) for path, values in _given(subject)]
+    return [reader.source_of(path, values) for path, values in _secrets(subject)]
 
 
-def _given(subject: Subject) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _secrets(subject: Subject) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the path and the values of every secret that is set."""
     for path, leaf in LEAVES.items():
         if not leaf.is_secret:
             continue
         value = get(subject.settings, path)
         secrets = value if isinstance(value, tuple) else (value,)
-        texts = [one.get_secret_value() for one in secrets if isinstance(one, SecretStr)]
+        texts = [secret.get_secret_value() for secret in secrets if isinstance(secret, SecretStr)]
         if path.endswith("url"):
             texts = [match[1] for match in map(_URL_PASSWORD.match, texts) if match]
         if texts:
@@ -70,26 +71,26 @@ class _Reader:
         if self._dotenv_file is not None:
             self._dotenv = read_dotenv(self._dotenv_file, ".env", Report())
 
-    def origin(self, path: str, values: tuple[str, ...]) -> Origin:
-        source, _, variable = self._subject.source(path).rpartition(" ")
+    def source_of(self, path: str, values: tuple[str, ...]) -> SecretSource:
+        place, _, variable = self._subject.source(path).rpartition(" ")
         if not variable.startswith(("M9M_", "N8N_")):
-            source, variable = self._subject.source(path), ""
+            place, variable = self._subject.source(path), ""
         references = self._subject.state.loaded.references.get(path, ())
         if references:
-            return Origin(path, values, self._referred(references), False)
-        if source in ("settings=", "app.config"):
-            return Origin(path, values, None, not self._in_environment(values))
+            return SecretSource(path, values, self._file_of(references), False)
+        if place in ("settings=", "app.config"):
+            return SecretSource(path, values, None, not self._in_environment(values))
         if variable.endswith("_FILE"):
             name = os.environ.get(variable) or self._dotenv.get(variable)
-            return Origin(path, values, self._folder / name if name else None, False)
-        if source.endswith(".env"):
-            return Origin(path, values, self._dotenv_file, False)
+            return SecretSource(path, values, self._folder / name if name else None, False)
+        if place.endswith(".env"):
+            return SecretSource(path, values, self._dotenv_file, False)
         if self._config_file is None or variable:
-            return Origin(path, values, None, False)
-        return Origin(path, values, self._config_file, True)
+            return SecretSource(path, values, None, False)
+        return SecretSource(path, values, self._config_file, True)
 
-    def _referred(self, references: Iterable[str]) -> Path | None:
-        """Return the file that holds what is referred to, where one does."""
+    def _file_of(self, references: Iterable[str]) -> Path | None:
+        """Find the file that a reference such as `${NAME}` or `${file:PATH}` reads from."""
         for reference in references:
             name = reference[2:-1]
             if name.startswith("file:"):

@@ -1,4 +1,4 @@
-"""Checks of the database, of Redis, and of clocks."""
+"""Checks of storage: the database, its migrations, Redis, connections without TLS, and clocks."""
 
 from __future__ import annotations
 
@@ -21,55 +21,59 @@ UNREACHABLE = Kind(
     "database-unreachable",
     Severity.HIGH,
     "the database cannot be used",
-    "<reason>: API keys, users and revocations cannot be read, so such requests are refused with "
-    "503 (ASVS 16.5.2)",
-    "correct database.url, or start the server; then: flask m9m db status",
+    "<reason>; without the database, API keys, users and revocations cannot be read, and requests "
+    "that need them are refused with 503 (ASVS 16.5.2)",
+    "start the server, or correct database.url; then check: flask m9m db status",
 )
 SCHEMA = Kind(
     "database-schema",
     Severity.MEDIUM,
-    "the database's schema is not this version's",
-    "its schema is <found>, and this version wants <newest>: what is kept there cannot be used",
-    "flask m9m db upgrade; where <found> is the newer one: pip install --upgrade flask-m9m",
+    "the database schema is of another version",
+    "the database schema is <found>, this version of flask-m9m needs <newest>: stored data cannot "
+    "be used",
+    "flask m9m db upgrade; if the database is newer than the package: pip install --upgrade "
+    "flask-m9m",
 )
 READABLE = Kind(
     "database-readable",
     Severity.MEDIUM,
-    "other users of the machine can read or write SQLite's file",
-    "it holds password hashes, names and sealed credentials; who can write to it is anybody "
-    "(ASVS 13.3.2)",
+    "other users of the machine can read or write the SQLite file",
+    "other users of the machine can read password hashes, user names and encrypted credentials, or "
+    "write to the file and so become any user (ASVS 13.3.2)",
     "chmod 600 <file>*",
 )
 INCLUDE_NAME = Kind(
     "include-name-missing",
     Severity.MEDIUM,
-    "the app's Alembic environment does not leave our tables alone",
-    "alembic revision --autogenerate proposes to drop every m9m_ table of the shared database",
-    "in <file>: from flask_m9m.storage import include_name, and context.configure(…, "
+    "the app's Alembic environment does not exclude the m9m_ tables",
+    "alembic revision --autogenerate proposes to drop every m9m_ table of the shared database: "
+    "such a migration deletes users, API keys and credentials",
+    "in <file>: from flask_m9m.storage import include_name, then context.configure(…, "
     "include_name=include_name)",
 )
 REDIS = Kind(
     "redis-unreachable",
     Severity.MEDIUM,
     "Redis cannot be used",
-    "<reason>: machines no longer count together (ASVS 16.5.2)",
-    "correct performance.rate_limit.redis_url, or start the server; without one: performance: "
-    "{rate_limit: {storage: shared}}",
+    "<reason>; without Redis, the machines do not count rate limits together (ASVS 16.5.2)",
+    "start the server, or correct performance.rate_limit.redis_url; to do without Redis: "
+    "performance: {rate_limit: {storage: shared}}",
 )
 PLAIN = Kind(
     "backend-plain",
     Severity.LOW,
-    "a server elsewhere is asked without TLS",
-    "passwords and data can be read and changed on the way (ASVS 12.3.1, 12.3.2)",
+    "a server on another machine is used without TLS",
+    "the connection to another machine has no TLS: an attacker on the network path can read and "
+    "change passwords and data (ASVS 12.3.1, 12.3.2)",
     "<fix>",
 )
 CLOCK = Kind(
     "clock-off",
     Severity.MEDIUM,
     "a clock is wrong",
-    "<reason>: tokens expire, and revocations hold, at the wrong time (RFC 7519 §4.1.4; ASVS "
+    "<reason>: tokens expire and revocations take effect at the wrong time (RFC 7519 §4.1.4; ASVS "
     "9.2.1, 16.2.2)",
-    "timedatectl set-ntp true, or chronyd, on both machines",
+    "synchronize the clocks, on both machines: timedatectl set-ntp true, or run chronyd",
 )
 
 _MOST_SECONDS_OFF = 5.0
@@ -80,20 +84,20 @@ _INCLUDED = re.compile(r"^[^#\n]*\binclude_(name|object)\b", re.MULTILINE)
 
 @finds(UNREACHABLE, SCHEMA)
 def database(subject: Subject) -> Iterator[Finding]:
-    """Ask the database whether it can be used; one that is not there yet can."""
+    """Examine whether the database can be used; a file that does not exist yet can."""
     answer = subject.database
     if isinstance(answer, Unreachable):
         yield UNREACHABLE.at("database", reason=answer.reason)
         return
     server = not answer.where.startswith("sqlite")
     if answer.version != answer.newest and (answer.version is not None or server):
-        found = answer.version or "not there"
+        found = answer.version or "missing"
         yield SCHEMA.at(f"database ({answer.where})", found=found, newest=answer.newest)
 
 
 @finds(READABLE)
 def database_file(subject: Subject) -> Iterator[Finding]:
-    """Look who may read SQLite's file."""
+    """Find a SQLite file that other users of the machine can read or write."""
     file = subject.sqlite_file
     if file is None:
         return
@@ -107,7 +111,7 @@ def database_file(subject: Subject) -> Iterator[Finding]:
 
 @finds(INCLUDE_NAME)
 def own_migrations(subject: Subject) -> Iterator[Finding]:
-    """Look into the app's own migrations, where both share a database."""
+    """Examine the app's own migrations, if it shares its database with us."""
     if not subject.state.shares_database:
         return
     for folder in dict.fromkeys((Path(subject.app.root_path), subject.folder)):
@@ -124,7 +128,7 @@ def own_migrations(subject: Subject) -> Iterator[Finding]:
 
 @finds(REDIS)
 def redis(subject: Subject) -> Iterator[Finding]:
-    """Ask Redis whether it is there, where rate limits are kept in it."""
+    """Examine whether Redis answers, if it stores the rate limits."""
     answer = subject.redis_ahead
     if isinstance(answer, Unreachable):
         yield REDIS.at(subject.at("performance.rate_limit.redis_url"), reason=answer.reason)
@@ -132,46 +136,46 @@ def redis(subject: Subject) -> Iterator[Finding]:
 
 @finds(PLAIN)
 def plain_connections(subject: Subject) -> Iterator[Finding]:
-    """Look for servers on other machines that are asked in the open."""
+    """Find connections to other machines without TLS."""
     limiting = subject.settings.performance.rate_limit
     if limiting.storage == "redis" and limiting.redis_url is not None:
         url = urlsplit(limiting.redis_url.get_secret_value())
         encrypted = url.scheme.startswith(("rediss", "valkeys", "unix"))
-        if not encrypted and _elsewhere(url.netloc):
+        if not encrypted and _is_remote(url.netloc):
             where = subject.at("performance.rate_limit.redis_url")
-            yield PLAIN.at(where, fix="write rediss:// in place of redis://")
+            yield PLAIN.at(where, fix="write rediss:// instead of redis:// in the URL")
     url = urlsplit(url_of(subject.settings.database, subject.app.instance_path))
     if url.scheme.startswith("postgres") and not subject.state.shares_database:
         mode = parse_qs(url.query).get("sslmode", ["prefer"])[-1]
-        if mode not in _VERIFIED and _elsewhere(url.netloc):
+        if mode not in _VERIFIED and _is_remote(url.netloc):
             yield PLAIN.at(subject.at("database.url"), fix="add ?sslmode=verify-full to the URL")
 
 
 @finds(CLOCK)
 def clocks(subject: Subject) -> Iterator[Finding]:
-    """Hold this machine's clock to others, and to the day when this package was made."""
+    """Compare this machine's clock with those of the servers, and with this package's date."""
     if subject.now < KNOWN_ON.timestamp():
         today = f"{datetime.fromtimestamp(subject.now, UTC):%Y-%m-%d}"
-        reason = f"it says {today}, and this package is of {KNOWN_ON:%Y-%m-%d}"
+        reason = f"the clock shows {today}, before this package was made ({KNOWN_ON:%Y-%m-%d})"
         yield CLOCK.at("this machine", reason=reason)
     answer = subject.database
     ahead = None if isinstance(answer, Unreachable) else answer.ahead
     if ahead is not None and abs(ahead) > _MOST_SECONDS_OFF:
-        yield CLOCK.at("the database's machine", reason=_apart(ahead))
+        yield CLOCK.at("the database's machine", reason=_describe_offset(ahead))
     theirs = subject.redis_ahead
     if isinstance(theirs, float) and abs(theirs) > _MOST_SECONDS_OFF:
-        yield CLOCK.at("Redis's machine", reason=_apart(theirs))
+        yield CLOCK.at("Redis's machine", reason=_describe_offset(theirs))
 
 
 CHECKS = (database, database_file, own_migrations, redis, plain_connections, clocks)
 
 
-def _apart(ahead: float) -> str:
-    return f"it is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
+def _describe_offset(ahead: float) -> str:
+    return f"the clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
 
 
-def _elsewhere(netloc: str) -> bool:
-    """Tell whether one of a URL's hosts is another machine."""
+def _is_remote(netloc: str) -> bool:
+    """Tell whether any host of a URL is another machine."""
     hosts = netloc.rpartition("@")[2].split(",")
     names = [urlsplit(f"//{host}").hostname for host in hosts]
     return any(name and not is_loopback(name) for name in names)

@@ -1,4 +1,4 @@
-"""Subject: the app that is examined, and checks of it."""
+"""Subject: the app under examination, its routes and backends; and how a check is declared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Route:
-    """One route, by one method, and what holds there."""
+    """A route with one of its methods, and the policy that applies."""
 
     rule: Rule
     method: str
@@ -39,9 +39,9 @@ class Subject:
     """An app under examination.
 
     Attributes:
-        state: the app's.
-        clock: seconds since the epoch.
-        folder: the working directory, where the app's files are looked for.
+        state: the app's state.
+        clock: returns the time in seconds since the epoch.
+        folder: the working directory, which the app's files are relative to.
     """
 
     state: AppState
@@ -50,44 +50,44 @@ class Subject:
 
     @cached_property
     def now(self) -> float:
-        """When it is examined, in seconds since the epoch."""
+        """The time of the examination, in seconds since the epoch."""
         return self.clock()
 
     @property
     def app(self) -> Flask:
-        """The app itself."""
+        """The Flask app."""
         return self.state.app
 
     @property
     def settings(self) -> Settings:
-        """Its settings, as they were given."""
+        """The app's settings, as they were given."""
         return self.state.loaded.settings
 
     @cached_property
     def routes(self) -> tuple[Route, ...]:
-        """Its routes.
+        """The app's routes, each with every method.
 
         Raises:
-            SettingsError: their marks contradict each other or the settings.
+            SettingsError: the marks of a route contradict each other or the settings.
         """
-        return tuple(Route(*one) for one in self.state.routes.all())
+        return tuple(Route(*route) for route in self.state.routes.all())
 
     @cached_property
     def routes_by_endpoint(self) -> dict[str, list[Route]]:
-        """Its routes under the names of their endpoints, in the order of the names."""
+        """The app's routes by endpoint, in alphabetical order."""
         found: dict[str, list[Route]] = {}
-        for route in sorted(self.routes, key=lambda one: (one.rule.endpoint, one.rule.rule)):
+        for route in sorted(self.routes, key=lambda route: (route.rule.endpoint, route.rule.rule)):
             found.setdefault(route.rule.endpoint, []).append(route)
         return found
 
     @cached_property
     def database(self) -> DatabaseAnswer | Unreachable:
-        """What its database says, asked once."""
+        """The state of the app's database, queried once."""
         return ask_database(self.state.database, self.clock)
 
     @cached_property
     def redis_ahead(self) -> float | Unreachable | None:
-        """By how many seconds Redis's clock is ahead, asked once; `None` where none is used."""
+        """The seconds by which Redis's clock is ahead, asked once; `None` without Redis."""
         limiting = self.settings.performance.rate_limit
         if limiting.storage != "redis" or limiting.redis_url is None:
             return None
@@ -95,18 +95,18 @@ class Subject:
 
     @property
     def sqlite_file(self) -> Path | None:
-        """The file of our own database, where SQLite keeps it."""
+        """The file of our own SQLite database; `None` for any other database."""
         if self.state.shares_database:
             return None
         return sqlite_path(url_of(self.settings.database, self.app.instance_path))
 
     def at(self, path: str) -> str:
-        """Name a setting, and where its value comes from."""
+        """Format a setting's path with the source of its value."""
         source = self.source(path)
         return path if source == "default" else f"{path} ({source})"
 
     def source(self, path: str) -> str:
-        """Return where a setting's value comes from."""
+        """Find the source of a setting's value: a file, a variable or `default`."""
         return self.state.loaded.sources.get(path, "default")
 
 
@@ -115,12 +115,12 @@ Examine = Callable[[Subject], Iterable[Finding]]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A look at one thing.
+    """A check of an app.
 
     Attributes:
-        name: what it is called when it fails.
-        kinds: all that it can find.
-        examine: looks.
+        name: the check's name, for reports of its failure.
+        kinds: every kind of finding that it can report.
+        examine: yields the findings about an app.
     """
 
     name: str
@@ -129,7 +129,11 @@ class Check:
 
 
 def finds(*kinds: Kind) -> Callable[[Callable[[Subject], Iterator[Finding]]], Check]:
-    """Make a check of a function, and say all that it can find."""
+    """Declare a function as a check.
+
+    Args:
+        kinds: every kind of finding that it can report.
+    """
 
     def declare(examine: Callable[[Subject], Iterator[Finding]]) -> Check:
         return Check(examine.__name__.replace("_", "-"), kinds, examine)

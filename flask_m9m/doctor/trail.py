@@ -1,4 +1,4 @@
-"""Checks of the audit trail."""
+"""Checks of the audit trail: switched off, or broken."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ OFF = Kind(
     "audit-off",
     Severity.LOW,
     "no audit trail is kept",
-    "nobody can tell who logged in, what was refused and which keys were made (ASVS 16.3.1)",
+    "no audit trail is kept: after an attack, nobody can find out who logged in, what was refused "
+    "and which keys were made (ASVS 16.3.1)",
     "audit: {enabled: true, sinks: [log]}",
 )
 BROKEN = Kind(
     "audit-broken",
     Severity.HIGH,
-    "nothing can be appended to the audit trail",
-    "<reason>: what would have to be written down is refused with 503, revocations too (ASVS "
-    "16.4.2)",
-    "flask m9m audit verify names what was changed; docs/audit.md says how to go on",
+    "the audit trail is damaged, and nothing can be added to it",
+    "<reason>; somebody may have tampered with it, and until it is repaired, actions that must be "
+    "recorded are refused with 503, revocations too (ASVS 16.4.2)",
+    "list the changed records: flask m9m audit verify; then follow docs/audit.md, When the trail "
+    "is broken",
 )
 
 
 @finds(OFF)
 def audit_trail(subject: Subject) -> Iterator[Finding]:
-    """Look whether what happens is written down anywhere."""
+    """Examine whether security events are recorded anywhere."""
     audit = subject.settings.audit
     if not audit.enabled or not audit.sinks:
         path = "audit.sinks" if audit.enabled else "audit.enabled"
@@ -39,13 +41,13 @@ def audit_trail(subject: Subject) -> Iterator[Finding]:
 
 @finds(BROKEN)
 def audit_trails_end(subject: Subject) -> Iterator[Finding]:
-    """Look whether the database's trail ends where it was left."""
+    """Examine whether the trail in the database can be continued."""
     answer = subject.database
     if isinstance(answer, Unreachable):
         return
-    needed = answer.kept.trail_key
+    needed = answer.stored.trail_key
     if needed is not None and needed not in key_ids(subject):
-        return  # `credentials-unreadable` says what is to be done
+        return  # `credentials-unreadable` reports this, with the remedy
     try:
         within(DATABASE_SECONDS, subject.state.trail.check)
     except TrailBroken as error:

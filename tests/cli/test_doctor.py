@@ -130,7 +130,7 @@ def test_the_table_has_the_reason_and_the_fix_of_each(folder: Folder) -> None:
         r"high +route-changes-unprotected +POST /items \(add\)\n"
         r" +why: .*ASVS 8\.2\.1.*\n"
         r" +fix: put @require_auth or @public \(.*\) on the view of add; .*\n\n"
-        r"where config.yaml has a section already, what a fix says belongs into that\n\n"
+        r"YAML in a fix: if config.yaml has its section already, add to that section\n\n"
         r"score: 85 of 100; lost:\n"
         r" +-15  route-changes-unprotected: POST /items \(add\)\n",
         result.stdout,
@@ -168,7 +168,7 @@ def test_it_says_that_no_file_was_read(folder: Folder) -> None:
     [
         ("limiter-of", "limiter-off"),
         ("start-refused", "cannot be ignored"),
-        ("", "there is no finding ''"),
+        ("", "unknown finding id ''"),
     ],
 )
 def test_what_cannot_be_ignored_is_wrong_usage(folder: Folder, given: str, said: str) -> None:

@@ -224,7 +224,7 @@ def test_a_fix_runs_nothing_that_somebody_wrote_into_a_name(tmp_path: Path) -> N
     with app.app_context():
         m9m.api_keys.create(hostile, hostile, ["a:b"], ["r"], rate_limit="5/minute")
     (fix,) = [one.fix for one in examine(subject(app)) if one.id == "key-without-expiry"]
-    command = fix.partition(", put it")[0]
+    command = fix.partition(", put the new key")[0]
     words = shlex.split(command)
     assert words[4:] == [
         *(hostile, "--owner", hostile, "--scope", "a:b", "--role", "r"),
