@@ -1,15 +1,15 @@
-"""OpenAPI: what the guard demands and answers, as a fragment of an OpenAPI 3.0 or 3.1 document.
+"""OpenAPI: security schemes, requirements and error responses of the routes, as a fragment.
 
-The fragment has `components` and `paths`, and for each operation no more than `security`, the
-answers 401, 403 and 429 where the guard can give them, and `x-m9m`, in full what `security` can
-say in part or not at all:
+The fragment is a part of an OpenAPI 3.0 or 3.1 document, with `components` and `paths`. Each
+operation has only `security`, the responses 401, 403 and 429 that the guard can give, and `x-m9m`.
+That extension has the requirements in full, for `security` cannot express all of them:
 
     {"requirements": [{"scopes": […], "any_scope": […], "roles": […], "fresh": true}, …],
      "signed_url": {"purpose": "…"}}
 
-All requirements hold; what one does not ask is left out of it. Security schemes have the names
-that `@require_auth(schemes=…)` knows. Two more stand beside them: `csrf_token`, which a session's
-cookie needs, and `signed_url`.
+A caller must meet every requirement in the list; keys that a requirement does not use are left out.
+Security schemes have the names that `@require_auth(schemes=…)` accepts. Two are added:
+`csrf_token`, which goes with a session cookie, and `signed_url`.
 """
 
 from __future__ import annotations

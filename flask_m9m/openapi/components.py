@@ -1,4 +1,4 @@
-"""Components that all operations share: security schemes, answers, their bodies and headers."""
+"""OpenAPI components: security schemes, error responses, their schemas and headers."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _NO_COMPONENT = re.compile(r"[^A-Za-z0-9._-]")
 
 _STRING = {"type": "string"}
 _HEADERS = {
-    "M9MWWWAuthenticate": "A challenge for each scheme that has one (RFC 9110 §11.6.1).",
-    "M9MRetryAfter": "In how many seconds to try again (RFC 9110 §10.2.3).",
-    "M9MRateLimit": "Per limit, the requests left (r) and the seconds until there is one more (t).",
-    "M9MRateLimitPolicy": "Per limit, so many requests (q) in so many seconds (w).",
+    "M9MWWWAuthenticate": "The challenges of the accepted schemes (RFC 9110 §11.6.1).",
+    "M9MRetryAfter": "The number of seconds to wait before the next attempt (RFC 9110 §10.2.3).",
+    "M9MRateLimit": "For each limit: requests left (r), and seconds until another is allowed (t).",
+    "M9MRateLimitPolicy": "For each limit: requests allowed (q) in a window of seconds (w).",
 }
 ANSWERS = {
     "401": (
         "M9MUnauthorized",
-        "No credential came, or it does not hold.",
+        "The credential is missing or invalid.",
         {"WWW-Authenticate": "M9MWWWAuthenticate"},
     ),
     "403": (
         "M9MForbidden",
-        "The request is not allowed to do this.",
+        "The request is not allowed, for lack of a scope or role, for example.",
         {"WWW-Authenticate": "M9MWWWAuthenticate"},
     ),
     "429": (
         "M9MTooManyRequests",
-        "Too many requests, or too many failed attempts.",
+        "Too many requests, or too many failed attempts to authenticate.",
         {
             "Retry-After": "M9MRetryAfter",
             "RateLimit": "M9MRateLimit",
@@ -51,22 +51,22 @@ _ERROR = {
     "type": "object",
     "required": ["error", "code", "message"],
     "properties": {
-        "error": {**_STRING, "description": "The status's reason."},
-        "code": {**_STRING, "description": "The machine's word for the cause."},
+        "error": {**_STRING, "description": "The reason phrase of the status."},
+        "code": {**_STRING, "description": "The cause, as a code for programs."},
         "message": _STRING,
         "request_id": _STRING,
     },
 }
 _PROBLEM = {
     "type": "object",
-    "description": "A problem (RFC 9457).",
+    "description": "Problem details (RFC 9457).",
     "required": ["type", "title", "status", "detail", "code"],
     "properties": {
         "type": {**_STRING, "format": "uri-reference"},
         "title": _STRING,
         "status": {"type": "integer"},
         "detail": _STRING,
-        "code": {**_STRING, "description": "The machine's word for the cause."},
+        "code": {**_STRING, "description": "The cause, as a code for programs."},
         "request_id": _STRING,
         "violated-policies": {"type": "array", "items": _STRING},
     },
@@ -74,7 +74,14 @@ _PROBLEM = {
 
 
 def component_of(scheme: str) -> str:
-    """Return the name of a scheme's component, in the characters that one may have."""
+    """Map a scheme's name to a component name, which allows fewer characters.
+
+    Args:
+        scheme: the name, as in `@require_auth(schemes=…)`.
+
+    Returns:
+        The name itself if it is allowed; otherwise a name with dashes and a checksum.
+    """
     if scheme in (CSRF_TOKEN, SIGNED_URL) or _NO_COMPONENT.search(scheme):
         return f"{_NO_COMPONENT.sub('-', scheme)}-{crc32(scheme.encode()):08x}"
     return scheme
@@ -87,21 +94,26 @@ def security_schemes(
     *,
     signed: bool,
 ) -> dict[str, dict[str, Any]]:
-    """Return the Security Scheme Objects of the schemes that are switched on.
+    """Describe the schemes that are switched on as Security Scheme Objects.
 
     Args:
-        settings: the app's.
-        authenticators: the schemes.
-        described: objects that stand in for ours, by the scheme's name.
-        signed: whether a route asks for signed URLs.
+        settings: the app's settings.
+        authenticators: the app's authenticators.
+        described: objects that replace ours, by the name of the scheme.
+        signed: whether any route requires signed URLs.
+
+    Returns:
+        The objects, by the name of the component.
 
     Raises:
-        ValueError: a scheme that is described is not switched on.
+        ValueError: `described` has a scheme that is not switched on.
     """
-    switched_on = [one.scheme for one in authenticators]
+    switched_on = [authenticator.scheme for authenticator in authenticators]
     if unknown := set(described) - set(switched_on):
         known = ", ".join(switched_on) or "none"
-        raise ValueError(f"no scheme {min(unknown)!r} is switched on (switched on: {known})")
+        raise ValueError(
+            f"schemes has {min(unknown)!r}, which is not switched on; accepted: {known}"
+        )
     found = {
         component_of(scheme): deepcopy(dict(described[scheme]))
         if scheme in described
@@ -113,14 +125,14 @@ def security_schemes(
             "type": "apiKey",
             "in": "header",
             "name": CSRF_HEADER,
-            "description": "Of a session in cookies: the value of __Host-m9m-csrf.",
+            "description": "For a session in cookies: the value of the cookie __Host-m9m-csrf.",
         }
     if signed:
         found[SIGNED_URL] = {
             "type": "apiKey",
             "in": "query",
             "name": PARAMETER,
-            "description": "Part of a URL that the app has signed; clients take it as it is.",
+            "description": "Part of a URL that the app has signed; clients use the URL unchanged.",
         }
     return found
 
@@ -133,7 +145,7 @@ def _security_scheme(scheme: str, settings: Settings) -> dict[str, Any]:
             "type": "apiKey",
             "in": "header",
             "name": settings.security.api_keys.header,
-            "description": "Or Authorization: Api-Key, with the key behind it.",
+            "description": "Also accepted: Authorization: Api-Key, followed by the key.",
         }
     if scheme == "basic":
         return {"type": "http", "scheme": "basic"}
@@ -142,19 +154,19 @@ def _security_scheme(scheme: str, settings: Settings) -> dict[str, Any]:
     return {
         "type": "http",
         "scheme": scheme,
-        "description": "A scheme of the app's own. Where its credential stands is not known here.",
+        "description": "A scheme of the app itself; where it expects the credential is not known.",
     }
 
 
 def components(
-    settings: Settings, security: dict[str, dict[str, Any]], unworded: Collection[str]
+    settings: Settings, security: dict[str, dict[str, Any]], own: Collection[str]
 ) -> dict[str, Any]:
-    """Return the components of a fragment.
+    """Build the `components` of a fragment.
 
     Args:
-        settings: the app's.
-        security: its security schemes.
-        unworded: statuses of answers whose bodies are not known.
+        settings: the app's settings.
+        security: the security schemes, by the name of the component.
+        own: statuses whose error bodies the app writes itself, so that they are not described.
     """
     schemas: dict[str, Any] = {}
     content: dict[str, Any] = {}
@@ -170,7 +182,7 @@ def components(
                 field: {"$ref": f"#/components/headers/{header}"}
                 for field, header in headers.items()
             },
-            **({} if status in unworded else {"content": content}),
+            **({} if status in own else {"content": content}),
         }
         for status, (name, description, headers) in ANSWERS.items()
     }

@@ -1,4 +1,4 @@
-"""The fragment: what the guard demands of each operation, and how it refuses."""
+"""OpenAPI fragment: the security requirements and error responses of each operation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..guard import Guard
 
 METHODS = frozenset(("get", "put", "post", "delete", "options", "head", "patch", "trace"))
-"""The operations that a path can have (OpenAPI 3.1.1 §4.8.9)."""
+"""The operations of a Path Item Object (OpenAPI 3.1.1 §4.8.9)."""
 
 EXTENSION = "x-m9m"
 
@@ -33,16 +33,17 @@ def describe(
     *,
     own: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Describe what an app's routes demand.
+    """Build the fragment that describes the requirements and error responses of routes.
 
     Args:
         routes: every route that the document may show.
-        guard: the app's.
-        schemes: Security Scheme Objects (OpenAPI 3.1.1 §4.8.27) by the scheme's name.
-        own: the statuses whose error bodies the app writes itself.
+        guard: the app's guard.
+        schemes: Security Scheme Objects (OpenAPI 3.1.1 §4.8.27) that replace ours, by the name of
+            the scheme.
+        own: statuses whose error bodies the app writes itself, so that they are not described.
 
     Raises:
-        ValueError: a scheme in `schemes` is not switched on.
+        ValueError: `schemes` has a scheme that is not switched on.
     """
     operations = Operations(guard)
     paths: dict[str, Any] = {}
@@ -58,20 +59,20 @@ def describe(
 
 
 def path_of(rule: str) -> str:
-    """Return the path that a rule of Werkzeug's stands for: `/files/{name}`."""
+    """Convert a Werkzeug rule to an OpenAPI path: `/files/<path:name>` is `/files/{name}`."""
     return _VARIABLE.sub(r"{\1}", rule)
 
 
 class Operations:
-    """Describes operations, each by the policy of its route.
+    """Describes operations by the policies of their routes.
 
     Args:
-        guard: the app's.
+        guard: the app's guard.
     """
 
     def __init__(self, guard: Guard) -> None:
         settings = guard.settings
-        self._closed_to_some = bool(settings.server.allowed_networks)
+        self._has_allowed_networks = bool(settings.server.allowed_networks)
         self._https = settings.server.https
         self._limited = (
             guard.limits.general is not None and not settings.performance.rate_limit.shadow
@@ -79,38 +80,45 @@ class Operations:
         self._lockout = settings.security.lockout.enabled
 
     def describe(self, policy: RoutePolicy, method: str) -> dict[str, Any]:
-        """Return what is to stand in the operation."""
-        answers = {status: ANSWERS[status][0] for status in self._refusals(policy, method)}
+        """Describe an operation.
+
+        Args:
+            policy: the policy of the route and method.
+            method: the HTTP method, in upper case.
+        """
+        responses = {status: ANSWERS[status][0] for status in self._refusals(policy, method)}
         operation: dict[str, Any] = {"security": _security(policy, method)}
-        if answers:
+        if responses:
             operation["responses"] = {
                 status: {"$ref": f"#/components/responses/{name}"}
-                for status, name in answers.items()
+                for status, name in responses.items()
             }
         if extension := _extension(policy):
             operation[EXTENSION] = extension
         return operation
 
     def _refusals(self, policy: RoutePolicy, method: str) -> Iterator[str]:
-        """Yield the statuses of the refusals that a request can meet."""
+        """Yield the statuses with which the guard can refuse a request."""
         if policy.authenticators:
             yield "401"
         forbidden = any(demand.forbids for demand in policy.demands)
-        ambient = any(one.ambient for one in policy.authenticators) and not _is_safe(method)
+        ambient = any(
+            authenticator.ambient for authenticator in policy.authenticators
+        ) and not _is_safe(method)
         insecure = self._https == "refuse" or (
             self._https == "redirect" and method not in ("GET", "HEAD")
         )
-        if forbidden or ambient or insecure or self._closed_to_some:
+        if forbidden or ambient or insecure or self._has_allowed_networks:
             yield "403"
-        schemes = {one.scheme for one in policy.authenticators}
-        guessed = self._lockout and not schemes.isdisjoint(BUILT_IN)
+        schemes = {authenticator.scheme for authenticator in policy.authenticators}
+        locked_out = self._lockout and not schemes.isdisjoint(BUILT_IN)
         limited = self._limited and not policy.unlimited
-        if limited or guessed or "api_key" in schemes or _refuses(policy):
+        if limited or locked_out or "api_key" in schemes or _has_own_limit(policy):
             yield "429"
 
 
-def _refuses(policy: RoutePolicy) -> bool:
-    """Tell whether a limit of the route's own can end a request."""
+def _has_own_limit(policy: RoutePolicy) -> bool:
+    """Tell whether a limit of the route itself can refuse a request."""
     return any(not limit.mark.shadow for limit in policy.limits)
 
 
@@ -119,7 +127,7 @@ def _is_safe(method: str) -> bool:
 
 
 def _security(policy: RoutePolicy, method: str) -> list[dict[str, list[str]]]:
-    """Return the alternatives of what a request brings (OpenAPI 3.1.1 §4.8.30)."""
+    """List the alternative Security Requirement Objects (OpenAPI 3.1.1 §4.8.30)."""
     signed: dict[str, list[str]] = {
         demand.component: [] for demand in policy.demands if demand.component
     }
@@ -129,9 +137,9 @@ def _security(policy: RoutePolicy, method: str) -> list[dict[str, list[str]]]:
         return [signed]
     scopes = list(dict.fromkeys(scope for demand in policy.demands for scope in demand.scopes))
     alternatives: list[dict[str, list[str]]] = []
-    for one in policy.authenticators:
-        alternative = {component_of(one.scheme): list(scopes), **signed}
-        if one.scheme == "cookie" and not _is_safe(method):
+    for authenticator in policy.authenticators:
+        alternative = {component_of(authenticator.scheme): list(scopes), **signed}
+        if authenticator.scheme == "cookie" and not _is_safe(method):
             alternative[CSRF_TOKEN] = []
         alternatives.append(alternative)
     if policy.access is Access.OPTIONAL:
@@ -140,6 +148,7 @@ def _security(policy: RoutePolicy, method: str) -> list[dict[str, list[str]]]:
 
 
 def _extension(policy: RoutePolicy) -> dict[str, Any]:
+    """Build the `x-m9m` extension: the requirements in full, and the purpose of signed URLs."""
     extension: dict[str, Any] = {}
     for demand in policy.demands:
         if demand.component is None:

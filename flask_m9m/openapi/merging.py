@@ -1,4 +1,4 @@
-"""Putting a fragment into a document."""
+"""Merging of a fragment into an OpenAPI document."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ _PARAMETER = re.compile(r"\{(\w+)\}")
 def merge(
     spec: Mapping[str, Any], fragment: Mapping[str, Any], *, add: bool = False
 ) -> dict[str, Any]:
-    """Return an OpenAPI document with a fragment from `m9m.openapi()` in it.
+    """Merge a fragment from `m9m.openapi()` into a copy of an OpenAPI document.
 
-    Operations of the document keep what they say and the answers that they describe; `security`
-    and `x-m9m` are the fragment's, and so are components of its names. Nothing is removed. Under
-    OpenAPI 3.0, where only OAuth and OpenID Connect have scopes in `security`, they are left to
-    `x-m9m`.
+    Operations keep their content, including the responses that they describe. `security`, `x-m9m`
+    and components with the fragment's names are replaced. Nothing is removed. In an OpenAPI 3.0
+    document scopes are only in `x-m9m`, because `security` allows them only for OAuth and OpenID
+    Connect there.
 
     Args:
-        spec: the document, an OpenAPI 3 one; it stays as it is.
-        fragment: what to merge into it.
-        add: whether operations that the document does not have are added to it.
+        spec: the OpenAPI 3 document; it is not changed.
+        fragment: the fragment; it is not changed.
+        add: whether to add operations that only the fragment has.
+
+    Returns:
+        The merged document.
 
     Raises:
-        ValueError: the document is no OpenAPI 3 one.
+        ValueError: the document is not an OpenAPI 3 document.
     """
     version = str(spec.get("openapi", ""))
     if not version.startswith("3."):
         found = f"openapi: {version!r}" if version else "no openapi field"
-        raise ValueError(f"the document has {found}: it has to be OpenAPI 3.0 or later")
+        raise ValueError(f"spec must be an OpenAPI 3.0 or later document, found {found}")
     merged, ours = deepcopy(dict(spec)), deepcopy(dict(fragment))
     components = merged.setdefault("components", {})
     for section, members in ours.get("components", {}).items():
@@ -55,21 +58,25 @@ def _without_scopes(security: Iterable[Mapping[str, Any]]) -> list[dict[str, Any
 
 
 def _add_to(operation: dict[str, Any], ours: Mapping[str, Any]) -> None:
+    """Add the fragment's part of an operation to the document's."""
     responses = operation.setdefault("responses", {})
-    described = {str(status) for status in responses}  # YAML reads them as numbers
-    for status, answer in ours.get("responses", {}).items():
+    described = {str(status) for status in responses}  # YAML parses statuses as numbers
+    for status, response in ours.get("responses", {}).items():
         if status not in described:
-            responses[status] = answer
+            responses[status] = response
     operation["security"] = ours["security"]
     if EXTENSION in ours:
         operation[EXTENSION] = ours[EXTENSION]
 
 
 def _complete(path: str, ours: dict[str, Any]) -> dict[str, Any]:
-    """Return an operation with what it cannot do without, where there is nothing but ours."""
+    """Complete an operation of the fragment with its path parameters and a default response."""
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in _PARAMETER.findall(path)
     ]
-    answers = {"default": {"description": "What the view answers."}, **ours.get("responses", {})}
-    return {**({"parameters": parameters} if parameters else {}), **ours, "responses": answers}
+    responses = {
+        "default": {"description": "The response of the view."},
+        **ours.get("responses", {}),
+    }
+    return {**({"parameters": parameters} if parameters else {}), **ours, "responses": responses}
