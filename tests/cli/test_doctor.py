@@ -37,27 +37,29 @@ def examined(folder: Folder, *arguments: str, **environ: str) -> tuple[int, dict
 
 def ids(document: dict[str, Any], *severities: str) -> set[str]:
     found = document["findings"]
-    return {one["id"] for one in found if not severities or one["severity"] in severities}
+    return {
+        finding["id"] for finding in found if not severities or finding["severity"] in severities
+    }
 
 
 def at_least_medium(document: dict[str, Any]) -> set[str]:
     return ids(document, "medium", "high", "critical")
 
 
-def test_what_the_commands_print_leads_from_an_empty_folder_to_a_clean_report(
+def test_following_the_printed_commands_leads_to_a_clean_report(
     folder: Folder,
 ) -> None:
     folder.write("app.py", APP)
     code, before = examined(folder)
     assert code == 1
-    assert any("flask m9m init" in one["fix"] for one in before["findings"])
+    assert any("flask m9m init" in finding["fix"] for finding in before["findings"])
     made = folder.m9m("init")
     assert "flask m9m doctor" in made.stdout
     result = folder.m9m("doctor")
     assert (result.returncode, result.stdout) == (0, "nothing found: score 100 of 100\n")
 
 
-def test_the_readmes_app_under_what_init_writes_has_no_findings(folder: Folder) -> None:
+def test_the_readmes_app_with_the_files_of_init_has_no_findings(folder: Folder) -> None:
     readme = (ROOT / "README.md").read_text()
     [app, *_] = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     folder.write("app.py", app)
@@ -65,7 +67,9 @@ def test_the_readmes_app_under_what_init_writes_has_no_findings(folder: Folder) 
     assert examined(folder)[1]["findings"] == []
 
 
-def test_production_as_the_readme_has_it_has_none_of_medium_or_above(folder: Folder) -> None:
+def test_the_readmes_production_settings_have_no_findings_of_medium_or_above(
+    folder: Folder,
+) -> None:
     readme = (ROOT / "README.md").read_text()
     [app, *_] = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     [config, *_] = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
@@ -88,7 +92,7 @@ def test_production_as_the_readme_has_it_has_none_of_medium_or_above(folder: Fol
     assert (code, at_least_medium(document)) == (0, set())
 
 
-def test_the_example_has_none_of_medium_or_above(folder: Folder) -> None:
+def test_the_example_has_no_findings_of_medium_or_above(folder: Folder) -> None:
     environ = {
         "M9M_JWT_SECRET": secrets.token_urlsafe(48),
         "M9M_ENCRYPTION_KEY": secrets.token_hex(32),
@@ -98,7 +102,7 @@ def test_the_example_has_none_of_medium_or_above(folder: Folder) -> None:
     assert (code, at_least_medium(document)) == (0, set())
 
 
-def test_the_document_has_what_was_found_and_what_it_costs(folder: Folder) -> None:
+def test_the_document_has_the_findings_and_their_points(folder: Folder) -> None:
     folder.write("app.py", APP + OPEN)
     folder.m9m("init")
     folder.write("config.yaml", "security: {lockout: {enabled: false}}")
@@ -107,7 +111,8 @@ def test_the_document_has_what_was_found_and_what_it_costs(folder: Folder) -> No
     assert set(document) == {"findings", "score", "lost", "ignored"}
     assert ids(document) == {"lockout-off", "limiter-off", "route-changes-unprotected"}
     assert all(
-        set(one) == {"id", "severity", "where", "why", "fix"} for one in document["findings"]
+        set(finding) == {"id", "severity", "where", "why", "fix"}
+        for finding in document["findings"]
     )
     assert document["lost"] == [
         {"id": "lockout-off", "where": "security.lockout.enabled (config.yaml)", "points": 15},
@@ -137,7 +142,7 @@ def test_the_table_has_the_reason_and_the_fix_of_each(folder: Folder) -> None:
     )
 
 
-def test_the_level_decides_about_the_exit_code_alone(folder: Folder) -> None:
+def test_the_level_changes_only_the_exit_code(folder: Folder) -> None:
     folder.write("app.py", APP)
     folder.m9m("init")
     folder.write("config.yaml", "performance: {rate_limit: {enabled: true, shadow: true}}")
@@ -158,7 +163,7 @@ def test_ignored_findings_are_named_and_do_not_count(folder: Folder) -> None:
     assert result.stderr == "settings read from config.yaml, .env\n"
 
 
-def test_it_says_that_no_file_was_read(folder: Folder) -> None:
+def test_it_prints_that_no_file_was_read(folder: Folder) -> None:
     folder.write("app.py", APP)
     assert folder.m9m("doctor").stderr == "settings read from no file\n"
 
@@ -171,7 +176,7 @@ def test_it_says_that_no_file_was_read(folder: Folder) -> None:
         ("", "unknown finding id ''"),
     ],
 )
-def test_what_cannot_be_ignored_is_wrong_usage(folder: Folder, given: str, said: str) -> None:
+def test_an_id_that_cannot_be_ignored_is_wrong_usage(folder: Folder, given: str, said: str) -> None:
     folder.write("app.py", APP)
     result = folder.m9m("doctor", "--ignore", given)
     assert result.returncode == 2
@@ -192,7 +197,7 @@ def test_settings_that_stop_the_start_are_critical(folder: Folder, config: str) 
     code, document = examined(folder, "--level", "critical")
     assert code == 1
     assert ids(document, "critical") == {"start-refused"}
-    assert all(one["where"].startswith("security.") for one in document["findings"])
+    assert all(finding["where"].startswith("security.") for finding in document["findings"])
     table = folder.m9m("doctor")
     assert table.returncode == 1
     assert table.stdout.startswith("critical")
@@ -200,7 +205,7 @@ def test_settings_that_stop_the_start_are_critical(folder: Folder, config: str) 
         assert "changeme-changeme" not in output
 
 
-def test_the_apps_own_secret_key_is_one_of_them(folder: Folder) -> None:
+def test_a_secret_equal_to_the_apps_secret_key_stops_the_start(folder: Folder) -> None:
     secret = secrets.token_urlsafe(48)
     folder.write("app.py", APP.replace("m9m =", "app.secret_key = os.environ['KEY']\nm9m ="))
     folder.write("app.py", "import os\n" + (folder.path / "app.py").read_text())
@@ -226,7 +231,7 @@ def test_a_folder_without_an_app_is_wrong_usage(folder: Folder) -> None:
     assert "Could not locate a Flask application" in result.stderr
 
 
-def test_nothing_that_a_terminal_obeys_gets_out(folder: Folder) -> None:
+def test_control_characters_are_not_printed(folder: Folder) -> None:
     odd = '\napp.add_url_rule("/\\x1b[2J", "odd\\x9b", lambda: "", methods=["POST"])\n'
     folder.write("app.py", APP + odd)
     folder.m9m("init")
@@ -234,10 +239,10 @@ def test_nothing_that_a_terminal_obeys_gets_out(folder: Folder) -> None:
     for output in ("table", "json", "yaml"):
         printed = folder.m9m("doctor", "-o", output).stdout
         assert "route-changes-unprotected" in printed
-        assert not [one for one in printed if not one.isprintable() and one != "\n"]
+        assert not [char for char in printed if not char.isprintable() and char != "\n"]
 
 
-def test_the_documents_table_is_the_codes() -> None:
+def test_the_table_in_the_documentation_matches_the_code() -> None:
     from flask_m9m.doctor import KINDS
 
     rows = re.findall(r"^\| `([a-z].*)$", (ROOT / "docs" / "doctor.md").read_text(), re.MULTILINE)

@@ -1,6 +1,6 @@
-"""Deliberately bad apps, each with what mends it; together they have everything that can be found.
+"""Bad apps: apps with findings, and the same apps mended; together they have every finding.
 
-One app cannot have it all: some findings contradict each other.
+No single app can have every finding, because some contradict each other.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class BadApp:
     """An app with findings.
 
     Attributes:
-        name: what is wrong.
-        ids: what is found.
-        build: makes it in a folder, the working directory; mended or not.
-        needs: the name of a fixture with a server's URL.
+        name: the error, for the test's id.
+        ids: the ids of the findings.
+        build: builds the app in a folder, the working directory; mended or not.
+        needs: the name of a fixture that gives the URL of a server.
     """
 
     name: str
@@ -71,7 +71,7 @@ def new_app(folder: Path, **config: Any) -> Flask:
 
 
 def close_all() -> None:
-    """Close the databases of all apps that were made."""
+    """Close the databases of all apps of this test."""
     settle()
     while _made:
         state = _made.pop().extensions.get("m9m")
@@ -85,7 +85,7 @@ def close_all() -> None:
 def secured(
     folder: Path, settings: Mapping[str, Any] | None = None, **options: Any
 ) -> tuple[Flask, M9M]:
-    """Return an app that is secured as it should be, but for these settings."""
+    """Make a secure app, with these settings on top."""
     app = new_app(folder)
     given: dict[str, Any] = {
         "security": {"default_access": "authenticated", "jwt": {"secret": fresh()}},
@@ -108,14 +108,14 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     for path, value in flat.items():
         *sections, name = path.split(".")
         section = tree
-        for one in sections:
-            section = section.setdefault(one, {})
+        for part in sections:
+            section = section.setdefault(part, {})
         section[name] = value
     return tree
 
 
 def set_wrong(ids: str, bad: Mapping[str, Any], good: Mapping[str, Any], **config: Any) -> BadApp:
-    """An app whose settings are wrong, and then right."""
+    """Declare an app whose settings are wrong, and right once mended."""
 
     def build(folder: Path, mended: bool) -> Subject:
         app, _ = secured(folder, nested(good if mended else bad))
@@ -269,7 +269,7 @@ WRONG_SETTINGS = [
 
 
 def made(ids: str, needs: str = "") -> Callable[[Callable[..., Subject]], BadApp]:
-    """Make a bad app of a function that builds it."""
+    """Declare a bad app by the function that builds it."""
 
     def declare(build: Callable[..., Subject]) -> BadApp:
         return BadApp(build.__name__, frozenset(ids.split()), build, needs)
@@ -339,7 +339,7 @@ def a_secret_in_the_config(folder: Path, mended: bool) -> Subject:
 @made("secret-in-plain")
 def a_secret_in_the_code(folder: Path, mended: bool) -> Subject:
     secret = fresh()
-    if mended:  # app.config.from_prefixed_env, say
+    if mended:  # as app.config.from_prefixed_env would load it
         (folder / ".env").write_text(f"APP_JWT_SECRET={secret}\n")
         (folder / ".env").chmod(0o600)
     app = new_app(folder, M9M_JWT_SECRET=secret)
@@ -384,7 +384,7 @@ def a_log_of_a_database_in_git(folder: Path, mended: bool) -> Subject:
 
 
 @made("secret-unignored")
-def a_folder_of_which_git_may_take_all(folder: Path, mended: bool) -> Subject:
+def a_folder_without_gitignore_rules(folder: Path, mended: bool) -> Subject:
     app = with_database(folder)
     commit(folder, ".env\ninstance/" if mended else "m9m.db\n", ".gitignore")
     return subject(app)
@@ -411,7 +411,7 @@ def commit(folder: Path, ignored: str, names: str = ".") -> None:
 
 
 @made("config-passed-over")
-def a_config_that_is_not_known_to_be_ours(folder: Path, mended: bool) -> Subject:
+def a_config_that_is_not_read(folder: Path, mended: bool) -> Subject:
     text = "audit: {sinks: [log, database]}\nserver: {port: 9000}\n"
     (folder / "config.yaml").write_text(text + "security: {}\n" * mended)
     app = new_app(folder, M9M_JWT_SECRET=fresh(), M9M_ENCRYPTION_KEY=key())
@@ -480,16 +480,16 @@ def a_trail_whose_end_was_changed(folder: Path, mended: bool) -> Subject:
 
 
 @made("route-shadowed")
-def a_route_where_ours_stands(folder: Path, mended: bool) -> Subject:
+def a_route_with_the_path_of_ours(folder: Path, mended: bool) -> Subject:
     app, _ = secured(folder, {"api": {"enabled": True}, "credentials": {"encryption_key": key()}})
     app.add_url_rule("/own-health" if mended else "/health", "own", public(_view()))
     answer = app.test_client().get("/health")
-    assert answer.text != "x"  # it is true that ours answers
+    assert answer.text != "x"  # our own route answers, as the finding says
     return subject(app)
 
 
 @made("protect-unmatched")
-def a_pattern_of_nothing(folder: Path, mended: bool) -> Subject:
+def a_pattern_that_matches_nothing(folder: Path, mended: bool) -> Subject:
     app, m9m = secured(folder)
     app.add_url_rule("/docs", "docs", lambda: "docs")
     m9m.protect("doc*" if mended else "documents*", public)
@@ -594,7 +594,7 @@ def an_unknown_proxy(folder: Path, mended: bool) -> Subject:
 
 
 @made("proxy-fix-doubled")
-def proxies_believed_twice(folder: Path, mended: bool) -> Subject:
+def forwarding_headers_read_twice(folder: Path, mended: bool) -> Subject:
     app, _ = secured(folder, nested({} if mended else PROXY))
     app.wsgi_app = ProxyFix(app.wsgi_app)  # type: ignore[method-assign]
     return subject(app)
@@ -624,17 +624,17 @@ def a_session_cookie(folder: Path, mended: bool) -> Subject:
     return subject(app)
 
 
-# What is kept
+# Stored data
 
 
-def _keeping(folder: Path, **settings: Any) -> tuple[Flask, M9M]:
-    """Return an app of 100 days ago, and of the same database as those of today."""
+def _app_of_100_days_ago(folder: Path, **settings: Any) -> tuple[Flask, M9M]:
+    """Make an app whose clock is 100 days behind, with the database of today's apps."""
     return secured(folder, nested(settings), clock=Clock(time.time() - 100 * DAY))
 
 
 @made("key-unused key-without-expiry key-of-disabled-user")
 def forgotten_keys(folder: Path, mended: bool) -> Subject:
-    app, m9m = _keeping(folder)
+    app, m9m = _app_of_100_days_ago(folder)
     with app.app_context():
         m9m.users.create("ann", "correct horse battery")
         made_key, _ = m9m.api_keys.create("ci", "ann")
@@ -651,11 +651,11 @@ def forgotten_keys(folder: Path, mended: bool) -> Subject:
 @made("credentials-under-retired-key credentials-unreadable")
 def retired_keys(folder: Path, mended: bool) -> Subject:
     keys = [key(), key(), key()]
-    for one in keys[:2]:
-        previous = [other for other in keys[:2] if other != one] if one != keys[0] else []
+    for current in keys[:2]:
+        previous = [other for other in keys[:2] if other != current] if current != keys[0] else []
         app, m9m = secured(
             folder,
-            nested({"credentials.encryption_key": one, "credentials.previous_keys": previous}),
+            nested({"credentials.encryption_key": current, "credentials.previous_keys": previous}),
         )
         with app.app_context():
             m9m.credentials.create("mail", "apiKey", {"apiKey": fresh()})
@@ -718,8 +718,8 @@ def no_redis(folder: Path, mended: bool, url: str) -> Subject:
 
 
 @made("backend-plain")
-def servers_in_the_open(folder: Path, mended: bool) -> Subject:
-    # All of this machine's addresses: not loopback alone, and nothing listens there.
+def servers_without_tls(folder: Path, mended: bool) -> Subject:
+    # 0.0.0.0 is not loopback, and nothing listens there.
     app, _ = secured(
         folder,
         nested(
@@ -774,5 +774,5 @@ def a_clock_of_long_ago(folder: Path, mended: bool) -> Subject:
 
 BAD_APPS = [
     *WRONG_SETTINGS,
-    *(one for one in list(globals().values()) if isinstance(one, BadApp)),
+    *(bad for bad in list(globals().values()) if isinstance(bad, BadApp)),
 ]

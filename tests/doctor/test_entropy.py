@@ -9,7 +9,7 @@ from flask_m9m.doctor.entropy import LEAST_BITS, guessing_bits
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_random_secrets_are_none_too_few_bits(seed: int) -> None:
+def test_random_secrets_have_enough_bits(seed: int) -> None:
     octets = random.Random(seed).randbytes
     for _ in range(50):
         for text in (
@@ -38,9 +38,9 @@ def test_random_secrets_are_none_too_few_bits(seed: int) -> None:
         "correct horse battery staple correct horse battery staple",
     ],
 )
-def test_what_people_write_is(text: str) -> None:
+def test_texts_that_people_write_have_too_few_bits(text: str) -> None:
     assert guessing_bits(text) < LEAST_BITS
 
 
-def test_long_texts_take_no_long_time() -> None:
+def test_a_long_text_is_estimated_fast() -> None:
     assert guessing_bits("ab" * 30_000 + "c") > 0

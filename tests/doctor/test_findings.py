@@ -1,4 +1,4 @@
-"""Every finding is there where an app is bad, and gone where it is mended."""
+"""Findings: each is reported for a bad app, and not for the mended app."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The working directory, with nothing in it and nothing above it."""
+    """The working directory: empty, and outside of any git repository."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
@@ -55,7 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def found(subject: Subject) -> set[str]:
-    return {one.id for one in examine(subject)}
+    return {finding.id for finding in examine(subject)}
 
 
 def build(bad: BadApp, request: pytest.FixtureRequest, *, mended: bool) -> Subject:
@@ -69,11 +69,13 @@ def build(bad: BadApp, request: pytest.FixtureRequest, *, mended: bool) -> Subje
 def test_a_bad_app_has_its_findings(bad: BadApp, request: pytest.FixtureRequest) -> None:
     examined = build(bad, request, mended=False)
     findings = list(examine(examined))
-    assert bad.ids <= {one.id for one in findings}
-    shown = "\n".join(f"{one.where}\n{one.why}\n{one.fix}" for one in findings)
-    assert not [one for one in _secrets(examined) if one in shown]
+    assert bad.ids <= {finding.id for finding in findings}
+    shown = "\n".join(f"{finding.where}\n{finding.why}\n{finding.fix}" for finding in findings)
+    assert not [secret for secret in _secrets(examined) if secret in shown]
     for check in CHECKS:
-        assert {one.id for one in check.examine(examined)} <= {kind.id for kind in check.kinds}
+        assert {finding.id for finding in check.examine(examined)} <= {
+            kind.id for kind in check.kinds
+        }
 
 
 def _secrets(examined: Subject) -> list[str]:
@@ -85,19 +87,21 @@ def _secrets(examined: Subject) -> list[str]:
         *settings.credentials.previous_keys,
         settings.security.basic_auth.password,
     ]
-    return [one.get_secret_value() for one in given if one is not None]
+    return [secret.get_secret_value() for secret in given if secret is not None]
 
 
 @pytest.mark.parametrize("bad", BAD_APPS, ids=lambda bad: bad.name)
-def test_a_mended_app_has_none_of_them(bad: BadApp, request: pytest.FixtureRequest) -> None:
-    left = [one for one in examine(build(bad, request, mended=True)) if one.id in bad.ids]
+def test_a_mended_app_has_no_such_findings(bad: BadApp, request: pytest.FixtureRequest) -> None:
+    left = [
+        finding for finding in examine(build(bad, request, mended=True)) if finding.id in bad.ids
+    ]
     assert not left
 
 
 def test_the_bad_apps_together_have_every_finding() -> None:
-    # Each is seen in its app above; these three are no app's, but of one that does not work.
+    # These three come from an app or a check that does not work, and have tests of their own.
     elsewhere = {"start-refused", "app-not-loaded", "check-failed"}
-    assert {one for bad in BAD_APPS for one in bad.ids} | elsewhere == {kind.id for kind in KINDS}
+    assert {id for bad in BAD_APPS for id in bad.ids} | elsewhere == {kind.id for kind in KINDS}
 
 
 def test_a_check_that_fails_is_a_finding_and_hides_no_other(folder: Path) -> None:
@@ -107,7 +111,7 @@ def test_a_check_that_fails_is_a_finding_and_hides_no_other(folder: Path) -> Non
 
     app, _ = secured(folder, nested({"security.lockout.enabled": False}))
     checks = [Check("sums", (), broken), *CHECKS]
-    findings = {one.id: one for one in examine(subject(app), checks)}
+    findings = {finding.id: finding for finding in examine(subject(app), checks)}
     assert {"before", "check-failed", "lockout-off"} <= set(findings)
     failed = findings["check-failed"]
     assert failed.where == "check sums"
@@ -123,25 +127,25 @@ def test_marks_that_stop_the_start_are_critical_and_the_settings_are_examined(
     app, _ = secured(folder, nested({"security.lockout.enabled": False}))
     app.add_url_rule("/x", "x", public(require_auth(lambda: "x")))
     findings = list(examine(subject(app)))
-    [refused] = {one for one in findings if one.id == "start-refused"}
+    [refused] = {finding for finding in findings if finding.id == "start-refused"}
     assert refused.severity is Severity.CRITICAL
     assert "@public" in refused.why
-    assert "lockout-off" in {one.id for one in findings}
+    assert "lockout-off" in {finding.id for finding in findings}
 
 
-def test_an_app_as_it_should_be_has_no_findings(folder: Path) -> None:
+def test_a_secure_app_has_no_findings(folder: Path) -> None:
     app, _ = secured(folder)
-    assert found(subject(app)) == {"secret-in-plain"}  # a test gives its secret in a mapping
+    assert found(subject(app)) == {"secret-in-plain"}  # for the test gives it in a mapping
 
 
-def test_a_database_that_is_not_there_is_not_made(folder: Path) -> None:
+def test_a_missing_database_is_not_created(folder: Path) -> None:
     app, _ = secured(folder)
     list(examine(subject(app)))
     assert not (folder / "instance").exists()
 
 
 @pytest.mark.parametrize("backend", ["database", "redis"])
-def test_a_server_that_says_nothing_is_found_soon(folder: Path, backend: str) -> None:
+def test_a_silent_server_is_found_within_seconds(folder: Path, backend: str) -> None:
     import socket
 
     with socket.socket() as silent:
@@ -163,26 +167,26 @@ def test_a_server_that_says_nothing_is_found_soon(folder: Path, backend: str) ->
         assert time.monotonic() - begun < 8
 
 
-def test_the_order_is_the_same_whatever_order_they_are_found_in(folder: Path) -> None:
+def test_the_order_does_not_depend_on_the_order_of_the_checks(folder: Path) -> None:
     app, _ = secured(folder, nested({"security.lockout.enabled": False, "server.host": "::"}))
     findings = list(examine(subject(app)))
     ordered = report(findings).findings
     assert ordered == report(reversed(findings)).findings
-    ranks = [one.severity.rank for one in ordered]
+    ranks = [finding.severity.rank for finding in ordered]
     assert ranks == sorted(ranks)
     assert len(set(ranks)) > 1
 
 
-def test_what_is_ignored_costs_no_points(folder: Path) -> None:
+def test_ignored_findings_cost_no_points(folder: Path) -> None:
     app, _ = secured(folder, nested({"security.lockout.enabled": False}))
     findings = list(examine(subject(app)))
     everything, less = report(findings), report(findings, ["lockout-off", "tls-off"])
     assert less.ignored == ("lockout-off",)
     assert less.score == everything.score + Severity.HIGH.points
-    assert "lockout-off" not in {one.id for one in less.findings}
+    assert "lockout-off" not in {finding.id for finding in less.findings}
 
 
-def test_a_proxy_that_is_trusted_since_is_no_finding_any_more(folder: Path) -> None:
+def test_a_proxy_that_became_trusted_is_no_finding(folder: Path) -> None:
     def seen(*proxies: str, now: float = 0.0) -> set[str]:
         app, _ = secured(folder, nested({"server.trusted_proxies": list(proxies)}))
         return found(subject(app, lambda: now or time.time())) & {"proxy-not-trusted"}
@@ -194,12 +198,12 @@ def test_a_proxy_that_is_trusted_since_is_no_finding_any_more(folder: Path) -> N
     assert seen(now=time.time() + 31 * 86_400) == set()
 
 
-def test_the_score_is_never_below_nothing() -> None:
+def test_the_score_is_at_least_0() -> None:
     finding = [Finding("x", Severity.CRITICAL, str(n), "why", "fix") for n in range(9)]
     assert report(finding).score == 0
 
 
-def test_fixes_in_yaml_are_settings_as_they_are_read() -> None:
+def test_yaml_in_fixes_is_valid_settings() -> None:
     sections = "server|security|performance|development|metrics|audit"
     fixes = [
         line
@@ -212,18 +216,20 @@ def test_fixes_in_yaml_are_settings_as_they_are_read() -> None:
         settings_of(yaml.safe_load(line))
 
 
-def test_ids_are_there_once() -> None:
+def test_ids_are_unique() -> None:
     ids = [kind.id for kind in KINDS]
     assert len(ids) == len(set(ids))
-    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", one) for one in ids)
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", id) for id in ids)
 
 
-def test_a_fix_runs_nothing_that_somebody_wrote_into_a_name(tmp_path: Path) -> None:
+def test_a_fix_runs_no_command_from_a_name(tmp_path: Path) -> None:
     app, m9m = secured(tmp_path)
     hostile = f"it's $(touch {tmp_path}/run) `touch {tmp_path}/run`; touch {tmp_path}/run"
     with app.app_context():
         m9m.api_keys.create(hostile, hostile, ["a:b"], ["r"], rate_limit="5/minute")
-    (fix,) = [one.fix for one in examine(subject(app)) if one.id == "key-without-expiry"]
+    (fix,) = [
+        finding.fix for finding in examine(subject(app)) if finding.id == "key-without-expiry"
+    ]
     command = fix.partition(", put the new key")[0]
     words = shlex.split(command)
     assert words[4:] == [
@@ -236,17 +242,17 @@ def test_a_fix_runs_nothing_that_somebody_wrote_into_a_name(tmp_path: Path) -> N
 
 @pytest.mark.skipif(GIT is None, reason="git is not installed")
 @pytest.mark.parametrize("names", [".", ".gitignore"], ids=["tracked", "untracked"])
-def test_what_is_printed_has_git_forget_and_ignore(folder: Path, names: str) -> None:
+def test_the_printed_commands_untrack_and_ignore(folder: Path, names: str) -> None:
     app = with_database(folder)
     log = folder / "instance" / "m9m" / "m9m.db-wal"
     log.write_bytes(b"")
-    commit(folder, "venv", names)  # whose last line does not end
+    commit(folder, "venv", names)  # without a newline at the end
     examined = subject(app)
     ids = {"secret-tracked", "database-tracked", "secret-unignored"}
-    findings = [one for one in examine(examined) if one.id in ids]
-    assert sorted(one.where for one in findings) == [".env", "instance/m9m/m9m.db"]
-    for one in findings:
-        command = one.fix.partition("; commit")[0]
+    findings = [finding for finding in examine(examined) if finding.id in ids]
+    assert sorted(finding.where for finding in findings) == [".env", "instance/m9m/m9m.db"]
+    for finding in findings:
+        command = finding.fix.partition("; commit")[0]
         subprocess.run(["sh", "-c", command], check=True, capture_output=True)
     assert not found(examined) & ids
     assert "venv" in (folder / ".gitignore").read_text().splitlines()
@@ -268,5 +274,5 @@ def test_a_trail_that_needs_another_key_is_found(tmp_path: Path) -> None:
     assert not found(made(first)) & {"credentials-unreadable", "credentials-under-retired-key"}
     without = found(made(second))
     assert "credentials-unreadable" in without
-    assert "audit-broken" not in without  # nothing is broken, and nothing is to be emptied
+    assert "audit-broken" not in without  # the trail itself is intact
     assert "credentials-under-retired-key" in found(made(second, first))

@@ -14,7 +14,7 @@ Secured = Callable[..., tuple[Flask, M9M]]
 
 @pytest.fixture
 def secured() -> Secured:
-    """Return a function that secures an app, or a new one, under these settings."""
+    """Return a function that secures a given or a new app with settings."""
 
     def secure(app: Flask | None = None, **settings: Any) -> tuple[Flask, M9M]:
         app = app or Flask("app")

@@ -1,4 +1,4 @@
-"""What `m9m.openapi()` says, held against what the guard does."""
+"""The fragment of `m9m.openapi()`, compared with the responses of the guard."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_each_accepted_scheme_is_an_alternative(secured: Secured) -> None:
     assert paths["/known"]["get"]["security"] == [{"bearer": []}, {}]
 
 
-def test_what_security_cannot_say_stands_in_an_extension(secured: Secured) -> None:
+def test_requirements_that_security_cannot_express_are_in_an_extension(secured: Secured) -> None:
     app, m9m = secured(**KEYS_OFF)
 
     @app.get("/x")
@@ -143,11 +143,11 @@ def test_a_scheme_of_the_apps_own_hides_none_of_ours(secured: Secured, scheme: s
     app.add_url_rule("/x", "x", require_auth(require_signed_url(lambda: "x")), methods=["POST"])
     fragment = fragment_of(app, m9m)
     schemes = fragment["components"]["securitySchemes"]
-    assert [schemes[one]["type"] for one in ("csrf_token", "signed_url")] == ["apiKey"] * 2
+    assert [schemes[name]["type"] for name in ("csrf_token", "signed_url")] == ["apiKey"] * 2
     assert len(fragment["paths"]["/x"]["post"]["security"]) == 5
-    assert {one for each in fragment["paths"]["/x"]["post"]["security"] for one in each} == set(
-        schemes
-    )
+    assert {
+        name for alternative in fragment["paths"]["/x"]["post"]["security"] for name in alternative
+    } == set(schemes)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_scheme_of_the_apps_own_hides_none_of_ours(secured: Secured, scheme: s
         ),
     ],
 )
-def test_a_refusal_stands_only_where_it_can_come(
+def test_a_refusal_is_described_only_where_it_can_occur(
     secured: Secured, marks: list[Any], method: str, settings: dict[str, Any], answers: set[str]
 ) -> None:
     app, m9m = secured(**settings)
@@ -190,7 +190,7 @@ def test_a_refusal_stands_only_where_it_can_come(
 
 
 @pytest.mark.parametrize("error_format", ["m9m", "problem"])
-def test_refusals_are_what_the_schemas_say(secured: Secured, error_format: str) -> None:
+def test_refusals_match_their_schemas(secured: Secured, error_format: str) -> None:
     settings = {"security": {"errors": {"format": error_format}}}
     app, m9m = secured(**settings)
     limited = rate_limit("1/hour")(require_auth(scopes="a")(lambda: "x"))
@@ -234,7 +234,7 @@ def test_a_rule_becomes_a_path(secured: Secured, rule: str, path: str) -> None:
     assert list(fragment_of(app, m9m)["paths"]) == [path]
 
 
-def test_operations_are_those_that_a_view_has_itself(secured: Secured) -> None:
+def test_operations_are_the_methods_of_the_view(secured: Secured) -> None:
     app, m9m = secured()
     app.add_url_rule("/usual", "usual", view, methods=["POST", "GET"])
     app.add_url_rule("/head", "head", view, methods=["HEAD"])
@@ -272,7 +272,7 @@ def test_our_own_routes_are_described_and_static_files_are_not(secured: Secured)
     assert "/static/{filename}" not in paths
 
 
-def test_it_is_the_same_each_time_and_nobody_can_change_it(secured: Secured) -> None:
+def test_each_call_returns_an_equal_independent_fragment(secured: Secured) -> None:
     app, m9m = secured(**EVERY_SCHEME)
     app.add_url_rule("/x", "x", require_auth(scopes="b a")(lambda: "x"))
     first = fragment_of(app, m9m)
@@ -283,14 +283,14 @@ def test_it_is_the_same_each_time_and_nobody_can_change_it(secured: Secured) -> 
     assert json.dumps(fragment_of(app, m9m)) == text
 
 
-def test_a_route_that_cannot_be_is_named(secured: Secured) -> None:
+def test_an_invalid_route_is_named(secured: Secured) -> None:
     app, m9m = secured()
     app.add_url_rule("/x", "x", require_auth(schemes="basic")(lambda: "x"))
     with pytest.raises(SettingsError, match="route x"):
         fragment_of(app, m9m)
 
 
-def test_outside_of_an_app_it_says_what_it_needs(secured: Secured) -> None:
+def test_outside_of_an_app_the_error_names_what_is_missing(secured: Secured) -> None:
     _, m9m = secured()
     with pytest.raises(RuntimeError, match="application context"):
         m9m.openapi()

@@ -1,4 +1,4 @@
-"""The fragment in documents that the usual libraries make, as docs/openapi.md shows it."""
+"""Merging into the documents of APISpec, APIFlask and flask-smorest, as in docs/openapi.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERSIONS = ("3.0.3", "3.1.0")
 
 
 def check(document: dict[str, Any], version: str) -> None:
-    """See that the document says what the routes demand, and is a document."""
+    """Check the requirements of the routes in a document, and that its references resolve."""
     assert document["openapi"] == version
     scopes = [] if version == "3.0.3" else ["items:write"]
     write = document["paths"]["/items/{number}"]["put"]
@@ -48,7 +48,7 @@ def _references(node: Any) -> Iterator[str]:
 
 
 def validate(document: dict[str, Any]) -> None:
-    """Have a validator read it, where there is one."""
+    """Validate a document, if a validator is installed."""
     pytest.importorskip("openapi_spec_validator").validate(document)
 
 
@@ -148,7 +148,9 @@ LIBRARIES = (with_apispec, with_apiflask, with_smorest)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_the_body_of_a_refusal_is_said_where_it_is_ours(secured: Secured, library: Any) -> None:
+def test_the_body_of_a_refusal_is_described_unless_the_library_writes_it(
+    secured: Secured, library: Any
+) -> None:
     apps: list[Flask] = []
     document = library(lambda app=None: apps.append(app) or secured(app), "3.1.0")
     answer = document["components"]["responses"]["M9MUnauthorized"]
@@ -163,7 +165,7 @@ def test_the_body_of_a_refusal_is_said_where_it_is_ours(secured: Secured, librar
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_a_librarys_document_says_what_the_routes_demand(
+def test_a_librarys_document_has_the_requirements_of_the_routes(
     secured: Secured, library: Any, version: str
 ) -> None:
     check(library(secured, version), version)
@@ -176,7 +178,7 @@ def test_a_librarys_document_is_still_valid(secured: Secured, library: Any, vers
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_document_of_nothing_but_our_own_routes_is_valid(secured: Secured, version: str) -> None:
+def test_a_document_of_our_own_routes_is_valid(secured: Secured, version: str) -> None:
     app, m9m = secured(
         api={"enabled": True},
         metrics={"enabled": True},

@@ -1,4 +1,4 @@
-"""A fragment in a document."""
+"""Merging a fragment into a document."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def fragment(secured: Secured) -> dict[str, Any]:
     return fragment_of(app, m9m)
 
 
-def test_operations_keep_what_they_say_and_get_what_we_say(fragment: dict[str, Any]) -> None:
+def test_operations_keep_their_content_and_get_ours(fragment: dict[str, Any]) -> None:
     before = deepcopy((DOCUMENT, fragment))
     merged = merge(DOCUMENT, fragment)
     operation = merged["paths"]["/x"]["get"]
@@ -60,7 +60,7 @@ def test_operations_keep_what_they_say_and_get_what_we_say(fragment: dict[str, A
     assert (DOCUMENT, fragment) == before
 
 
-def test_the_fragment_stays_apart_from_what_it_was_merged_into(fragment: dict[str, Any]) -> None:
+def test_the_fragment_does_not_share_objects_with_the_document(fragment: dict[str, Any]) -> None:
     merged = merge(DOCUMENT, fragment)
     merged["components"]["responses"].clear()
     merged["paths"]["/x"]["get"]["security"].clear()
@@ -68,25 +68,25 @@ def test_the_fragment_stays_apart_from_what_it_was_merged_into(fragment: dict[st
     assert fragment["paths"]["/x"]["get"]["security"]
 
 
-def test_operations_are_added_only_when_that_is_asked_for(fragment: dict[str, Any]) -> None:
+def test_operations_are_added_only_with_add(fragment: dict[str, Any]) -> None:
     merged = merge(DOCUMENT, fragment)
     assert merged["paths"].keys() == DOCUMENT["paths"].keys()
     assert "put" not in merged["paths"]["/x"]
     merged = merge(DOCUMENT, fragment, add=True)
     assert "put" in merged["paths"]["/x"]
     operation = merged["paths"]["/more/{number}"]["get"]
-    assert [one["name"] for one in operation["parameters"]] == ["number"]
+    assert [parameter["name"] for parameter in operation["parameters"]] == ["number"]
     assert list(operation["responses"]) == ["default", "401", "403", "429"]
     assert "parameters" not in merged["paths"]["/x"]["put"]
 
 
-def test_once_more_changes_nothing(fragment: dict[str, Any]) -> None:
+def test_merging_again_changes_nothing(fragment: dict[str, Any]) -> None:
     once = merge(DOCUMENT, fragment, add=True)
     assert merge(once, fragment, add=True) == once
 
 
 @pytest.mark.parametrize(("version", "scopes"), [("3.0.3", []), ("3.1.0", ["a"]), ("3.2.0", ["a"])])
-def test_under_3_0_scopes_are_left_to_the_extension(
+def test_in_3_0_scopes_are_only_in_the_extension(
     fragment: dict[str, Any], version: str, scopes: list[str]
 ) -> None:
     operation = merge({**DOCUMENT, "openapi": version}, fragment)["paths"]["/x"]["get"]
