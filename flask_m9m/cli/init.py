@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from ..settings.files import read_dotenv
-from ..settings.report import Report
+from ..settings.report import SourcesReport
 from .output import fail
 
 _DOTENV = Path(".env")
@@ -114,7 +114,7 @@ def _create(path: Path, text: str, mode: int) -> bool:
 
 
 def _names_in_dotenv() -> Set[str]:
-    return read_dotenv(_DOTENV, str(_DOTENV), Report()).keys()
+    return read_dotenv(_DOTENV, str(_DOTENV), SourcesReport()).keys()
 
 
 def _ignore() -> None:

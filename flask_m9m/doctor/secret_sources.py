@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from ..settings.files import read_dotenv
 from ..settings.paths import LEAVES, get
-from ..settings.report import Report
+from ..settings.report import SourcesReport
 from .subject import Subject
 
 _URL_PASSWORD = re.compile(r"^[\w+.-]+://[^/?#@]*:([^/?#@]+)@")
@@ -69,7 +69,7 @@ class _Reader:
                 self._config_file = absolute
         self._dotenv: Mapping[str, str] = {}
         if self._dotenv_file is not None:
-            self._dotenv = read_dotenv(self._dotenv_file, ".env", Report())
+            self._dotenv = read_dotenv(self._dotenv_file, ".env", SourcesReport())
 
     def source_of(self, path: str, values: tuple[str, ...]) -> SecretSource:
         place, _, variable = self._subject.source(path).rpartition(" ")

@@ -1,4 +1,4 @@
-"""Finding and reading the configuration file and `.env`."""
+"""Finding and reading the configuration file (`config.yaml`) and `.env`."""
 
 from __future__ import annotations
 
@@ -10,69 +10,75 @@ from pathlib import Path
 from typing import Any
 
 from .paths import SECTIONS
-from .report import Report
+from .report import SourcesReport
 
 SYSTEM_FILE = Path("/etc/m9m/config.yaml")
 
-_SECTIONS_OF_OURS = ("security", "credentials", "performance")
-_NAMES_ONE_OF_OURS = re.compile(
+_OWN_SECTIONS = ("security", "credentials", "performance")
+_OWN_SECTION_LINE = re.compile(
     rb"""^[\s{'"-]*(security|credentials|performance)["']?\s*:""", re.MULTILINE
 )
-_LARGEST = 1_048_576
+_MAX_BYTES = 1_048_576
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """A configuration file that counts."""
+    """A configuration file that is in use, and its parsed content."""
 
     path: Path
     settings: Mapping[Any, Any]
 
 
-def named_file(path: Path, shown: str, source: str, report: Report) -> ConfigFile | None:
-    """Read the file that somebody named; that it cannot be read is a problem."""
+def read_named_file(
+    path: Path, shown: str, source: str, report: SourcesReport
+) -> ConfigFile | None:
+    """Read an explicitly named configuration file; report a problem if it is unreadable."""
     from .yaml_file import UnreadableFile, read_mapping
 
     try:
         return ConfigFile(path, read_mapping(path))
     except UnreadableFile as error:
-        report.problem(shown, str(error), "correct it", source)
+        report.add_problem(shown, str(error), "correct the file", source)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or "not a path"
-        report.problem(shown, reason, "name a readable YAML file", source)
+        report.add_problem(shown, reason, "name a readable YAML file", source)
     return None
 
 
-def searched_file(cwd: Path, home: Path | None, report: Report) -> ConfigFile | None:
-    """Return the first file of the search that has one of our sections."""
+def find_config_file(cwd: Path, home: Path | None, report: SourcesReport) -> ConfigFile | None:
+    """Return the first file of the search path that has one of flask-m9m's own sections.
+
+    The first of `./config.yaml`, `~/.m9m/config/config.yaml` and `/etc/m9m/config.yaml` wins. Other
+    tools use these names too, so files without such a section are ignored with a warning.
+    """
     places = [cwd / "config.yaml", SYSTEM_FILE]
     if home is not None:
         places.insert(1, home / ".m9m" / "config" / "config.yaml")
     for path in filter(is_file, places):
         shown = show_path(path, cwd)
-        before = len(report.problems)
-        found = named_file(path, shown, "", report)
-        if found is not None and _is_ours(found.settings):
+        problems_before = len(report.problems)
+        found = read_named_file(path, shown, "", report)
+        if found is not None and _has_own_section(found.settings):
             return found
-        if len(report.problems) > before:
-            if _is_probably_ours(path):
+        if len(report.problems) > problems_before:
+            if _names_own_section(path):
                 return None
-            del report.problems[before:]
+            del report.problems[problems_before:]
         names = () if found is None else _sections_in(found.settings)
-        _pass_over(shown, names, report)
+        _warn_ignored(shown, names, report)
     return None
 
 
-def _pass_over(shown: str, names: tuple[str, ...], report: Report) -> None:
-    text = f"{shown} is passed over: no security, credentials or performance mapping can be read"
+def _warn_ignored(shown: str, names: tuple[str, ...], report: SourcesReport) -> None:
+    text = f"{shown} is ignored: it has no readable security, credentials or performance mapping"
     if names:
         report.passed_over[shown] = names
-        text += f"; if its {', '.join(names)} is meant for us, add security: {{}}"
+        text += f"; to use its {', '.join(names)} for flask-m9m, add security: {{}}"
     report.warnings.append(text)
 
 
 def _sections_in(settings: Mapping[Any, Any]) -> tuple[str, ...]:
-    """Return the names that a section of ours has, too."""
+    """Return the section names in a file that are also sections of the settings."""
     return tuple(
         str(name)
         for name, value in settings.items()
@@ -80,48 +86,57 @@ def _sections_in(settings: Mapping[Any, Any]) -> tuple[str, ...]:
     )
 
 
-def _is_ours(settings: Mapping[Any, Any]) -> bool:
-    """Tell whether a file has one of our sections, or one whose name was mistyped."""
+def _has_own_section(settings: Mapping[Any, Any]) -> bool:
+    """Tell whether a file has a section of flask-m9m's own, perhaps misspelt."""
     for name, value in settings.items():
-        if isinstance(value, Mapping) and get_close_matches(str(name), _SECTIONS_OF_OURS, 1, 0.85):
+        if isinstance(value, Mapping) and get_close_matches(str(name), _OWN_SECTIONS, 1, 0.85):
             return True
     return False
 
 
-def _is_probably_ours(path: Path) -> bool:
-    """Tell whether a file that cannot be read as a mapping was meant for us."""
+def _names_own_section(path: Path) -> bool:
+    """Tell whether a file that is not a valid mapping names one of flask-m9m's own sections."""
     try:
         with path.open("rb") as file:
-            text = file.read(_LARGEST).translate(None, b"\x00\xef\xbb\xbf\xfe\xff")
-            return _NAMES_ONE_OF_OURS.search(text) is not None
+            text = file.read(_MAX_BYTES).translate(None, b"\x00\xef\xbb\xbf\xfe\xff")
+            return _OWN_SECTION_LINE.search(text) is not None
     except OSError:
         return True
 
 
-def read_dotenv(path: Path, shown: str, report: Report) -> dict[str, str]:
-    """Return the names and values of an `.env`, not interpolated."""
+def read_dotenv(path: Path, shown: str, report: SourcesReport) -> dict[str, str]:
+    """Read the names and raw values of an `.env` file.
+
+    Args:
+        path: the file.
+        shown: the file's name in messages.
+        report: receives problems and warnings.
+
+    Returns:
+        The values by name, with references such as `${NAME}` not yet replaced.
+    """
     from dotenv.parser import parse_stream
 
     try:
         with path.open(encoding="utf-8") as stream:
             bindings = list(parse_stream(stream))
     except UnicodeDecodeError:
-        report.problem(shown, "a file that is not UTF-8", "write it as text")
+        report.add_problem(shown, "a file that is not UTF-8", "save it as UTF-8 text")
         return {}
     except OSError as error:
-        report.problem(shown, error.strerror or "it cannot be read", "make it readable")
+        report.add_problem(shown, error.strerror or "the file cannot be read", "make it readable")
         return {}
     values = {}
     for binding in bindings:
         if binding.error:
-            _unreadable(binding.original.string, binding.original.line, shown, report)
+            _report_unreadable_line(binding.original.string, binding.original.line, shown, report)
         elif binding.key is not None and binding.value is not None:
             values[binding.key] = binding.value
     return values
 
 
-def exported_by_dotenv(path: Path, values: Mapping[str, str]) -> Mapping[str, str | None]:
-    """Return what python-dotenv exports of an `.env`, whose references it replaces its own way."""
+def read_exported_values(path: Path, values: Mapping[str, str]) -> Mapping[str, str | None]:
+    """Return the values that python-dotenv exports; it replaces references differently."""
     from dotenv import dotenv_values
 
     if not any("$" in value for value in values.values()):
@@ -129,16 +144,18 @@ def exported_by_dotenv(path: Path, values: Mapping[str, str]) -> Mapping[str, st
     return dotenv_values(path)
 
 
-def _unreadable(statement: str, line: int, shown: str, report: Report) -> None:
+def _report_unreadable_line(statement: str, line: int, shown: str, report: SourcesReport) -> None:
     found = f"line {line} cannot be read"
     if "M9M_" in statement or "N8N_" in statement:
-        report.problem(shown, found, "write NAME=value, the value in quotes if it has spaces")
+        report.add_problem(
+            shown, found, "write NAME=value, with quotes around a value that has spaces"
+        )
     else:
-        report.warnings.append(f"{shown}: {found}, and is passed over")
+        report.warnings.append(f"{shown}: {found} and is ignored")
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether there is a file that this user can know of."""
+    """Tell whether a regular file exists; false where that cannot be determined."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -146,5 +163,5 @@ def is_file(path: Path) -> bool:
 
 
 def show_path(path: Path, cwd: Path) -> str:
-    """Return a path as a message names it: short below the working directory."""
+    """Format a path for a message, relative to the working directory where possible."""
     return ascii(str(path.relative_to(cwd) if path.is_relative_to(cwd) else path))[1:-1]

@@ -1,4 +1,4 @@
-"""`${NAME}`, `${NAME:-default}`, `${file:/path}` and the escape `$${` in the values of settings."""
+"""Interpolation of `${NAME}`, `${NAME:-default}` and `${file:/path}` in settings' values."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _REFERENCE = re.compile(
     r"(?P<escape>\$\$\{)|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>(?:(?!\$\{)[^}])*))?"
     r"|file:(?P<file>[^}]+))\}|(?P<bad>\$\{)"
 )
-_LARGEST = 65_536
-_DEEPEST = 20
+_MAX_BYTES = 65_536
+_MAX_DEPTH = 20
 
 
 class InterpolationError(ValueError):
-    """A value cannot be completed.
+    """A reference in a value cannot be replaced.
 
     Attributes:
-        found: what is in the way; never a value.
-        accepted: what to do about it.
+        found: the cause; it never contains a value.
+        accepted: the remedy.
     """
 
     def __init__(self, found: str, accepted: str) -> None:
@@ -30,15 +30,15 @@ class InterpolationError(ValueError):
 
 
 class Interpolator:
-    """Completes values from the environment and `.env`.
+    """Replaces references in values by text from the environment, `.env` and files.
 
-    What comes from the environment or from a file is taken literally. What comes from `.env` is
-    completed in turn, as it is where `.env` gives a setting directly.
+    Text from the environment or from a file is literal. References in a value of `.env` are
+    replaced in turn, as they are where `.env` sets a setting directly.
 
     Args:
-        environ: the environment, which wins.
-        dotenv: what `.env` says.
-        directory: where a relative `${file:}` starts.
+        environ: the environment; it takes precedence over `.env`.
+        dotenv: the raw values of `.env`.
+        directory: the folder to which the path in `${file:path}` is relative.
     """
 
     def __init__(
@@ -47,26 +47,28 @@ class Interpolator:
         self._environ = environ
         self._dotenv = dotenv
         self._directory = directory
-        self._completed: dict[str, str] = {}
+        self._expanded: dict[str, str] = {}
 
-    def expand(self, text: str, _within: tuple[str, ...] = ()) -> str:
-        """Return a value with every reference replaced.
+    def expand(self, text: str, _outer: tuple[str, ...] = ()) -> str:
+        """Replace every reference in a text; `$${` becomes a literal `${`.
 
         Raises:
-            InterpolationError: a name is not set, a file cannot be read, or a reference is
-                written in no known way.
+            InterpolationError: a name is not set, a file cannot be read, a reference is
+                malformed, references are nested too deep, or the result exceeds 64 KiB.
         """
         if "${" not in text:
             return text
-        expanded = _REFERENCE.sub(lambda match: self._replace(match, _within), text)
-        if len(expanded) > _LARGEST:
-            raise InterpolationError("more than 64 KiB of text", "refer to less")
+        expanded = _REFERENCE.sub(lambda match: self._replace(match, _outer), text)
+        if len(expanded) > _MAX_BYTES:
+            raise InterpolationError(
+                "more than 64 KiB of text after replacing references", "use shorter values"
+            )
         return expanded
 
     def references(self, value: object) -> Iterator[str]:
-        """Yield the references in a text, or in the texts of a list, that give something to it.
+        """Yield the references in a text, or in the texts of a list, that supply its value.
 
-        One that is not set gives nothing: what stands there instead is its default.
+        A name that is not set is left out: its default supplies the value.
         """
         for text in value if isinstance(value, list | tuple) else (value,):
             for match in _REFERENCE.finditer(text) if isinstance(text, str) else ():
@@ -74,16 +76,16 @@ class Interpolator:
                 if match["file"] or (name and self._look_up(name, ())):
                     yield f"${{{name or 'file:' + match['file']}}}"
 
-    def _replace(self, match: re.Match[str], within: tuple[str, ...]) -> str:
+    def _replace(self, match: re.Match[str], outer: tuple[str, ...]) -> str:
         if match["escape"]:
             return "${"
         if match["bad"]:
-            raise InterpolationError("a reference that cannot be read", _FORMS)
+            raise InterpolationError("a malformed reference", _FORMS)
         if match["file"]:
             return read_literal(self._directory, match["file"])
         name, default = match["name"], match["default"]
-        value = self._look_up(name, within)
-        if default is not None:  # as in a shell, an empty value gives way to the default too
+        value = self._look_up(name, outer)
+        if default is not None:  # as in a shell, the default replaces an empty value too
             return value or default
         if value is None:
             raise InterpolationError(
@@ -91,48 +93,48 @@ class Interpolator:
             )
         return value
 
-    def _look_up(self, name: str, within: tuple[str, ...]) -> str | None:
+    def _look_up(self, name: str, outer: tuple[str, ...]) -> str | None:
         if name in self._environ:
             return self._environ[name]
-        if name in self._completed:
-            return self._completed[name]
-        if name not in self._dotenv or name in within:
+        if name in self._expanded:
+            return self._expanded[name]
+        if name not in self._dotenv or name in outer:
             return None
-        if len(within) == _DEEPEST:
-            raise InterpolationError(f"more than {_DEEPEST} references deep", "refer more directly")
-        value = self._completed[name] = self.expand(self._dotenv[name], (*within, name))
+        if len(outer) == _MAX_DEPTH:
+            raise InterpolationError(f"references nested more than {_MAX_DEPTH} deep", "use fewer")
+        value = self._expanded[name] = self.expand(self._dotenv[name], (*outer, name))
         return value
 
 
 def read_literal(directory: Path, name: str) -> str:
-    """Return what a secret's file says, without the line end at its end.
+    """Read a secret's file, without the line break at its end.
 
     Args:
-        directory: where a relative name starts.
-        name: the file's.
+        directory: the folder to which a relative name is relative.
+        name: the file's path.
 
     Raises:
-        InterpolationError: it cannot be read, is longer than 64 KiB, or is not UTF-8.
+        InterpolationError: the file cannot be read, is longer than 64 KiB, or is not UTF-8.
     """
     path = directory / name
     try:
         with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
+            content = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
-        shown = ascii(str(path))[1:-1] if _is_a_path(path, name) else "a file"
+        shown = ascii(str(path))[1:-1] if _is_path(path, name) else "a file"
         raise InterpolationError(f"{shown}: {reason}", "name a readable file") from None
-    if len(content) > _LARGEST:
-        raise InterpolationError("a file of more than 64 KiB", "name a smaller one")
+    if len(content) > _MAX_BYTES:
+        raise InterpolationError("a file of more than 64 KiB", "name a smaller file")
     try:
         text = content.decode()
     except UnicodeDecodeError:
-        raise InterpolationError("a file that is not UTF-8", "write it as text") from None
+        raise InterpolationError("a file that is not UTF-8", "save it as UTF-8 text") from None
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _is_a_path(path: Path, name: str) -> bool:
-    """Tell a path from a secret that was given in its place by mistake, and is not to be shown."""
+def _is_path(path: Path, name: str) -> bool:
+    """Tell whether a name is a path, and not a secret given by mistake, which must stay hidden."""
     try:
         return "/" in name and path.parent.is_dir()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What reading the settings brings to light, source by source."""
+"""The report of a settings load: values with their sources, problems and warnings."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..errors import Problem
 from .interpolation import InterpolationError
 
 
-class Given(NamedTuple):
-    """A value, and where it came from in words (`environment M9M_JWT_SECRET`).
+class SourcedValue(NamedTuple):
+    """A value and its source.
 
     Attributes:
-        value: what it is.
-        source: the source that gives it.
-        references: what that refers to for it: `${NAME}`.
+        value: the value, with its references replaced.
+        source: the source's name in messages, such as `environment M9M_JWT_SECRET`.
+        references: the references that the source's text contains, such as `${NAME}`.
     """
 
     value: object
@@ -25,50 +25,59 @@ class Given(NamedTuple):
 
 
 @dataclass(slots=True)
-class Report:
-    """What has been found so far.
+class SourcesReport:
+    """The results of reading the sources so far.
 
     Attributes:
-        values: what each path was given, the last source's word.
-        problems: what stops the start.
-        warnings: what does not.
-        passed_over: names of sections in files that the search passed over, by the file.
-        failed: what is wrong with a path's last word: nothing else follows from it.
+        values: the value of each path, from the last source that sets it.
+        problems: the problems that stop the start.
+        warnings: lines to log; they do not stop the start.
+        passed_over: names of known sections in ignored files, by the file.
+        failed: the problems of each path's last value. Another source's value replaces them.
     """
 
-    values: dict[str, Given] = field(default_factory=dict)
+    values: dict[str, SourcedValue] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     passed_over: dict[str, tuple[str, ...]] = field(default_factory=dict)
     failed: dict[str, list[Problem]] = field(default_factory=dict)
 
-    def give(
+    def record_value(
         self,
         path: str,
         source: str,
         read: Callable[[], object],
         references: Callable[[], Iterable[str]],
     ) -> None:
-        """Note a path's value and what it refers to, or the problem that reading it meets."""
+        """Record a path's value and its references, or the problem that reading it raises.
+
+        Args:
+            path: the setting's dotted path.
+            source: the source's name in messages.
+            read: returns the value; raises `InterpolationError`.
+            references: returns the references in the value's text.
+        """
         try:
             value = read()
-            referred_to = tuple(dict.fromkeys(references()))
+            unique = tuple(dict.fromkeys(references()))
         except InterpolationError as error:
-            self.fail(path, error.found, error.accepted, source)
+            self.record_failure(path, error.found, error.accepted, source)
         else:
-            self.values[path] = Given(value, source, referred_to)
+            self.values[path] = SourcedValue(value, source, unique)
             self.failed.pop(path, None)
 
-    def fail(self, path: str, found: str, accepted: str, source: str, index: str = "") -> None:
-        """Note what is wrong with a path's value, or with one in its list."""
+    def record_failure(
+        self, path: str, found: str, accepted: str, source: str, index: str = ""
+    ) -> None:
+        """Record a problem of a path's value, or of the item at `index` such as `[0]`."""
         problem = Problem(path + index, found, accepted, source)
         self.failed.setdefault(path, []).append(problem)
 
-    def problem(self, path: str, found: str, accepted: str, source: str = "") -> None:
-        """Note something that stops the start, whatever other sources say."""
+    def add_problem(self, path: str, found: str, accepted: str, source: str = "") -> None:
+        """Add a problem that stops the start and that no other source can correct."""
         self.problems.append(Problem(path, found, accepted, source))
 
     def all_problems(self) -> list[Problem]:
-        """Return all that stops the start, in the order of the paths."""
+        """Return every problem that stops the start, sorted by path."""
         failed = (problem for problems in self.failed.values() for problem in problems)
         return sorted((*self.problems, *failed), key=lambda problem: problem.path)

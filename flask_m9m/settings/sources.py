@@ -1,4 +1,4 @@
-"""The sources of settings, each overriding the one before, and what they come to together."""
+"""Loading the settings: file, `.env`, environment, `app.config`, mapping and flags, in order."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from pydantic import ValidationError
 
 from ..errors import SettingsError
 from .checks import check
-from .environment import CONFIG, NamedSettings, complete
+from .environment import CONFIG, NamedSettings, expand_value
 from .files import (
     ConfigFile,
-    exported_by_dotenv,
+    find_config_file,
     is_file,
-    named_file,
     read_dotenv,
-    searched_file,
+    read_exported_values,
+    read_named_file,
     show_path,
 )
 from .interpolation import Interpolator
 from .m9m import PASSED_OVER
 from .models import Settings
 from .paths import LEAVES, SECTIONS, nearest_path
-from .report import Given, Report
-from .wording import found, kind, quoted, secret_found
+from .report import SourcedValue, SourcesReport
+from .wording import describe_secret, describe_value, kind, quoted
 
 logger = logging.getLogger("flask_m9m")
 
@@ -39,15 +39,15 @@ SettingsSource = Settings | Mapping[str, Any] | str | PathLike[str]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings, and how they came about.
+    """The effective settings and their sources.
 
     Attributes:
-        settings: what holds.
-        sources: where the value of every setting came from, by its path.
-        warnings: what is to be logged, a line each; no secrets.
+        settings: the effective settings.
+        sources: the source of every setting's value, by path.
+        warnings: lines to log; they contain no secrets.
         files: the files that were read.
-        references: what the sources of some refer to for them, by path: `${NAME}`.
-        passed_over: names of sections of ours in files that the search passed over, by the file.
+        references: the references in a source's text, such as `${NAME}`, by path.
+        passed_over: names of known sections in files that the search ignored, by the file.
     """
 
     settings: Settings
@@ -58,7 +58,7 @@ class Loaded:
     passed_over: Mapping[str, tuple[str, ...]]
 
     def log(self) -> None:
-        """Say which files were read, and what was passed over."""
+        """Log the names of the files that were read, and the warnings."""
         for file in self.files:
             logger.info("settings read from %a", str(file))
         for warning in self.warnings:
@@ -76,70 +76,77 @@ def load(
 ) -> Loaded:
     """Read the settings from every source.
 
-    In this order, each overriding the one before: defaults; the configuration file; `.env`; the
+    Each source overrides the one before it: defaults; the configuration file; `.env`; the
     environment; `app_config`; a mapping; flags.
 
     Args:
-        settings: the configuration file's path; or a mapping; or `Settings`, which is complete: no
-            other source is read.
-        app_config: Flask's `app.config`, of which `M9M` and the keys beginning `M9M_` count.
-        flags: the command line's values by path; `None` is no value.
-        environ: the environment; left out, the process's.
-        cwd: the working directory; left out, the process's.
-        home: the user's directory; left out, the process's.
+        settings: the configuration file's path; or a mapping; or a complete `Settings` object, in
+            which case no other source is read.
+        app_config: Flask's `app.config`; its key `M9M` and keys that begin with `M9M_` are read.
+        flags: command-line values by path; `None` means not given.
+        environ: the environment; by default the process's.
+        cwd: the working directory; by default the process's.
+        home: the user's home directory; by default the current user's.
+
+    Returns:
+        The effective settings with their sources and warnings.
 
     Raises:
-        SettingsError: something stops the start; it lists all that does.
+        SettingsError: the settings cannot be used; it lists every problem.
     """
-    report = Report()
+    report = SourcesReport()
     files: list[Path] = []
     if isinstance(settings, Settings):
-        for path, value in _given(settings.model_dump(exclude_unset=True, warnings=False)):
-            report.values[path] = Given(value, "settings=")
+        for path, value in _leaves(settings.model_dump(exclude_unset=True, warnings=False)):
+            report.values[path] = SourcedValue(value, "settings=")
     else:
         reader = _Reader(
             report,
             os.environ if environ is None else environ,
             Path() if cwd is None else cwd,
-            _home() if home is None else home,
+            _home_directory() if home is None else home,
         )
         reader.read(settings, app_config or {}, flags or {})
         files = reader.files
     effective = _validate(report)
-    _contradictions(effective, report)
+    _add_contradictions(effective, report)
     if problems := report.all_problems():
         raise SettingsError(problems)
     sources = {
         path: report.values[path].source if path in report.values else "default" for path in LEAVES
     }
-    warnings = (*report.warnings, *_doubts(effective))
+    warnings = (*report.warnings, *_likely_mistakes(effective))
     references = {path: given.references for path, given in report.values.items()}
     return Loaded(
         effective,
         MappingProxyType(sources),
         warnings,
         tuple(files),
-        MappingProxyType({path: found for path, found in references.items() if found}),
+        MappingProxyType({path: names for path, names in references.items() if names}),
         MappingProxyType(report.passed_over),
     )
 
 
 def settings_of(given: Mapping[str, Any], source: str = "settings=") -> Settings:
-    """Return the settings that a mapping gives, whatever other sources say.
+    """Make settings from a mapping alone; no other source is read.
+
+    Args:
+        given: nested settings, as in the configuration file.
+        source: the mapping's name in messages.
 
     Raises:
-        SettingsError: something in it is wrong; it lists all that is.
+        SettingsError: the mapping has problems; it lists every one.
     """
-    report = Report()
+    report = SourcesReport()
     _Reader(report, {}, Path(), None).read_mapping(given, source)
     settings = _validate(report)
-    _contradictions(settings, report)
+    _add_contradictions(settings, report)
     if problems := report.all_problems():
         raise SettingsError(problems)
     return settings
 
 
-def _home() -> Path | None:
+def _home_directory() -> Path | None:
     try:
         return Path.home()
     except RuntimeError:
@@ -147,21 +154,21 @@ def _home() -> Path | None:
 
 
 class _Reader:
-    """Reads all sources but `Settings` into one report."""
+    """Reads every source except a `Settings` object into one report."""
 
     def __init__(
-        self, report: Report, environ: Mapping[str, str], cwd: Path, home: Path | None
+        self, report: SourcesReport, environ: Mapping[str, str], cwd: Path, home: Path | None
     ) -> None:
         self.files: list[Path] = []
         self._report = report
         self._environ = environ
         self._cwd = cwd
-        self._home = home
+        self._home_directory = home
         self._interpolator = Interpolator({}, {}, cwd)
 
     def read_mapping(self, settings: Mapping[str, Any], source: str) -> None:
-        """Read a mapping and nothing else."""
-        self._nested(settings, source)
+        """Read a mapping and no other source."""
+        self._read_nested(settings, source)
 
     def read(
         self,
@@ -169,9 +176,9 @@ class _Reader:
         app_config: Mapping[str, Any],
         flags: Mapping[str, object],
     ) -> None:
-        config = self._config_file(settings, app_config)
-        dotenv, exported, dotenv_name = self._dotenv(config)
-        # Flask's command line exports what .env says: that is still .env speaking.
+        config = self._find_config_file(settings, app_config)
+        dotenv, exported, dotenv_name = self._read_dotenv(config)
+        # Flask's command line exports the values of .env: .env is still their source.
         environ = {
             name: value
             for name, value in self._environ.items()
@@ -180,63 +187,67 @@ class _Reader:
         self._interpolator = Interpolator(environ, dotenv, self._cwd)
         named = NamedSettings(self._interpolator, self._cwd, self._report)
         variables = [(dotenv, dotenv_name), (environ, "environment")]
-        # n8n's key stands in for ours only where nothing gives one; its host and port count for
-        # as much as m9m's own variables, where those are absent.
+        # n8n's encryption key is only a fallback, so every other source overrides it. n8n's host
+        # and port override the configuration file, but not m9m's own variables.
         for names, source in variables:
             named.read_n8n(names, source, secrets=True)
         if config is not None:
-            self._nested(config.settings, show_path(config.path, self._cwd))
+            self._read_nested(config.settings, show_path(config.path, self._cwd))
         for names, source in variables:
             named.read_n8n(names, source, secrets=False)
         for names, source in variables:
             named.read(names, source)
         if (nested := app_config.get("M9M")) is not None:
-            self._nested(nested, "app.config")
+            self._read_nested(nested, "app.config")
         named.read(app_config, "app.config")
         if isinstance(settings, Mapping):
-            self._nested(settings, "settings=")
+            self._read_nested(settings, "settings=")
         for path, value in flags.items():
             if value is not None:
-                self._leaf(path, value, "command line")
+                self._read_leaf(path, value, "command line")
 
-    def _config_file(self, settings: object, app_config: Mapping[str, Any]) -> ConfigFile | None:
-        """Return the file that was named, or that the search finds."""
-        name, source = self._config_name(settings, app_config)
+    def _find_config_file(
+        self, settings: object, app_config: Mapping[str, Any]
+    ) -> ConfigFile | None:
+        """Read the named configuration file, or else the first suitable one of the search path."""
+        name, source = self._find_config_name(settings, app_config)
         if name is None:
-            config = searched_file(self._cwd, self._home, self._report)
+            config = find_config_file(self._cwd, self._home_directory, self._report)
         else:
             path = self._cwd / name
-            config = named_file(path, show_path(path, self._cwd), source, self._report)
+            config = read_named_file(path, show_path(path, self._cwd), source, self._report)
         if config is not None:
             self.files.append(config.path)
         return config
 
-    def _config_name(
+    def _find_config_name(
         self, settings: object, app_config: Mapping[str, Any]
     ) -> tuple[str | PathLike[str] | None, str]:
         if isinstance(settings, str | PathLike):
             return settings, "settings="
         if settings is not None and not isinstance(settings, Mapping):
-            self._report.problem("settings=", kind(settings), "a path, a mapping or Settings")
+            self._report.add_problem(
+                "settings=", kind(settings), "must be a path, a mapping or a Settings object"
+            )
         for source, variables in (("app.config", app_config), ("environment", self._environ)):
             if not (name := variables.get(CONFIG)):
                 continue
             if isinstance(name, str | PathLike):
                 return name, f"{source} {CONFIG}"
-            self._report.problem(CONFIG, kind(name), "a path", source)
+            self._report.add_problem(CONFIG, kind(name), "must be a path", source)
         path = self._cwd / ".env"
         if is_file(path):
-            name = read_dotenv(path, ".env", Report()).get(CONFIG)
+            name = read_dotenv(path, ".env", SourcesReport()).get(CONFIG)
             return name or None, f".env {CONFIG}"
         return None, ""
 
-    def _dotenv(
+    def _read_dotenv(
         self, config: ConfigFile | None
     ) -> tuple[dict[str, str], Mapping[str, str | None], str]:
-        """Read the `.env` beside the configuration file, else the working directory's.
+        """Read the `.env` next to the configuration file, else the working directory's.
 
         Returns:
-            What it says; what python-dotenv exports of it; its name in messages.
+            Its raw values; the values that python-dotenv exports; the file's name in messages.
         """
         directories = [self._cwd] if config is None else [config.path.parent, self._cwd]
         for path in (directory / ".env" for directory in directories):
@@ -244,62 +255,64 @@ class _Reader:
                 self.files.append(path)
                 name = show_path(path, self._cwd)
                 values = read_dotenv(path, name, self._report)
-                return values, exported_by_dotenv(path, values), name
+                return values, read_exported_values(path, values), name
         return {}, {}, ""
 
-    def _nested(self, settings: object, source: str) -> None:
+    def _read_nested(self, settings: object, source: str) -> None:
         if not isinstance(settings, Mapping):
-            self._report.problem(source, kind(settings), "a mapping of settings")
+            self._report.add_problem(source, kind(settings), "must be a mapping of settings")
             return
         passed_over: list[str] = []
-        self._section(settings, "", source, passed_over)
+        self._read_section(settings, "", source, passed_over)
         if passed_over:
             names = ", ".join(sorted(passed_over))
-            self._report.warnings.append(f"{source}: passed over, of use to m9m alone: {names}")
+            self._report.warnings.append(f"{source}: ignored settings that only m9m uses: {names}")
 
-    def _section(
+    def _read_section(
         self, settings: Mapping[Any, Any], prefix: str, source: str, passed_over: list[str]
     ) -> None:
         for key, value in settings.items():
             if not isinstance(key, str):
                 where = prefix.rstrip(".") or source
-                self._report.problem(where, f"a key that is {kind(key)}", "keys are text", source)
+                self._report.add_problem(
+                    where, f"a key that is {kind(key)}", "keys must be text", source
+                )
                 continue
             path = prefix + key
             if path in PASSED_OVER:
                 passed_over.append(path)
             elif path not in SECTIONS:
-                self._leaf(path, value, source)
+                self._read_leaf(path, value, source)
             elif isinstance(value, Mapping):
-                self._section(value, f"{path}.", source, passed_over)
-            elif value is not None:  # a section whose every key is commented out
-                self._report.problem(path, kind(value), "a mapping of settings", source)
+                self._read_section(value, f"{path}.", source, passed_over)
+            elif value is not None:  # null: every key of the section is commented out
+                self._report.add_problem(path, kind(value), "must be a mapping of settings", source)
 
-    def _leaf(self, path: str, value: object, source: str) -> None:
+    def _read_leaf(self, path: str, value: object, source: str) -> None:
         if path in LEAVES:
-            self._report.give(
+            self._report.record_value(
                 path,
                 source,
-                lambda: complete(value, self._interpolator),
+                lambda: expand_value(value, self._interpolator),
                 lambda: self._interpolator.references(value),
             )
             return
         near = nearest_path(path)
         accepted = f"did you mean {near}?" if near else "remove it"
-        self._report.problem(quoted(path)[1:-1], "not a setting", accepted, source)
+        self._report.add_problem(quoted(path)[1:-1], "not a setting", accepted, source)
 
 
-def _given(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the leaves of a tree of settings."""
     for key, value in tree.items():
         path = prefix + key
         if path in LEAVES:
             yield path, value
         elif path in SECTIONS:
-            yield from _given(value, f"{path}.")
+            yield from _leaves(value, f"{path}.")
 
 
-def _tree(values: Mapping[str, Given]) -> dict[str, Any]:
+def _nest(values: Mapping[str, SourcedValue]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for path, given in values.items():
         *sections, name = path.split(".")
@@ -310,40 +323,42 @@ def _tree(values: Mapping[str, Given]) -> dict[str, Any]:
     return tree
 
 
-def _validate(report: Report) -> Settings:
-    """Return the settings without the values that are wrong, which are reported."""
+def _validate(report: SourcesReport) -> Settings:
+    """Build the settings from the valid values, and report the invalid ones."""
     while True:
         try:
-            return Settings.model_validate(_tree(report.values))
+            return Settings.model_validate(_nest(report.values))
         except ValidationError as error:
-            for one in error.errors(include_url=False):
-                path = ".".join(part for part in one["loc"] if isinstance(part, str))
-                index = "".join(f"[{part}]" for part in one["loc"] if isinstance(part, int))
+            for detail in error.errors(include_url=False):
+                path = ".".join(part for part in detail["loc"] if isinstance(part, str))
+                index = "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
                 given = report.values[path]
-                # What a setting refers to may be a secret, whatever the setting is.
-                sent = one["input"]
-                what = secret_found(sent) if given.references else found(path, sent)
-                report.fail(path, what, _accepted(path, one), given.source, index)
+                # A value that comes from a reference may be a secret, whichever setting it is.
+                value = detail["input"]
+                found = describe_secret(value) if given.references else describe_value(path, value)
+                report.record_failure(
+                    path, found, _describe_accepted(path, detail), given.source, index
+                )
             for path in report.failed:
                 report.values.pop(path, None)
 
 
-def _accepted(path: str, error: Mapping[str, Any]) -> str:
-    """Say what would be right in place of a value that pydantic refuses."""
+def _describe_accepted(path: str, error: Mapping[str, Any]) -> str:
+    """Describe the accepted values in place of one that pydantic rejects."""
     context = error.get("ctx", {})
     if "error" in context:
         return str(context["error"])
     if "expected" in context:
-        return str(context["expected"])
+        return f"must be {context['expected']}"
     low, high = LEAVES[path].bounds
     if low is not None:
-        return f"a whole number from {low} to {high}"
+        return f"must be a whole number from {low} to {high}"
     if error["type"] == "tuple_type":
-        return "a list, such as [a, b]"
-    return "text"
+        return "must be a list, such as [a, b]"
+    return "must be text"
 
 
-def _contradictions(settings: Settings, report: Report) -> None:
+def _add_contradictions(settings: Settings, report: SourcesReport) -> None:
     for problem in check(settings):
         path = problem.path.partition("[")[0]
         if path not in report.failed:
@@ -351,12 +366,12 @@ def _contradictions(settings: Settings, report: Report) -> None:
             report.problems.append(replace(problem, source=given.source if given else ""))
 
 
-def _doubts(settings: Settings) -> Iterator[str]:
-    """Yield what is probably not meant, and does not stop the start."""
+def _likely_mistakes(settings: Settings) -> Iterator[str]:
+    """Yield warnings about settings that are allowed but probably a mistake."""
     database, cors = settings.database, settings.security.cors
     if database.type == "postgres" and database.url is None and database.postgres.url is None:
-        yield "database.type is postgres, and neither database.postgres.url nor database.url is set"
+        yield "database.type is postgres, but neither database.postgres.url nor database.url is set"
     if "*" in cors.allowed_headers and "Authorization" not in cors.allowed_headers:
-        yield 'security.cors.allowed_headers: "*" does not cover Authorization: list it by name'
+        yield 'security.cors.allowed_headers: "*" does not cover Authorization: add "Authorization"'
     if "*" in cors.expose_headers and cors.allow_credentials:
-        yield 'security.cors.expose_headers: "*" exposes nothing to requests with credentials'
+        yield 'security.cors.expose_headers: "*" exposes nothing with credentials: list the names'

@@ -1,4 +1,4 @@
-"""How a value is shown in a message: escaped, shortened, and never when it is a secret."""
+"""The wording of values in error messages: escaped, shortened, and with secrets masked."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pydantic import SecretStr
 
 from .paths import LEAVES
 
-_LONGEST = 60
-_READ = 4096
+_MAX_SHOWN = 60
+_MAX_SCANNED = 4096
 _USER_INFORMATION = re.compile(r"//[^/?#@]*@")
 
 
 def shown(value: object) -> str:
-    """Return a value as a message may quote it; lists and mappings by their kind only."""
+    """Format a value for a message; lists and mappings appear as their kind only."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -29,24 +29,24 @@ def shown(value: object) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return text in quotes, escaped, cut where it is long, and without a URL's password."""
-    text = _USER_INFORMATION.sub("//…@", text[:_READ])
-    cut = text[:_LONGEST]
+    """Quote and escape text, shorten it, and remove user and password from URLs."""
+    text = _USER_INFORMATION.sub("//…@", text[:_MAX_SCANNED])
+    cut = text[:_MAX_SHOWN]
     visible = "".join(
         character if character.isprintable() else ascii(character)[1:-1] for character in cut
     )
-    return f'"{visible}{"…" if len(text) > _LONGEST else ""}"'
+    return f'"{visible}{"…" if len(text) > _MAX_SHOWN else ""}"'
 
 
-def found(path: str, value: object) -> str:
-    """Return what stands at a path, masked where that is a secret."""
+def describe_value(path: str, value: object) -> str:
+    """Describe the value at a path; a secret is described by its size alone."""
     leaf = LEAVES.get(path)
     if leaf is not None and leaf.is_secret:
-        return secret_found(value)
+        return describe_secret(value)
     return shown(value) if leaf is not None else kind(value)
 
 
-def secret_found(value: object) -> str:
+def describe_secret(value: object) -> str:
     """Describe a secret by its size alone."""
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
@@ -57,17 +57,17 @@ def secret_found(value: object) -> str:
 
 
 def kind(value: object) -> str:
-    """Name what sort of value it is."""
+    """Name the kind of a value, such as `a list`."""
     if value is None:
         return "null"
     for types, name in _KINDS:
         if isinstance(value, types):
             return name
-    return f"a value of type {type(value).__name__[:_LONGEST]}"
+    return f"a value of type {type(value).__name__[:_MAX_SHOWN]}"
 
 
 _KINDS: tuple[tuple[type[Any] | tuple[type[Any], ...], str], ...] = (
-    (bool, "true or false"),
+    (bool, "a boolean"),
     ((int, float), "a number"),
     (str, "text"),
     (Mapping, "a mapping"),

@@ -1,4 +1,4 @@
-"""The configuration file: YAML, one mapping, no key twice."""
+"""Parsing the YAML configuration file: one mapping without duplicate keys."""
 
 from __future__ import annotations
 
@@ -10,24 +10,31 @@ import yaml
 
 from .wording import quoted
 
-_LARGEST = 1_048_576
+_MAX_BYTES = 1_048_576
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class UnreadableFile(ValueError):
-    """A file holds no settings; the message quotes nothing of it but keys."""
+    """A file cannot be used as settings; the message quotes only keys from it."""
 
 
 def read_mapping(path: Path) -> dict[Any, Any]:
-    """Return what a file says.
+    """Parse a YAML file.
+
+    Args:
+        path: a file of at most 1 MiB in UTF-8.
+
+    Returns:
+        Its top-level mapping; an empty mapping for an empty document.
 
     Raises:
-        OSError: it cannot be read.
-        UnreadableFile: it is too large, is not UTF-8 or YAML, has a key twice, or is no mapping.
+        OSError: the file cannot be read.
+        UnreadableFile: the file is too large, is not UTF-8 or YAML, repeats a key, or is not a
+            mapping.
     """
     with path.open("rb") as file:
-        content = file.read(_LARGEST + 1)
-    if len(content) > _LARGEST:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
         raise UnreadableFile("larger than 1 MiB")
     try:
         document = _parse(content.decode("utf-8-sig"))
@@ -35,8 +42,8 @@ def read_mapping(path: Path) -> dict[Any, Any]:
         raise
     except UnicodeDecodeError as error:
         raise UnreadableFile(f"not UTF-8 at byte {error.start}") from None
-    except yaml.YAMLError as error:  # its own message quotes the text, which may be a secret
-        raise UnreadableFile(f"not valid YAML{_where(error)}") from None
+    except yaml.YAMLError as error:  # its message quotes the text, which may be a secret
+        raise UnreadableFile(f"not valid YAML{_position(error)}") from None
     except (ValueError, OverflowError, RecursionError):
         raise UnreadableFile("a value that cannot be read") from None
     if not isinstance(document, dict):
@@ -48,11 +55,11 @@ def _parse(text: str) -> object:
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
-        twice = next(_duplicates(node, set()), None)
-        if twice is not None:
-            key = quoted(twice.value)
+        repeated = next(_duplicates(node, set()), None)
+        if repeated is not None:
+            key = quoted(repeated.value)
             raise UnreadableFile(
-                f"the key {key} for the second time{_where(twice)}, which belongs to the first"
+                f"the key {key} is repeated{_position(repeated)} (merge it into the first)"
             )
         return {} if node is None else loader.construct_document(node)
     finally:
@@ -60,7 +67,7 @@ def _parse(text: str) -> object:
 
 
 def _duplicates(node: Any, visited: set[int]) -> Iterator[Any]:
-    """Yield each key node that repeats an earlier key of its mapping."""
+    """Yield each key node that repeats an earlier key of the same mapping."""
     if not isinstance(node, yaml.CollectionNode) or id(node) in visited:
         return
     visited.add(id(node))
@@ -77,6 +84,6 @@ def _duplicates(node: Any, visited: set[int]) -> Iterator[Any]:
         yield from _duplicates(value, visited)
 
 
-def _where(subject: Any) -> str:
+def _position(subject: Any) -> str:
     mark = getattr(subject, "problem_mark", None) or getattr(subject, "start_mark", None)
     return f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""

@@ -272,7 +272,7 @@ def test_what_is_of_use_to_m9m_alone_is_passed_over_with_one_line(loading: Load)
         "M9M_DATABASE_POSTGRES_HOST": "db",
     }
     (warning,) = loading(environ=environ).warnings
-    assert warning.startswith("environment: passed over, of use to m9m alone: M9M_")
+    assert warning.startswith("environment: ignored settings that only m9m uses: M9M_")
     assert "hidden" not in warning
     assert all(name in warning for name in environ)
 
@@ -303,7 +303,7 @@ def test_the_flat_keys_of_app_config_follow_the_same_rules(
     config: dict[Any, Any] = {5: "x", "M9M_SOMETHING": object(), "M9M_LOG_LEVEL": "x"}
     assert loading(app_config=config).warnings == (
         "app.config: M9M_SOMETHING is not a setting",
-        "app.config: passed over, of use to m9m alone: M9M_LOG_LEVEL",
+        "app.config: ignored settings that only m9m uses: M9M_LOG_LEVEL",
     )
     (problem,) = problems(app_config={"M9M_JWT_SECRTE": "x"})
     assert problem.source == "app.config"

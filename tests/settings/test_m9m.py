@@ -45,7 +45,7 @@ def test_a_configuration_of_m9m_works_unchanged_with_one_line(loading: Load, fol
     (folder / "config.yaml").write_text(M9M_CONFIG)
     loaded = loading()
     passed_over, doubt = loaded.warnings
-    assert passed_over.startswith("config.yaml: passed over, of use to m9m alone: ")
+    assert passed_over.startswith("config.yaml: ignored settings that only m9m uses: ")
     for path in ("queue", "logging", "server.read_timeout", "database.postgres.password"):
         assert path in passed_over
     assert "hidden" not in passed_over
@@ -101,7 +101,7 @@ def test_a_key_like_no_other_is_to_be_removed(problems: Problems) -> None:
 def test_keys_are_text(problems: Problems, key: object) -> None:
     (problem,) = problems({"security": {key: 1}})
     assert problem.path == "security"
-    assert problem.accepted == "keys are text"
+    assert problem.accepted == "keys must be text"
 
 
 def test_a_hostile_key_is_shown_short_and_escaped(problems: Problems) -> None:

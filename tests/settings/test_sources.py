@@ -138,7 +138,11 @@ def test_m9m_config_names_the_file(loading: Load, folder: Path, source: str) -> 
 
 def test_m9m_config_is_a_path(problems: Problems) -> None:
     (problem,) = problems(app_config={"M9M_CONFIG": 5})
-    assert (problem.path, problem.found, problem.accepted) == ("M9M_CONFIG", "a number", "a path")
+    assert (problem.path, problem.found, problem.accepted) == (
+        "M9M_CONFIG",
+        "a number",
+        "must be a path",
+    )
 
 
 def test_the_search_takes_the_first_file(loading: Load, folder: Path) -> None:
@@ -176,7 +180,7 @@ def test_a_file_of_another_tool_is_passed_over_with_one_line(
     assert loaded.settings == Settings()
     assert loaded.files == ()
     assert loaded.warnings == (
-        "config.yaml is passed over: no security, credentials or performance mapping can be read",
+        "config.yaml is ignored: it has no readable security, credentials or performance mapping",
     )
 
 
@@ -188,7 +192,7 @@ def test_a_file_that_may_be_meant_for_us_is_passed_over_with_what_mends_it(
     assert loaded.settings == Settings()
     assert loaded.passed_over == {"config.yaml": ("server", "audit")}
     (warning,) = loaded.warnings
-    assert warning.endswith("; if its server, audit is meant for us, add security: {}")
+    assert warning.endswith("; to use its server, audit for flask-m9m, add security: {}")
     (folder / "config.yaml").write_text("server: {port: 1}\nsecurity: {}\n")
     assert loading().settings.server.port == 1
 
@@ -217,8 +221,8 @@ def test_a_broken_file_that_has_our_sections_stops_the_start(
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b"security: {}\nsecurity: {}\n", 'the key "security" for the second time at line 2'),
-        (b"security:\n  cors: {max_age: 1, max_age: 2}\n", 'the key "max_age" for the second'),
+        (b"security: {}\nsecurity: {}\n", 'the key "security" is repeated at line 2'),
+        (b"security:\n  cors: {max_age: 1, max_age: 2}\n", 'the key "max_age" is repeated'),
         (b"- security\n", "not a mapping"),
         (b"security", "not a mapping"),
         (b"security: \xff\n", "not UTF-8 at byte 10"),
@@ -329,7 +333,7 @@ def test_a_line_of_dotenv_that_cannot_be_read_is_never_silent(
     (folder / ".env").write_text("M9M_PORT=1\nother = 'open\n")
     with caplog.at_level(logging.DEBUG):
         loaded = loading()
-    assert loaded.warnings == (".env: line 2 cannot be read, and is passed over",)
+    assert loaded.warnings == (".env: line 2 cannot be read and is ignored",)
     (folder / ".env").write_text("A=1\nM9M_JWT_SECRET='hidden\n")
     (problem,) = problems()
     assert str(problem).startswith(".env: line 2 cannot be read")
@@ -387,7 +391,7 @@ def test_app_config_without_m9m_gives_nothing(loading: Load) -> None:
 def test_what_is_neither_path_nor_mapping_nor_settings_is_refused(problems: Problems) -> None:
     for value in (5, ["config.yaml"], True, b"config.yaml"):
         (problem,) = problems(value)
-        assert problem.accepted == "a path, a mapping or Settings"
+        assert problem.accepted == "must be a path, a mapping or a Settings object"
 
 
 def test_a_settings_object_is_complete(loading: Load, folder: Path) -> None:
