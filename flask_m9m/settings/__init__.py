@@ -1,4 +1,4 @@
-"""The settings: what can be set, where values come from, and what is wrong with them."""
+"""The settings: models, sources (file, environment, app.config), validation and description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The effective settings, for people and programs to read: every secret masked."""
+"""Listing the effective settings with their sources and masked secrets, for `config show`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ MASK = "********"
 
 
 class Described(NamedTuple):
-    """One setting as it may be shown; `value` is what JSON can say."""
+    """A setting for output.
+
+    Attributes:
+        path: the dotted path.
+        value: the value as a JSON type; secrets are masked.
+        source: the source's name.
+    """
 
     path: str
     value: Any
@@ -22,7 +28,7 @@ class Described(NamedTuple):
 
 
 def describe(loaded: Loaded) -> list[Described]:
-    """Return every setting with its effective value and where it came from, secrets masked."""
+    """List every setting with its effective value and its source, with secrets masked."""
     headers = loaded.settings.security.headers
     described = []
     for path in LEAVES:
@@ -30,15 +36,15 @@ def describe(loaded: Loaded) -> list[Described]:
         source = " ".join((loaded.sources[path], *loaded.references.get(path, ())))
         if value == FROM_PRESET:
             value, source = headers.value(path.rpartition(".")[2]), f"preset {headers.preset}"
-        described.append(Described(path, _plain(value), source))
+        described.append(Described(path, _to_json_value(value), source))
     return described
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return MASK
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [_to_json_value(item) for item in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value.value if hasattr(value, "value") else value

@@ -1,4 +1,4 @@
-"""Durations: `"90s"`, `"15m"`, `"1h30m"`, `"7d"`, or a number of seconds."""
+"""Parsing durations: `"90s"`, `"15m"`, `"1h30m"`, `"7d"`, or a number of seconds."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ DURATION_PATTERN = (
     r"([0-9]+(\.[0-9]+)?s)?([0-9]+(\.[0-9]+)?ms)?$|^[0-9]+(\.[0-9]+)?$"
 )
 
-_ACCEPTED = 'a duration such as "90s", "15m", "24h", "7d", "1h30m", or a number of seconds'
-_LONGEST_TEXT = 64
+_ACCEPTED = 'write a duration such as "90s", "15m", "24h", "7d", "1h30m", or a number of seconds'
+_MAX_TEXT = 64
 _SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _COMPOUND = re.compile(
     "".join(rf"(?:(?P<{unit}>[0-9]+(?:\.[0-9]+)?){unit}(?![a-z]))?" for unit in _SECONDS)
@@ -21,17 +21,17 @@ _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
 def parse_duration(value: str | float | timedelta) -> float:
-    """Return a duration in seconds.
+    """Convert a duration to seconds.
 
     Args:
-        value: amounts with the units `d`, `h`, `m`, `s`, `ms`, each at most once and the largest
-            first; or a number of seconds, as a number or as text; or a `timedelta`.
+        value: text with the units `d`, `h`, `m`, `s` and `ms`, each at most once and the largest
+            first; or a number of seconds, also as text; or a `timedelta`.
 
     Returns:
-        Seconds, from 0 to a century.
+        Seconds, from 0 to a century (36,525 days).
 
     Raises:
-        ValueError: it is none of these; the message says what is accepted.
+        ValueError: the value has none of these forms, or is out of range.
     """
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
@@ -41,7 +41,7 @@ def parse_duration(value: str | float | timedelta) -> float:
         seconds = _parse_text(value.strip())
     elif -LONGEST <= value <= LONGEST:
         seconds = float(value)
-    else:  # out of range, infinite, or not a number at all
+    else:  # out of range, infinite, or NaN
         raise ValueError(_ACCEPTED)
     if not 0 <= seconds <= LONGEST:
         raise ValueError(f"{_ACCEPTED}, from 0 to a century")
@@ -49,7 +49,7 @@ def parse_duration(value: str | float | timedelta) -> float:
 
 
 def _parse_text(text: str) -> float:
-    if 0 < len(text) <= _LONGEST_TEXT:
+    if 0 < len(text) <= _MAX_TEXT:
         if _NUMBER.fullmatch(text):
             return float(text)
         if amounts := _COMPOUND.fullmatch(text):

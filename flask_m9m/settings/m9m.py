@@ -1,4 +1,4 @@
-"""What m9m and n8n call things: short names, and settings that a library has no use for."""
+"""Names of m9m and n8n: short environment variables, and m9m settings that are ignored."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ PASSED_OVER = frozenset(
         *(f"database.postgres.{part}" for part in _POSTGRES_PARTS),
     }
 )
-"""Paths of m9m's own settings, each with all that is below it."""
+"""Paths of settings that only m9m uses; everything below them is ignored too."""
 
-_PASSED_OVER_VARIABLES = (
+_PASSED_OVER_PREFIXES = (
     *("M9M_" + path.upper().replace(".", "_") for path in PASSED_OVER),
     *(f"M9M_POSTGRES_{part.upper()}" for part in _POSTGRES_PARTS),
     "M9M_LOG",
@@ -87,7 +87,7 @@ _PASSED_OVER_VARIABLES = (
 
 
 def is_passed_over(variable: str) -> bool:
-    """Tell whether a variable is one of m9m's own that a library has no use for."""
+    """Tell whether only m9m uses an environment variable, so that it is ignored."""
     return any(
-        variable == known or variable.startswith(f"{known}_") for known in _PASSED_OVER_VARIABLES
+        variable == prefix or variable.startswith(f"{prefix}_") for prefix in _PASSED_OVER_PREFIXES
     )

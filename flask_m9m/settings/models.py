@@ -1,4 +1,4 @@
-"""The settings, section by section, as frozen pydantic models: names, types and defaults."""
+"""The settings' models (pydantic): the names, types, defaults and descriptions of every key."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from .types import (
 
 
 class Algorithm(StrEnum):
-    """How tokens are signed (RFC 7518 §3.2); the secret is at least as long as the hash."""
+    """JWT signature algorithms (RFC 7518 §3.2); the secret is at least as long as the hash."""
 
     HS256 = "HS256"
     HS384 = "HS384"
@@ -49,85 +49,95 @@ class Algorithm(StrEnum):
 
     @property
     def secret_bytes(self) -> int:
-        """The fewest bytes that a secret may have."""
+        """The minimum length of the secret, in bytes."""
         return int(self.value[2:]) // 8
 
 
 class CookieSettings(Section):
-    """`security.jwt.cookie`."""
+    """`security.jwt.cookie`: session tokens in cookies."""
 
-    enabled: Boolean = Field(default=False, description="Accept a session's tokens in cookies.")
+    enabled: Boolean = Field(default=False, description="Accept a session's tokens from cookies.")
     same_site: Literal["Lax", "Strict"] = Field(
-        default="Lax", description="Strict: not even a link from another site brings them."
+        default="Lax",
+        description="Strict: browsers send no cookies when a user comes from another site.",
     )
 
 
 class JWTSettings(Section):
-    """`security.jwt`."""
+    """`security.jwt`: access and refresh tokens (JWT)."""
 
-    enabled: Boolean | None = Field(default=None, description="null: on when there is a secret.")
-    secret: Secret | None = Field(default=None, description="Signs tokens; at least 32 bytes.")
-    previous_secrets: tuple[Secret, ...] = Field(
-        default=(), description="Verify only, for rotation."
+    enabled: Boolean | None = Field(
+        default=None, description="Accept tokens; null: if a secret is set."
     )
-    algorithm: Algorithm = Field(default=Algorithm.HS256, description="How tokens are signed.")
-    expiration: Period = Field(default=86_400.0, description="The life of an access token.")
+    secret: Secret | None = Field(
+        default=None, description="The secret that signs tokens; at least 32 bytes."
+    )
+    previous_secrets: tuple[Secret, ...] = Field(
+        default=(), description="Older secrets, which only verify tokens."
+    )
+    algorithm: Algorithm = Field(
+        default=Algorithm.HS256, description="The algorithm that signs tokens."
+    )
+    expiration: Period = Field(default=86_400.0, description="The lifetime of an access token.")
     refresh_expiration: Period = Field(
-        default=604_800.0, description="The life of a refresh token."
+        default=604_800.0, description="The lifetime of a refresh token."
     )
     refresh_max_age: Period = Field(
-        default=2_592_000.0, description="The life of a refresh family."
+        default=2_592_000.0,
+        description="The lifetime of a session with all its refresh tokens.",
     )
     accept_untyped: Boolean = Field(
-        default=True, description="Accept tokens whose typ is JWT or missing; false: only at+jwt."
+        default=True,
+        description="Accept tokens whose typ is JWT or missing; false: only at+jwt.",
     )
-    issuer: Text | None = Field(default=None, description="Set: issued and required.")
-    audience: Text | None = Field(default=None, description="Set: issued and required.")
-    leeway: Duration = Field(default=0.0, description="Allowed clock skew, at most 60s.")
+    issuer: Text | None = Field(default=None, description="The iss claim to issue and require.")
+    audience: Text | None = Field(default=None, description="The aud claim to issue and require.")
+    leeway: Duration = Field(default=0.0, description="The allowed clock skew, at most 60s.")
     cookie: CookieSettings = CookieSettings()
 
     @field_validator("leeway")
     @classmethod
-    def _short(cls, leeway: float) -> float:
+    def _check_leeway(cls, leeway: float) -> float:
         if leeway <= 60:
             return leeway
-        raise ValueError('a duration of at most "60s" (RFC 7519 §4.1.4: a small leeway)')
+        raise ValueError('must be a duration of at most "60s" (RFC 7519 §4.1.4: a small leeway)')
 
 
 class APIKeySettings(Section):
-    """`security.api_keys`."""
+    """`security.api_keys`: API keys in a request header."""
 
     enabled: Boolean = Field(default=True, description="Accept API keys.")
-    header: KeyHeader = Field(default="X-API-Key", description="The header that carries a key.")
+    header: KeyHeader = Field(default="X-API-Key", description="The header that contains the key.")
     prefix: KeyPrefix = Field(default="m9m_sk_", description="How every key begins.")
 
 
 class BasicAuthSettings(Section):
-    """`security.basic_auth`."""
+    """`security.basic_auth`: HTTP Basic authentication."""
 
     enabled: Boolean = Field(default=False, description="Accept HTTP Basic (RFC 7617).")
-    username: Username | None = Field(default=None, description="The configured user's name.")
-    password: Secret | None = Field(default=None, description="Its password.")
-    password_hash: Secret | None = Field(default=None, description="Or the hash of it.")
-    realm: Realm = Field(default="m9m", description="The realm that challenges name.")
+    username: Username | None = Field(default=None, description="The name of the one user.")
+    password: Secret | None = Field(default=None, description="The user's password.")
+    password_hash: Secret | None = Field(
+        default=None, description="The hash of the password, to use instead."
+    )
+    realm: Realm = Field(default="m9m", description="The realm in challenges.")
 
 
 class LockoutSettings(Section):
-    """`security.lockout`."""
+    """`security.lockout`: throttling of failed log-ins."""
 
     enabled: Boolean = Field(default=True, description="Throttle failed attempts.")
-    attempts: Count = Field(default=10, description="Failed attempts per address and per account.")
-    per: Period = Field(default=60.0, description="The time in which they are counted.")
+    attempts: Count = Field(default=10, description="Allowed failures per address and per account.")
+    per: Period = Field(default=60.0, description="The period in which failures are counted.")
 
 
 class CORSSettings(Section):
-    """`security.cors`."""
+    """`security.cors`: cross-origin requests from browsers (CORS, Fetch standard)."""
 
-    enabled: Boolean = Field(
-        default=True, description="Answer cross-origin requests by these rules."
-    )
+    enabled: Boolean = Field(default=True, description="Apply CORS to cross-origin requests.")
     allowed_origins: tuple[Origin, ...] = Field(
-        default=(), description='"https://app.example.com", "https://*.example.com", or ["*"].'
+        default=(),
+        description='"https://app.example.com", "https://*.example.com", or ["*"].',
     )
     allowed_methods: tuple[Method, ...] = ("GET", "POST", "PUT", "DELETE", "PATCH")
     allowed_headers: tuple[HeaderName, ...] = ("Content-Type", "Authorization", "X-API-Key")
@@ -137,28 +147,30 @@ class CORSSettings(Section):
         "Retry-After",
         "WWW-Authenticate",
     )
-    allow_credentials: Boolean = Field(default=False, description="Let browsers send credentials.")
+    allow_credentials: Boolean = Field(
+        default=False, description="Allow browsers to send credentials."
+    )
     max_age: MaxAge = Field(
-        default=86_400, description="How long a preflight may be kept, in seconds."
+        default=86_400, description="How long browsers may cache a preflight, in seconds."
     )
 
     @field_validator("allow_credentials")
     @classmethod
-    def _listed_origins(cls, allowed: bool, info: ValidationInfo) -> bool:
+    def _check_allow_credentials(cls, allowed: bool, info: ValidationInfo) -> bool:
         if allowed and "*" in info.data.get("allowed_origins", ()):
             raise ValueError(
-                'false, while security.cors.allowed_origins is ["*"]: credentials need their '
-                "origins listed"
+                'must be false if security.cors.allowed_origins is ["*"]: list each origin that '
+                "may send credentials"
             )
         return allowed
 
 
 class HeadersSettings(Section):
-    """`security.headers`: a value, null to switch a header off, or what the preset says."""
+    """`security.headers`: security response headers; null switches one off."""
 
-    enabled: Boolean = Field(default=True, description="Send security headers.")
+    enabled: Boolean = Field(default=True, description="Send security headers with responses.")
     preset: Literal["api", "web"] = Field(
-        default="api", description="Values for JSON or for pages."
+        default="api", description="Values for JSON (api) or for HTML pages (web)."
     )
     x_content_type_options: HeaderValue = "nosniff"
     x_frame_options: HeaderValue = "DENY"
@@ -171,36 +183,47 @@ class HeadersSettings(Section):
     cross_origin_resource_policy: HeaderValue = "same-origin"
 
     def effective(self) -> dict[str, str]:
-        """Return the value of every header field that is on, as the preset fills them."""
+        """Return the value of every enabled header field, with values from the preset filled in."""
         values = ((field, self.value(name)) for name, field in HEADER_FIELDS.items())
         return {field: value for field, value in values if value is not None}
 
     def value(self, name: str) -> str | None:
-        """Return one header's value, the preset's where none was given; `None` is off."""
+        """Return the value of one header, from the preset if not set; `None` means switched off.
+
+        Args:
+            name: the setting's name, such as `x_frame_options`.
+        """
         value: str | None = getattr(self, name)
         return PRESETS[self.preset].get(name) if value == FROM_PRESET else value
 
 
 class RevocationSettings(Section):
-    """`security.revocation`."""
+    """`security.revocation`: how fast revocations take effect."""
 
-    propagation: Duration = Field(default=1.0, description="When a revocation holds everywhere.")
+    propagation: Duration = Field(
+        default=1.0,
+        description="The longest time until all processes apply a revocation.",
+    )
     max_staleness: Duration = Field(
-        default=30.0, description="How long cached identities work without the database."
+        default=30.0,
+        description="How long cached identities are used without the database.",
     )
 
 
 class ErrorSettings(Section):
-    """`security.errors`."""
+    """`security.errors`: the format of error responses."""
 
-    format: ErrorFormat = Field(default=ErrorFormat.M9M, description="problem: RFC 9457.")
+    format: ErrorFormat = Field(
+        default=ErrorFormat.M9M, description="The body of error responses; problem: RFC 9457."
+    )
 
 
 class SecuritySettings(Section):
-    """`security`."""
+    """`security`: authentication, authorisation, CORS and response headers."""
 
     default_access: Literal["public", "authenticated"] = Field(
-        default="public", description="authenticated: every route needs require_auth or @public."
+        default="public",
+        description="authenticated: routes without a decorator need credentials.",
     )
     jwt: JWTSettings = JWTSettings()
     api_keys: APIKeySettings = APIKeySettings()
@@ -213,116 +236,134 @@ class SecuritySettings(Section):
 
 
 class CredentialSettings(Section):
-    """`credentials`."""
+    """`credentials`: stored, encrypted credentials for other services."""
 
     encryption_key: Secret | None = Field(
-        default=None, description="base64 of 32 bytes, 64 hex digits, or at least 32 characters."
+        default=None,
+        description="base64 of 32 bytes, 64 hex digits, or at least 32 characters.",
     )
-    previous_keys: tuple[Secret, ...] = Field(default=(), description="Read only, for rotation.")
+    previous_keys: tuple[Secret, ...] = Field(
+        default=(), description="Older keys, which only decrypt records."
+    )
     cipher: Literal["aes-256-gcm", "fernet"] = Field(
-        default="aes-256-gcm", description="How records are written; both are read."
+        default="aes-256-gcm",
+        description="The cipher of new records; both can be read.",
     )
     environment: tuple[EnvironmentName, ...] = Field(
-        default=(), description="Variables that records made with resolve=True may read."
+        default=(),
+        description="Variables that records made with resolve=True may read.",
     )
     storage: Literal["database", "memory"] = Field(
-        default="database", description="Where credentials are kept."
+        default="database", description="Where credentials are stored."
     )
 
 
 class SQLiteSettings(Section):
-    """`database.sqlite`."""
+    """`database.sqlite`: the SQLite database file."""
 
-    path: Text | None = Field(default=None, description="The database file.")
+    path: Text | None = Field(default=None, description="The path of the database file.")
 
 
 class PostgresSettings(Section):
-    """`database.postgres`."""
+    """`database.postgres`: the PostgreSQL server."""
 
-    url: SecretUrl | None = Field(default=None, description="The database's URL.")
+    url: SecretUrl | None = Field(default=None, description="The URL of the PostgreSQL database.")
 
 
 class DatabaseSettings(Section):
-    """`database`."""
+    """`database`: the database for keys, users, sessions, credentials and the audit trail."""
 
     url: SecretUrl | None = Field(
-        default=None, description="Any SQLAlchemy URL; overrides the rest."
+        default=None, description="Any SQLAlchemy URL; overrides the other keys."
     )
-    type: Literal["sqlite", "postgres"] = Field(default="sqlite", description="Used without a URL.")
+    type: Literal["sqlite", "postgres"] = Field(
+        default="sqlite", description="The database if no url is set."
+    )
     sqlite: SQLiteSettings = SQLiteSettings()
     postgres: PostgresSettings = PostgresSettings()
 
 
 class RateLimitSettings(Section):
-    """`performance.rate_limit`."""
+    """`performance.rate_limit`: the rate limit of every client, and the store for its counts."""
 
-    enabled: Boolean = Field(default=False, description="Limit every client's requests.")
-    requests_per_minute: Count = Field(default=60, description="The sustained rate.")
-    burst: Count = Field(default=10, description="Requests that may come at once.")
-    key: Literal["address", "identity"] = Field(default="address", description="Who is one client.")
+    enabled: Boolean = Field(default=False, description="Limit the requests of every client.")
+    requests_per_minute: Count = Field(default=60, description="The sustained rate of requests.")
+    burst: Count = Field(default=10, description="How many requests may come at once.")
+    key: Literal["address", "identity"] = Field(
+        default="address", description="What identifies a client."
+    )
     ipv6_prefix: PrefixLength = Field(
-        default=64, description="Addresses that share so many bits are one client."
+        default=64,
+        description="IPv6 addresses that share this many leading bits are one client.",
     )
     storage: Literal["memory", "shared", "redis"] = Field(
-        default="shared", description="Who shares the count: a process, a machine, a fleet."
+        default="shared",
+        description="The counts' scope: process (memory), machine (shared), all machines (redis).",
     )
     path: Text | None = Field(default=None, description="The directory of the shared store.")
-    machines: Count = Field(default=1, description="How many share the limit when Redis is gone.")
-    redis_url: SecretUrl | None = Field(default=None, description="Where Redis or Valkey is.")
-    lease: Count = Field(default=1, description="Tokens a worker takes per round trip to Redis.")
-    on_storage_failure: Literal["local", "closed", "open"] = Field(
-        default="local", description="local: the machine limits alone; closed: 503; open: no limit."
+    machines: Count = Field(
+        default=1,
+        description="How many machines share the limit without Redis.",
     )
-    legacy_headers: Boolean = Field(default=True, description="Send X-RateLimit-* as well.")
-    shadow: Boolean = Field(default=False, description="Count and report, and refuse nobody.")
+    redis_url: SecretUrl | None = Field(default=None, description="The URL of Redis or Valkey.")
+    lease: Count = Field(
+        default=1, description="Tokens that a worker takes per round trip to Redis."
+    )
+    on_storage_failure: Literal["local", "closed", "open"] = Field(
+        default="local",
+        description="local: limit on each machine; closed: answer 503; open: do not limit.",
+    )
+    legacy_headers: Boolean = Field(default=True, description="Also send X-RateLimit-* headers.")
+    shadow: Boolean = Field(default=False, description="Count and report, but refuse no requests.")
 
 
 class PerformanceSettings(Section):
-    """`performance`."""
+    """`performance`: rate limits."""
 
     rate_limit: RateLimitSettings = RateLimitSettings()
 
 
 class AuditSettings(Section):
-    """`audit`."""
+    """`audit`: the audit trail."""
 
-    enabled: Boolean = Field(default=True, description="Keep an audit trail.")
+    enabled: Boolean = Field(default=True, description="Record an audit trail.")
     sinks: tuple[Literal["log", "database"], ...] = Field(
-        default=("log",), description="database: the tamper-evident trail."
+        default=("log",),
+        description="Where events are recorded; database: the tamper-evident trail.",
     )
-    retention: Period = Field(default=7_776_000.0, description="How long rows are kept.")
+    retention: Period = Field(default=7_776_000.0, description="How long the database keeps rows.")
     omit: tuple[AuditEvent, ...] = Field(
-        default=(), description='Events that are not written down, such as "authenticated".'
+        default=(), description='Events that are not recorded, such as "authenticated".'
     )
 
 
 class APISettings(Section):
-    """`api`."""
+    """`api`: the REST API for keys, sessions and credentials."""
 
     enabled: Boolean = Field(default=False, description="Serve the REST API.")
-    prefix: UrlPrefix = Field(default="/api/v1", description="Where it is mounted.")
+    prefix: UrlPrefix = Field(default="/api/v1", description="The path prefix of the REST API.")
 
 
 class MetricsSettings(Section):
-    """`metrics`."""
+    """`metrics`: metrics for Prometheus."""
 
-    enabled: Boolean = Field(default=False, description="Serve counts for Prometheus.")
-    path: UrlPrefix = Field(default="/metrics", description="Where they are served.")
+    enabled: Boolean = Field(default=False, description="Serve metrics for Prometheus.")
+    path: UrlPrefix = Field(default="/metrics", description="The path of the metrics endpoint.")
     allowed_networks: tuple[Network, ...] = Field(
-        default=(), description="Networks that read them without the scope m9m:metrics."
+        default=(), description="Networks that may read metrics without the scope m9m:metrics."
     )
 
 
 class DevelopmentSettings(Section):
-    """`development`."""
+    """`development`: development mode, not for production."""
 
     enabled: Boolean = Field(
-        default=False, description="Make a secret, allow any origin without credentials."
+        default=False, description="Make a JWT secret, and allow any origin (without credentials)."
     )
 
 
 class Settings(Section):
-    """Everything that can be set; complete when given to `M9M`: no other source is read then."""
+    """All settings; if `M9M` is given this object, it reads no other source."""
 
     server: ServerSettings = ServerSettings()
     security: SecuritySettings = SecuritySettings()

@@ -1,4 +1,4 @@
-"""Origins (RFC 6454, Fetch standard): which ones `security.cors.allowed_origins` names.
+"""Allowed CORS origins (RFC 6454, Fetch standard): parsing and matching `allowed_origins`.
 
 A rule is an origin exactly as browsers send it, a host wildcard (`https://*.example.com`), `*`,
 or `null`.
@@ -16,10 +16,10 @@ ANY = "*"
 NULL = "null"
 
 _FORMS = (
-    'an origin as browsers send it, such as "https://app.example.com", a host wildcard such as '
-    '"https://*.example.com", or "*" alone'
+    'write an origin as browsers send it, such as "https://app.example.com", a host wildcard such '
+    'as "https://*.example.com", or "*" alone'
 )
-_LONGEST = 300
+_MAX_LENGTH = 300
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _OPAQUE = frozenset({"about", "blob", "data", "file", "javascript"})
 _ORIGIN = re.compile(
@@ -30,7 +30,7 @@ _LABELS = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-
 
 
 class OriginKind(Enum):
-    """What a rule stands for."""
+    """The kinds of rules: one origin, subdomains of a host, or any origin."""
 
     EXACT = "exact"
     WILDCARD = "wildcard"
@@ -39,11 +39,11 @@ class OriginKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OriginRule:
-    """One entry of `allowed_origins`.
+    """An entry of `allowed_origins`.
 
     Attributes:
-        text: as it was written; for an exact rule, the origin itself.
-        kind: what it stands for.
+        text: the entry's text; the origin itself if the rule is exact.
+        kind: the kind of rule.
     """
 
     text: str
@@ -52,10 +52,10 @@ class OriginRule:
     _suffix: str = field(default="", repr=False)
 
     def matches(self, origin: str) -> bool:
-        """Tell whether the rule stands for an origin, which is compared in full, as bytes are.
+        """Tell whether the rule allows an origin; the comparison is case-sensitive.
 
-        A wildcard stands for one or more labels before its host, not for the host itself, under
-        its own scheme and port. `null` is matched by `null` alone, never by `*`.
+        A wildcard matches one or more labels before its host, but not the host itself, and only
+        with the rule's scheme and port. Only the rule `null` matches the origin `null`.
         """
         if self.kind is OriginKind.EXACT:
             return origin == self.text
@@ -64,28 +64,31 @@ class OriginRule:
         if not (origin.startswith(self._prefix) and origin.endswith(self._suffix)):
             return False
         labels = origin[len(self._prefix) : len(origin) - len(self._suffix)]
-        return len(labels) <= _LONGEST and _LABELS.fullmatch(labels) is not None
+        return len(labels) <= _MAX_LENGTH and _LABELS.fullmatch(labels) is not None
 
 
 def parse_origin_rule(text: str) -> OriginRule:
-    """Read one entry of `allowed_origins`.
+    """Parse an entry of `allowed_origins`.
+
+    Args:
+        text: an origin, a host wildcard, `*` or `null`.
 
     Raises:
-        ValueError: browsers would never send it so; the message shows the right form.
+        ValueError: browsers never send such an origin; the message shows the correct form.
     """
     if text == ANY:
         return OriginRule(text, OriginKind.ANY)
     if text == NULL:
         return OriginRule(text, OriginKind.EXACT)
-    rule = _read(text)
+    rule = _parse(text)
     if rule is None:
-        right = _right_form(text)
+        right = _suggest_origin(text)
         raise ValueError(f'write "{right}"' if right else _FORMS)
     return rule
 
 
-def _read(text: str) -> OriginRule | None:
-    match = _ORIGIN.fullmatch(text) if len(text) <= _LONGEST else None
+def _parse(text: str) -> OriginRule | None:
+    match = _ORIGIN.fullmatch(text) if len(text) <= _MAX_LENGTH else None
     if match is None:
         return None
     scheme, wildcard, host, port = match.group("scheme", "wildcard", "host", "port")
@@ -102,7 +105,7 @@ def _read(text: str) -> OriginRule | None:
 
 
 def _is_canonical(host: str) -> bool:
-    """Tell whether browsers would serialise a host just so."""
+    """Tell whether a host is written exactly as browsers serialise it."""
     if host.startswith("["):
         try:
             return host == f"[{ipaddress.IPv6Address(host[1:-1]).compressed}]"
@@ -119,15 +122,15 @@ def _is_canonical(host: str) -> bool:
 
 
 def _has_subdomains(host: str) -> bool:
-    """Tell whether a wildcard before a host makes sense: not before an address or `com`."""
+    """Tell whether a host may follow a wildcard; an address or a single label may not."""
     if host == "localhost":
         return True
     return "." in host and not host.startswith("[") and not host.rpartition(".")[2].isdecimal()
 
 
-def _right_form(text: str) -> str | None:
-    """Return the origin that was probably meant, if that can be told."""
-    if len(text) > _LONGEST or not text.isprintable():
+def _suggest_origin(text: str) -> str | None:
+    """Return the origin that the text probably means, if any."""
+    if len(text) > _MAX_LENGTH or not text.isprintable():
         return None
     try:
         parts = urlsplit(text.strip() if "://" in text else f"https://{text.strip()}")
@@ -141,4 +144,4 @@ def _right_form(text: str) -> str | None:
     scheme = parts.scheme
     default = port is None or str(port) == _DEFAULT_PORTS.get(scheme)
     right = f"{scheme}://{host.rstrip('.')}" + ("" if default else f":{port}")
-    return right if right != text and _read(right) else None
+    return right if right != text and _parse(right) else None

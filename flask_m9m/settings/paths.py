@@ -1,4 +1,4 @@
-"""The dotted path of every setting, and what has to be known about each to read and show it."""
+"""The dotted paths of all settings, their environment variables and properties; path look-up."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .section import Section
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One setting.
+    """A setting: a key with a value, as opposed to a section.
 
     Attributes:
-        path: its dotted path.
-        default: what holds where no source gives a value.
-        is_list: it takes several values.
-        is_secret: its value is never shown.
-        is_text: an empty text is a value of its own, and not the absence of one.
-        bounds: the smallest and the largest number that it takes.
+        path: the dotted path.
+        default: the default value.
+        is_list: whether the value is a list.
+        is_secret: whether the value must never be shown.
+        is_text: whether empty text is a value; for other types it means not set.
+        bounds: the smallest and the largest accepted number, or `None` for each.
     """
 
     path: str
@@ -37,19 +37,19 @@ class Leaf:
 
     @property
     def variable(self) -> str:
-        """The environment variable that is named after the path."""
+        """The environment variable named after the path, such as `M9M_SERVER_PORT`."""
         return "M9M_" + self.path.upper().replace(".", "_")
 
 
 def _types(annotation: Any) -> Iterator[Any]:
-    """Yield every type that an annotation mentions."""
+    """Yield every type that occurs in an annotation."""
     arguments = get_args(annotation)
     yield get_origin(annotation) or annotation
     for argument in arguments:
         yield from _types(argument)
 
 
-def _leaf(path: str, info: FieldInfo) -> Leaf:
+def _make_leaf(path: str, info: FieldInfo) -> Leaf:
     types = set(_types(info.annotation))
     return Leaf(
         path=path,
@@ -64,18 +64,18 @@ def _leaf(path: str, info: FieldInfo) -> Leaf:
     )
 
 
-def _walk(model: type[Section], prefix: str) -> Iterator[tuple[str, Leaf | None]]:
-    """Yield every path below a section, with its leaf, or with nothing where it is a section."""
+def _walk_section(model: type[Section], prefix: str) -> Iterator[tuple[str, Leaf | None]]:
+    """Yield every path below a section with its leaf, or with `None` for a section."""
     for name, info in model.model_fields.items():
         path = prefix + name
         if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
             yield path, None
-            yield from _walk(info.annotation, f"{path}.")
+            yield from _walk_section(info.annotation, f"{path}.")
         else:
-            yield path, _leaf(path, info)
+            yield path, _make_leaf(path, info)
 
 
-_PATHS = dict(_walk(Settings, ""))
+_PATHS = dict(_walk_section(Settings, ""))
 SECTIONS = frozenset(path for path, leaf in _PATHS.items() if leaf is None)
 LEAVES: Mapping[str, Leaf] = MappingProxyType(
     {path: leaf for path, leaf in _PATHS.items() if leaf is not None}
@@ -83,7 +83,11 @@ LEAVES: Mapping[str, Leaf] = MappingProxyType(
 
 
 def nearest_path(path: str) -> str | None:
-    """Return the known path that an unknown one was probably meant to be."""
+    """Find the known path that an unknown path probably means.
+
+    Returns:
+        A path of a setting or a section; `None` if no path is similar.
+    """
     joined = {known.replace(".", "_"): known for known in _PATHS}
     if path.replace(".", "_") in joined:  # security.jwt_secret
         return joined[path.replace(".", "_")]
@@ -103,10 +107,14 @@ def nearest_path(path: str) -> str | None:
 
 
 def get(settings: Settings, path: str) -> Any:
-    """Return the value at a path, such as `security.cors.max_age`.
+    """Return the value of a setting or a section.
+
+    Args:
+        settings: the settings.
+        path: a dotted path, such as `security.cors.max_age`.
 
     Raises:
-        KeyError: there is no such path.
+        KeyError: no setting or section has this path.
     """
     if path not in _PATHS:
         raise KeyError(path)

@@ -1,4 +1,4 @@
-"""The presets of `security.headers`: what a header says when no value is given for it."""
+"""The presets of security headers (`security.headers`): CSP, HSTS, Permissions-Policy."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ HEADER_FIELDS: Mapping[str, str] = MappingProxyType(
         "cross_origin_resource_policy": "Cross-Origin-Resource-Policy",
     }
 )
-"""The header field that each setting sets."""
+"""The header fields by the names of their settings."""
 
 FROM_PRESET = "<preset>"
-"""Stands in the settings for a value that the preset gives."""
+"""The default of settings whose value comes from the preset."""
 
 _SHARED = {
     "strict_transport_security": "max-age=63072000; includeSubDomains",

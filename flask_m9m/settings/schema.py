@@ -1,4 +1,4 @@
-"""The JSON Schema of `config.yaml`, by which editors complete and check it."""
+"""The JSON Schema of `config.yaml`, for completion and checks in editors."""
 
 from __future__ import annotations
 
@@ -9,52 +9,52 @@ from .models import Settings
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCE = {"type": "string", "pattern": r"\$\{"}
-_EMPTY = {"type": "null"}
-_ABOUT = ("description", "default")
+_NULL = {"type": "null"}
+_ANNOTATIONS = ("description", "default")
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of `config.yaml`.
+    """Make the JSON Schema (draft 2020-12) of `config.yaml`.
 
-    It accepts `${…}` wherever a value may stand, sections whose every key is commented out, and
-    m9m's own settings.
+    It accepts a reference such as `${NAME}` for any value, `null` for a section whose keys are all
+    commented out, and the settings that only m9m uses.
     """
     schema = Settings.model_json_schema()
     definitions = schema["$defs"]
-    _accept_m9m(schema, definitions)
+    _add_m9m_keys(schema, definitions)
     for section in (schema, *definitions.values()):
         properties = section.get("properties", {})
         for name, value in properties.items():
-            properties[name] = _property(value, definitions)
+            properties[name] = _key_schema(value, definitions)
     return {"$schema": _DIALECT, **schema}
 
 
-def _accept_m9m(schema: dict[str, Any], definitions: dict[str, Any]) -> None:
+def _add_m9m_keys(schema: dict[str, Any], definitions: dict[str, Any]) -> None:
     for path in sorted(PASSED_OVER):
         *parents, name = path.split(".")
         section = schema
         for parent in parents:
-            section = _target(section["properties"][parent], definitions)
-        section["properties"][name] = {"description": "m9m's own; passed over here."}
+            section = _resolve(section["properties"][parent], definitions)
+        section["properties"][name] = {"description": "Used by m9m only; flask-m9m ignores it."}
 
 
-def _target(value: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Return the definition that a schema refers to, or the schema itself."""
+def _resolve(value: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the definition that a schema references, or else the schema itself."""
     if "$ref" not in value:
         return value
     definition: dict[str, Any] = definitions[value["$ref"].rpartition("/")[2]]
     return definition
 
 
-def _property(value: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Return a key's schema, which takes a reference in place of each single value."""
-    about = {key: value[key] for key in _ABOUT if key in value}
-    rest = {key: part for key, part in value.items() if key not in (*_ABOUT, "title")}
-    if _target(value, definitions).get("type") == "object":
-        return {"anyOf": [rest, _EMPTY]}
+def _key_schema(value: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return a key's schema that also accepts a reference for each single value."""
+    annotations = {key: value[key] for key in _ANNOTATIONS if key in value}
+    rest = {key: part for key, part in value.items() if key not in (*_ANNOTATIONS, "title")}
+    if _resolve(value, definitions).get("type") == "object":
+        return {"anyOf": [rest, _NULL]}
     if not rest or rest == {"type": "string"}:
-        return {**about, **rest}
+        return {**annotations, **rest}
     if rest.get("type") == "array":
-        return {**about, **rest, "items": _property(rest["items"], definitions)}
+        return {**annotations, **rest, "items": _key_schema(rest["items"], definitions)}
     alternatives = rest.pop("anyOf", None) or [rest]
-    return {**about, "anyOf": [*alternatives, _REFERENCE]}
+    return {**annotations, "anyOf": [*alternatives, _REFERENCE]}

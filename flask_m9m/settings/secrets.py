@@ -1,4 +1,4 @@
-"""What a signing secret and an encryption key must not look like."""
+"""Detection of unusable secrets: placeholders, published examples, PEM, SSH, JWK and DER keys."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PUBLISHED = frozenset(
     {
         "developmentsecretkey32charsmin",
         "developmentencryptionkey32chars",
-        # the examples of jwt.io and of Supabase
+        # examples of jwt.io and Supabase
         "astringsecretatleast256bitslong",
         "avalidstringsecretthatisatleast512bitslongwhichisverylong",
         "supersecretjwttokenwithatleast32characterslong",
@@ -45,7 +45,7 @@ _SHORTEST_DER = 44  # an Ed25519 public key
 
 
 def is_placeholder(secret: str) -> bool:
-    """Tell whether a secret is one that documentation gives as an example, or is none yet."""
+    """Tell whether a secret is a placeholder, blank, or a published example."""
     if not secret.strip() or _VARIABLE.fullmatch(secret):
         return bool(secret)
     letters = _NOT_LETTERS.sub("", secret.casefold())
@@ -53,20 +53,20 @@ def is_placeholder(secret: str) -> bool:
 
 
 def is_asymmetric_key(secret: str) -> bool:
-    """Tell whether a secret looks like a key of another kind: PEM, SSH, JWK or DER.
+    """Tell whether a secret looks like an asymmetric key or a JWK: PEM, SSH, JWK or DER.
 
-    Anybody may know such a key's public half, and sign with it (CVE-2017-11424, CVE-2022-29217).
+    If a public key is the secret, anybody can sign tokens (CVE-2017-11424, CVE-2022-29217).
     """
     text = secret.strip("\ufeff \t\r\n")
     if text.startswith(_KEY_FILES) or "-----BEGIN" in text:
         return True
     if text.startswith(("{", "[")) and '"kty"' in text:
         return True
-    return _is_der(text)
+    return _is_encoded_der(text)
 
 
-def _is_der(text: str) -> bool:
-    """Tell whether text is such a sequence in base64 or in hex."""
+def _is_encoded_der(text: str) -> bool:
+    """Tell whether text is a DER key in base64 or hex."""
     compact = "".join(text.split())
     for decode in (_decode_base64, binascii.unhexlify):
         try:
@@ -79,8 +79,8 @@ def _is_der(text: str) -> bool:
 
 
 def is_der(octets: bytes) -> bool:
-    """Tell whether octets are a DER sequence that holds a key (X.690 §8.1)."""
-    return len(octets) >= _SHORTEST_DER and octets[0] == 0x30 and _fills(octets)
+    """Tell whether octets look like a DER-encoded key: one long enough sequence (X.690 §8.1)."""
+    return len(octets) >= _SHORTEST_DER and octets[0] == 0x30 and _has_der_length(octets)
 
 
 def _decode_base64(text: str) -> bytes:
@@ -88,8 +88,8 @@ def _decode_base64(text: str) -> bytes:
     return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
 
 
-def _fills(octets: bytes) -> bool:
-    """Tell whether a DER length covers all octets, and a sequence or an integer follows it."""
+def _has_der_length(octets: bytes) -> bool:
+    """Tell whether the DER length covers all octets, and a sequence or integer comes first."""
     size = octets[1] & 0x7F if octets[1] & 0x80 else 0
     header = 2 + size
     length = int.from_bytes(octets[2:header], "big") if size else octets[1]
@@ -97,7 +97,11 @@ def _fills(octets: bytes) -> bool:
 
 
 def key_material(key: str) -> str | bytes:
-    """Return what two spellings of one encryption key have in common."""
+    """Decode an encryption key from hex or base64, so that equal keys compare equal.
+
+    Returns:
+        The 32 bytes that hex or base64 text encodes; any other text unchanged.
+    """
     if _HEX_KEY.fullmatch(key):
         return bytes.fromhex(key)
     if _BASE64_KEY.fullmatch(key):

@@ -1,4 +1,4 @@
-"""What every section of the settings is."""
+"""The base class of the settings' sections."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A mapping in `config.yaml`: frozen, and closed to unknown keys."""
+    """A section of `config.yaml`; instances are immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -1,4 +1,4 @@
-"""The types of single settings, each with its rule and the words of its error."""
+"""The types of single settings (ports, durations, origins, …): their validation and messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SECONDS_OR_TEXT = {
 }
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
-_TAKEN_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "host", "origin"})
+_RESERVED_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "host", "origin"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"})
 
 
@@ -37,19 +37,19 @@ def _boolean(value: object) -> object:
     word = value.strip().lower() if isinstance(value, str) else None
     if word in _TRUE or word in _FALSE:
         return word in _TRUE
-    raise ValueError("true or false")
+    raise ValueError("must be true or false")
 
 
 def _not_boolean(value: object) -> object:
     if isinstance(value, bool):
-        raise PydanticCustomError("int_type", "a whole number")
+        raise PydanticCustomError("int_type", "must be a whole number")
     return value
 
 
 def _text(value: str) -> str:
     if value and value.isprintable():
         return value
-    raise ValueError("text without control characters, not empty")
+    raise ValueError("must be text without control characters, and not empty")
 
 
 def _duration(value: Any) -> float:
@@ -59,17 +59,17 @@ def _duration(value: Any) -> float:
 def _positive(value: float) -> float:
     if value > 0:
         return value
-    raise ValueError('a duration longer than zero, such as "24h"')
+    raise ValueError('must be a duration longer than zero, such as "24h"')
 
 
 def _header_value(value: object) -> object:
-    """Read a header's value (RFC 9110 §5.5); an empty one switches the header off, as null does."""
+    """Validate a header's value (RFC 9110 §5.5); empty text or null switches the header off."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # x_xss_protection: 0
     if not isinstance(value, str):
         if value is None:
             return None
-        raise ValueError("the header's value as text, or null to switch it off")
+        raise ValueError("must be text, or null to switch it off")
     value = value.strip(" ")
     if all(" " <= character != "\x7f" and not "\x80" <= character <= "\x9f" for character in value):
         try:
@@ -78,19 +78,21 @@ def _header_value(value: object) -> object:
             pass
         else:
             return value or None
-    raise ValueError("printable Latin-1 text on one line (RFC 9110 §5.5), or null to switch it off")
+    raise ValueError(
+        "must be printable Latin-1 text on one line (RFC 9110 §5.5), or null to switch it off"
+    )
 
 
 def _header_name(value: str) -> str:
     if _TOKEN.fullmatch(value):
         return value
-    raise ValueError('the name of a header, such as "X-Request-Id" (RFC 9110 §5.6.2)')
+    raise ValueError('must be the name of a header, such as "X-Request-Id" (RFC 9110 §5.6.2)')
 
 
 def _key_header(value: str) -> str:
-    if _TOKEN.fullmatch(value) and value.lower() not in _TAKEN_HEADERS:
+    if _TOKEN.fullmatch(value) and value.lower() not in _RESERVED_HEADERS:
         return value
-    raise ValueError('the name of a header of its own, such as "X-API-Key"')
+    raise ValueError('must be the name of a header without another use, such as "X-API-Key"')
 
 
 def _method(value: str) -> str:
@@ -98,7 +100,7 @@ def _method(value: str) -> str:
         raise ValueError(f'methods are case-sensitive: write "{value.upper()}"')
     if value != "*" and _TOKEN.fullmatch(value):
         return value
-    raise ValueError('the name of a method, such as "GET" (RFC 9110 §9.1)')
+    raise ValueError('must be the name of a method, such as "GET" (RFC 9110 §9.1)')
 
 
 def _origin(value: str) -> str:
@@ -111,12 +113,12 @@ def _host(value: str) -> str:
     try:
         ipaddress.IPv6Address(value)
     except ValueError:
-        raise ValueError('a host name or an address, such as "127.0.0.1" or "::"') from None
+        raise ValueError('must be a host name or an address, such as "127.0.0.1" or "::"') from None
     return value
 
 
 def _network(value: str) -> str:
-    accepted = 'an address or a network, such as "10.0.0.1" or "10.0.0.0/8"'
+    accepted = 'must be an address or a network, such as "10.0.0.1" or "10.0.0.0/8"'
     if "%" in value or len(value) > 64:
         raise ValueError(accepted)
     try:
@@ -127,10 +129,14 @@ def _network(value: str) -> str:
         ipaddress.ip_network(value)
     except ValueError:
         address = value.partition("/")[0]
-        raise ValueError(f'write "{network}" for the network, or "{address}" alone') from None
+        raise ValueError(
+            f'write "{network}" for the network, or "{address}" for one address'
+        ) from None
     mapped = getattr(network.network_address, "ipv4_mapped", None)
     if mapped is not None and network.prefixlen >= 96:
-        raise ValueError(f'write "{mapped}/{network.prefixlen - 96}": clients are seen as IPv4')
+        raise ValueError(
+            f'write "{mapped}/{network.prefixlen - 96}": mapped addresses are compared as IPv4'
+        )
     return value
 
 
@@ -150,27 +156,27 @@ def _matching(pattern: re.Pattern[str], accepted: str) -> AfterValidator:
 def _username(value: str) -> str:
     if ":" not in value:
         return value
-    raise ValueError("a name without a colon (RFC 7617 §2)")
+    raise ValueError("must be a name without a colon (RFC 7617 §2)")
 
 
 def _environment_name(value: str) -> str:
     if _NAME.fullmatch(value) and not value.upper().startswith(("M9M_", "N8N_")):
         return value
-    raise ValueError("the name of an environment variable, but none of M9M_* or N8N_*")
+    raise ValueError("must be the name of an environment variable other than M9M_* and N8N_*")
 
 
 def _secret(value: SecretStr) -> SecretStr:
     try:
         value.get_secret_value().encode()
     except UnicodeEncodeError:
-        raise ValueError("text in UTF-8") from None
+        raise ValueError("must be text in UTF-8") from None
     return value
 
 
 def _secret_url(value: SecretStr) -> SecretStr:
     if _URL.fullmatch(value.get_secret_value()):
         return value
-    raise ValueError('a URL, such as "postgresql://user@db.example.com/name"')
+    raise ValueError('must be a URL, such as "postgresql://user@db.example.com/name"')
 
 
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
@@ -189,12 +195,12 @@ Origin = Annotated[str, AfterValidator(_origin)]
 Host = Annotated[str, AfterValidator(_host)]
 Network = Annotated[str, AfterValidator(_network)]
 Proxy = Annotated[str, AfterValidator(_proxy)]
-Realm = Annotated[str, _matching(_REALM, 'printable ASCII without " and \\, such as "m9m"')]
+Realm = Annotated[str, _matching(_REALM, 'must be printable ASCII without " and \\, such as "m9m"')]
 KeyPrefix = Annotated[
-    str, _matching(_KEY_PREFIX, 'up to 32 letters, digits and "_.-", such as "m9m_sk_"')
+    str, _matching(_KEY_PREFIX, 'must be up to 32 letters, digits and "_.-", such as "m9m_sk_"')
 ]
 UrlPrefix = Annotated[
-    str, _matching(_URL_PREFIX, 'a path without a slash at its end, such as "/api/v1"')
+    str, _matching(_URL_PREFIX, 'must be a path without a slash at its end, such as "/api/v1"')
 ]
 Username = Annotated[Text, AfterValidator(_username)]
 EnvironmentName = Annotated[str, AfterValidator(_environment_name)]

@@ -71,10 +71,10 @@ def test_certificates_are_verified_unless_that_is_switched_off() -> None:
 @pytest.mark.parametrize(
     ("url", "remedy"),
     [
-        ("", "begins with"),
-        ("redis", "begins with"),
-        ("http://h", "begins with"),
-        ("unix+cluster:///p", "begins with"),
+        ("", "must begin with"),
+        ("redis", "must begin with"),
+        ("http://h", "must begin with"),
+        ("unix+cluster:///p", "must begin with"),
         ("redis://", "host:port"),
         ("redis://h:", "host:port"),
         ("redis://h:0", "host:port"),

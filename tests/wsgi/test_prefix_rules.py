@@ -100,7 +100,7 @@ def test_two_policies_for_one_prefix_and_method_are_refused() -> None:
 def test_overrides_that_the_settings_do_not_bear_are_refused() -> None:
     settings = make_settings({"security": {"cors": {"allowed_origins": ["*"]}}})
     assert (
-        "credentials need their origins"
+        "list each origin that may send credentials"
         in problems([{"prefix": "/x", "cors": {"allow_credentials": True}}], settings)[0]
     )
 
