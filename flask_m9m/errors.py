@@ -1,8 +1,8 @@
-"""Every error of flask-m9m: code, status, message, challenge.
+"""All exceptions of flask-m9m: HTTP errors with status, code and message; settings errors.
 
-An error that answers a request derives from Werkzeug's class for its status first and from
-`M9MError` second, so that an app's own handlers for the status, for Werkzeug's class or for
-`HTTPException` find it, in that order, and a catch-all for `Exception` does not.
+An HTTP error derives from Werkzeug's class for its status first and from `M9MError` second. An
+app's own handlers for the status, for Werkzeug's class or for `HTTPException` find it, in that
+order; a catch-all for `Exception` does not.
 """
 
 from __future__ import annotations
@@ -25,14 +25,22 @@ PROBLEM_JSON = "application/problem+json"
 
 
 class ErrorFormat(StrEnum):
-    """How the body of an error is written."""
+    """The formats of an error response's body: m9m's JSON or RFC 9457 problem details."""
 
     M9M = "m9m"
     PROBLEM = "problem"
 
     @classmethod
     def negotiate(cls, configured: ErrorFormat, accept: str) -> ErrorFormat:
-        """Return the configured format, or `PROBLEM` where the client asks for it (RFC 9457 §3)."""
+        """Choose the format for a client (RFC 9457 §3).
+
+        Args:
+            configured: the format of the settings.
+            accept: the value of the request's `Accept` header.
+
+        Returns:
+            `PROBLEM` if the client accepts problem details, otherwise the configured format.
+        """
         if "problem+json" not in accept:
             return configured
         quality = parse_accept_header(accept, MIMEAccept)[PROBLEM_JSON]
@@ -40,17 +48,17 @@ class ErrorFormat(StrEnum):
 
 
 class M9MError(Exception):
-    """The root of what answers a request with a refusal.
+    """The base class of HTTP errors.
 
-    Werkzeug's class comes first and brings the constructor: `description` is what the client
-    reads, never a secret and never raw input.
+    Werkzeug's class comes first and supplies the constructor. `description` is the message to
+    the client: it must never contain a secret or raw input.
 
     Attributes:
-        error_code: the machine's word for the cause, `code` in the body.
-        headers: header fields that belong to this answer (challenges, `Retry-After`).
+        error_code: the machine-readable cause, `code` in the body.
+        headers: header fields of the response (challenges, `Retry-After`).
         members: extension members of a problem (RFC 9457 §3.2).
-        details: what is wrong with which part of the request.
-        guess: whether it stands for a credential that nobody ever issued.
+        details: problems of single parts of the request.
+        guess: whether the credential may never have been issued; the lockout counts such attempts.
     """
 
     code: int
@@ -69,21 +77,20 @@ class M9MError(Exception):
         response_class: type[Response] = Response,
         request_id: str | None = None,
     ) -> Response:
-        """Build the answer, keep it as `response`, and return it; `headers` are not on it yet.
+        """Build the response, without `headers`, and store it as `response`.
 
         Args:
-            error_format: how its body is written.
-            response_class: what it is made of.
-            request_id: the id of the request that it answers, in characters that JSON needs not
-                escape.
+            error_format: the format of the body.
+            response_class: the class of the response.
+            request_id: the request's id, of characters that need no escape in JSON.
         """
         if error_format is ErrorFormat.PROBLEM:
-            body = _problem(self.code, self.error_code, self.description, self.problem_type)
+            body = _problem_body(self.code, self.error_code, self.description, self.problem_type)
             if self.members:
                 body = json.dumps({**self.members, **json.loads(body)}).encode()
             mimetype = PROBLEM_JSON
         else:
-            body = _m9m(self.code, self.error_code, self.description)
+            body = _m9m_body(self.code, self.error_code, self.description)
             mimetype = "application/json"
         if self.details:
             body = json.dumps({**json.loads(body), "details": list(self.details)}).encode()
@@ -94,21 +101,21 @@ class M9MError(Exception):
 
 
 @lru_cache(256)
-def _m9m(status: int, code: str, message: str | None) -> bytes:
+def _m9m_body(status: int, code: str, message: str | None) -> bytes:
     return json.dumps(
         {"error": HTTPStatus(status).phrase, "code": code, "message": message}
     ).encode()
 
 
 @lru_cache(256)
-def _problem(status: int, code: str, detail: str | None, problem_type: str) -> bytes:
+def _problem_body(status: int, code: str, detail: str | None, problem_type: str) -> bytes:
     title = HTTPStatus(status).phrase
     members = {"type": problem_type, "title": title, "status": status, "detail": detail}
     return json.dumps({**members, "code": code}).encode()
 
 
 class _Unauthorized(exceptions.Unauthorized, M9MError):
-    """Any 401: its challenges come from the guard, not from Werkzeug's constructor."""
+    """The base class of 401 errors; the guard adds the challenges, not Werkzeug."""
 
     description = "Unauthorized"
     www_authenticate = None
@@ -118,17 +125,17 @@ class _Unauthorized(exceptions.Unauthorized, M9MError):
 
 
 class InvalidRequest(exceptions.BadRequest, M9MError):
-    """More than one credential came with one request (RFC 6750 §2)."""
+    """The request has more than one credential (RFC 6750 §2)."""
 
     error_code = "INVALID_REQUEST"
     description = "Send exactly one credential"
 
 
 class ValidationError(exceptions.BadRequest, M9MError):
-    """A request's body is not what its route takes.
+    """The request's body is invalid.
 
     Args:
-        details: what is wrong with which field; never what was sent.
+        details: the problems of single fields; they never contain the values sent.
     """
 
     error_code = "VALIDATION_ERROR"
@@ -140,17 +147,17 @@ class ValidationError(exceptions.BadRequest, M9MError):
 
 
 class AuthenticationRequired(_Unauthorized):
-    """No credential came (RFC 9110 §15.5.2)."""
+    """The request has no credential (RFC 9110 §15.5.2)."""
 
     error_code = "AUTH_REQUIRED"
     description = "Authentication required"
 
 
 class InvalidToken(_Unauthorized):
-    """A bearer token does not hold; every cause reads the same (RFC 6750 §3.1).
+    """A bearer token is invalid; the response is the same for every cause (RFC 6750 §3.1).
 
     Attributes:
-        reason: the cause, for the command line; never part of an answer, never a secret.
+        reason: the cause, for the command line; never a secret, and not part of the response.
     """
 
     error_code = "INVALID_TOKEN"
@@ -163,22 +170,22 @@ class InvalidToken(_Unauthorized):
 
 
 class InvalidCredentials(_Unauthorized):
-    """A credential that is not a bearer token does not hold or cannot be decoded."""
+    """A credential other than a bearer token is invalid or cannot be decoded."""
 
     error_code = "INVALID_CREDENTIALS"
     description = "Invalid credentials"
 
 
 class InvalidApiKey(_Unauthorized):
-    """An API key does not hold; every cause reads the same."""
+    """An API key is invalid; the response is the same for every cause."""
 
     error_code = "INVALID_API_KEY"
     description = "invalid or expired API key"
-    guess = True  # one that is revoked or expired is not told from one that never was
+    guess = True  # a revoked or expired key is indistinguishable from an invented key
 
 
 class FreshTokenRequired(_Unauthorized):
-    """The token is good, but was not issued at a login (RFC 9470 §3)."""
+    """The token is valid, but was not issued at a log-in (RFC 9470 §3)."""
 
     error_code = "FRESH_TOKEN_REQUIRED"
     description = "Log in again to do this"
@@ -193,21 +200,21 @@ class AccessDenied(exceptions.Forbidden, M9MError):
 
 
 class InvalidSignature(exceptions.Forbidden, M9MError):
-    """A signed value or URL does not hold; every cause reads the same."""
+    """A signed value or URL is invalid; the response is the same for every cause."""
 
     error_code = "INVALID_SIGNATURE"
     description = "invalid or expired link"
 
 
 class AddressNotAllowed(exceptions.Forbidden, M9MError):
-    """The client's address lies outside `server.allowed_networks`."""
+    """The client's address is not in `server.allowed_networks`."""
 
     error_code = "ADDRESS_NOT_ALLOWED"
     description = "Requests from this address are not allowed"
 
 
 class Answered(exceptions.HTTPException, M9MError):  # type: ignore[misc]  # no own status
-    """No refusal: the request ends here, with the answer that is carried (a preflight's)."""
+    """Not an error: ends the request with a ready response, such as that to a preflight."""
 
     error_code = "ANSWERED"
 
@@ -216,35 +223,35 @@ class Answered(exceptions.HTTPException, M9MError):  # type: ignore[misc]  # no 
 
 
 class HTTPSRequired(exceptions.Forbidden, M9MError):
-    """The request came over plain HTTP and `server.https` wants TLS."""
+    """The request came over plain HTTP, but `server.https` requires TLS."""
 
     error_code = "HTTPS_REQUIRED"
     description = "Use HTTPS"
 
 
 class CORSRefused(exceptions.Forbidden, M9MError):
-    """A preflight asked for what the policy does not allow."""
+    """The CORS policy does not allow a preflight request."""
 
     error_code = "CORS_REFUSED"
     description = "Cross-origin request refused"
 
 
 class NotFound(exceptions.NotFound, M9MError):
-    """Nothing of that id or name is there, or it is another's."""
+    """The object does not exist, or belongs to another owner."""
 
     error_code = "NOT_FOUND"
     description = "Not found"
 
 
 class Conflict(exceptions.Conflict, M9MError):
-    """What is asked for contradicts what is there, a name that is taken say."""
+    """The request conflicts with the current state, for example a name that is in use."""
 
     error_code = "CONFLICT"
     description = "Conflict"
 
 
 class RateLimited(exceptions.TooManyRequests, M9MError):
-    """The client has used up a rate limit (RFC 6585 §4)."""
+    """The client has exceeded a rate limit (RFC 6585 §4)."""
 
     error_code = "RATE_LIMITED"
     description = "Too many requests"
@@ -252,44 +259,44 @@ class RateLimited(exceptions.TooManyRequests, M9MError):
 
 
 class TooManyAttempts(exceptions.TooManyRequests, M9MError):
-    """Too many credentials were wrong, from this address or for this account."""
+    """Too many authentication attempts failed, from this address or for this account (lockout)."""
 
     error_code = "TOO_MANY_ATTEMPTS"
     description = "Too many failed attempts"
 
 
 class CSRFFailed(exceptions.Forbidden, M9MError):
-    """A page of another site may have made the request (cross-site request forgery)."""
+    """The request may be a cross-site request forgery: another site's page may have sent it."""
 
     error_code = "CSRF_FAILED"
     description = "Cross-site request refused"
 
 
 class InternalError(exceptions.InternalServerError, M9MError):
-    """An exception left the app."""
+    """The app raised an exception that it did not handle."""
 
     error_code = "INTERNAL_ERROR"
     description = "Internal error"
 
 
 class ServiceUnavailable(exceptions.ServiceUnavailable, M9MError):
-    """A store that the answer depends on cannot be reached."""
+    """A store that the response depends on is unreachable."""
 
     error_code = "SERVICE_UNAVAILABLE"
     description = "Temporarily unavailable, try again later"
 
 
 class LimitsUnavailable(ServiceUnavailable):
-    """The store of rate limits cannot say whether there are tokens."""
+    """The store of rate limits failed, so the limiter cannot decide."""
 
     headers = (("Retry-After", "2"),)
 
 
 class DatabaseUnavailable(ServiceUnavailable):
-    """The database cannot be reached, made or used.
+    """The database cannot be reached, created or used.
 
     Attributes:
-        reason: the cause, for logs and the command line; never part of an answer.
+        reason: the cause, for logs and the command line; not part of the response.
     """
 
     def __init__(self, reason: str) -> None:
@@ -302,30 +309,30 @@ class DatabaseUnavailable(ServiceUnavailable):
 
 
 class SchemaError(DatabaseUnavailable):
-    """The database's tables are missing, or of another version."""
+    """The database's tables are missing, or have another version (migration needed)."""
 
 
 class Unwritable(DatabaseUnavailable):
-    """The database does not take a value, in its encoding say, however often it is sent."""
+    """The database rejects a value, for example for its encoding; a retry cannot succeed."""
 
 
 class TrailBroken(DatabaseUnavailable):
-    """The audit trail was tampered with, so that nothing may be appended to it."""
+    """The audit trail was tampered with, so no event can be appended."""
 
     def __str__(self) -> str:
         return f"{self.reason}: run flask m9m audit verify"
 
 
 class DecryptionFailed(Exception):
-    """Something encrypted does not open; every cause reads the same.
+    """Encrypted data cannot be decrypted; the message is the same for every cause.
 
     Attributes:
         hint: the likely causes, for logs and the command line.
     """
 
     hint = (
-        "the encryption key does not match, the data or what it is bound to was changed, or the "
-        "key has the wrong length"
+        "the encryption key does not match, the data or its associated data (such as a record's "
+        "id) was changed, or the key has the wrong length"
     )
 
     def __init__(self) -> None:
@@ -333,22 +340,22 @@ class DecryptionFailed(Exception):
 
 
 class UnresolvedVariable(Exception):
-    """A credential names an environment variable that is not set, or not to be read."""
+    """A credential refers to an environment variable that is not set or not allowed."""
 
 
 class UnreadableImport(Exception):
-    """A value from another program, n8n say, cannot be decrypted or is not what it should be."""
+    """Data from another program, such as n8n, cannot be decrypted or is malformed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with the settings.
+    """A problem of the settings.
 
     Attributes:
-        path: where, as a dotted path (`security.cors.max_age`), a variable's or a file's name.
-        found: what stands there, masked where it is a secret.
-        accepted: what would be right, and what to do next.
-        source: which source gave the value; empty where that says nothing.
+        path: the setting's dotted path (`security.cors.max_age`), or a variable's or file's name.
+        found: the value or the state found; secrets are masked.
+        accepted: the accepted values, or what to do next.
+        source: the source of the value; may be empty.
     """
 
     path: str
@@ -362,10 +369,13 @@ class Problem:
 
 
 class SettingsError(Exception):
-    """The settings cannot be used; lists every problem at once.
+    """The settings cannot be used; the message lists every problem.
+
+    Args:
+        problems: the problems, in the order in which the message lists them.
 
     Attributes:
-        problems: all that is wrong, in the order of the paths.
+        problems: all problems.
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
