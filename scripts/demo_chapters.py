@@ -8,7 +8,7 @@ import time
 
 from demo_client import Demo
 
-from flask_m9m.tokens import Issuer, KeyRing, SigningKey
+from flask_m9m.tokens import Issuer, SigningKey, SigningKeyRing
 
 SECURITY = (
     "Content-Security-Policy",
@@ -32,10 +32,10 @@ def preflight(origin: str, method: str, headers: str = "authorization") -> dict[
 
 
 def tell(demo: Demo, secret: str) -> None:
-    ring = KeyRing([SigningKey(secret.encode())])
+    ring = SigningKeyRing([SigningKey(secret.encode())])
     issuer = Issuer(ring, expiration=3600)
     long_ago = Issuer(ring, expiration=3600, clock=lambda: time.time() - 7200)
-    stranger = Issuer(KeyRing([SigningKey(secrets.token_bytes(32))]), expiration=3600)
+    stranger = Issuer(SigningKeyRing([SigningKey(secrets.token_bytes(32))]), expiration=3600)
     scopes = ("workflow:read", "workflow:run")
     ann = issuer.issue("ann", scopes=scopes)
 

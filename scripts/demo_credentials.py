@@ -12,7 +12,7 @@ from pathlib import Path
 from demo_client import Answer, Demo
 from demo_server import run_python, serving
 
-from flask_m9m.tokens import Issuer, KeyRing, SigningKey
+from flask_m9m.tokens import Issuer, SigningKey, SigningKeyRing
 
 URL = "/api/v1/credentials"
 SECRET = f"xoxb-{secrets.token_hex(12)}"
@@ -38,7 +38,7 @@ with app.app_context():
 def keep_secrets(demo: Demo, secret: str, environment: Mapping[str, str], folder: Path) -> None:
     """A secret goes in, is used, gets another key, is tampered with, and never comes out."""
     demo.chapter("Secrets that stay secret")
-    issuer = Issuer(KeyRing([SigningKey(secret.encode())]), expiration=3600)
+    issuer = Issuer(SigningKeyRing([SigningKey(secret.encode())]), expiration=3600)
     ann, bob = issuer.issue("ann"), issuer.issue("bob")
     log = folder / "log"
     old, new = secrets.token_hex(32), secrets.token_hex(32)

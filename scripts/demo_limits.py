@@ -10,7 +10,7 @@ from pathlib import Path
 from demo_client import Demo
 from demo_server import EXAMPLE, serving
 
-from flask_m9m.tokens import Issuer, KeyRing, SigningKey
+from flask_m9m.tokens import Issuer, SigningKey, SigningKeyRing
 
 RUN = "/workflows/1/run"
 
@@ -18,7 +18,7 @@ RUN = "/workflows/1/run"
 def share_limits(demo: Demo, secret: str, environment: Mapping[str, str], folder: Path) -> None:
     """Two processes count as one, outlive each other, and can be looked into."""
     demo.chapter("One budget in all processes of a machine")
-    carol = Issuer(KeyRing([SigningKey(secret.encode())]), expiration=3600).issue(
+    carol = Issuer(SigningKeyRing([SigningKey(secret.encode())]), expiration=3600).issue(
         "carol", scopes=("workflow:run",)
     )
     log = folder / "log"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BUILT_IN = frozenset(("bearer", "api_key", "basic", "cookie"))
 
 
-class CustomAuthenticator(Authenticator):
+class AppScheme(Authenticator):
     """Asks a function of the app's.
 
     Args:

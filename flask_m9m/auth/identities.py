@@ -16,7 +16,7 @@ from .authenticator import Authenticator
 from .basic import BasicAuthenticator
 from .bearer import BearerAuthenticator
 from .cookies import CookieAuthenticator, SessionCookies
-from .custom import CustomAuthenticator
+from .custom import AppScheme
 from .declared import AppCallbacks, LoadedIdentities
 from .lockout import Lockout
 from .sign_in import ConfiguredUser, SignIn
@@ -74,7 +74,7 @@ class Identities:
             switched_on.append(BasicAuthenticator(self.sign_in))
         callbacks.settled = True
         for scheme, (authenticate, ambient) in callbacks.authenticators.items():
-            switched_on.append(CustomAuthenticator(scheme, authenticate, ambient=ambient))
+            switched_on.append(AppScheme(scheme, authenticate, ambient=ambient))
         self.cookies = SessionCookies(settings.jwt, clock)
         if self.tokens.enabled and self.cookies.enabled:
             switched_on.append(CookieAuthenticator(self.tokens, self.cookies))

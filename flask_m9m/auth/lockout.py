@@ -55,7 +55,7 @@ class Lockout:
         self._forged = limit("attempts-forged")
         self.by_address = (self._by_address, self._forged)
         self.by_account = limit("attempts-account")
-        self._signed_in = SignedIn(clock)
+        self._known_addresses = KnownAddresses(clock)
 
     @contextmanager
     def attempt(self, account: str, client: Client) -> Iterator[None]:
@@ -73,7 +73,7 @@ class Lockout:
             yield
             return
         name, begun = account_key(account), self._clock()
-        known = self._signed_in.knows(name, client.key)
+        known = self._known_addresses.knows(name, client.key)
         counters = [Want(self.by_account, f"{name} {client.key}" if known else name)]
         if client.address is not None:  # over a Unix socket everybody would be one address
             counters.insert(0, Want(self._by_address, client.key))
@@ -87,7 +87,7 @@ class Lockout:
             raise
         self._give_back(counters, begun)
         if client.address is not None:
-            self._signed_in.remember(name, client.key)
+            self._known_addresses.remember(name, client.key)
 
     def _take(self, counters: Sequence[Want]) -> None:
         try:
@@ -131,7 +131,7 @@ def account_key(account: str) -> str:
     return sha256(spelled.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class SignedIn:
+class KnownAddresses:
     """Remembers at which addresses accounts signed in lately, the latest few of each."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

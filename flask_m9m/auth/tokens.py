@@ -14,7 +14,7 @@ from ..identity import Identity
 from ..settings import JWTSettings, parse_duration
 from ..storage import ChangeFeed, User, moment
 from ..text import name_of, normalize
-from ..tokens import ClaimRules, Issuer, KeyRing, SigningKey, Verifier, new_jti
+from ..tokens import ClaimRules, Issuer, SigningKey, SigningKeyRing, Verifier, new_jti
 from .revocations import Revocations, revoke_subject, revoke_token, version_of
 from .sessions import Sessions, TokenPair
 
@@ -55,7 +55,7 @@ class Tokens:
         self._sessions: Sessions | None = None
         if settings.enabled is False or settings.secret is None:
             return
-        ring = KeyRing(
+        ring = SigningKeyRing(
             [
                 SigningKey(secret.get_secret_value().encode(), settings.algorithm)
                 for secret in (settings.secret, *settings.previous_secrets)

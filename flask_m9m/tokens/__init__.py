@@ -3,7 +3,7 @@
 from .claims import ClaimRules
 from .issuer import Issuer, new_jti
 from .jws import inspect
-from .keys import KeyRing, SigningKey
+from .keys import SigningKey, SigningKeyRing
 from .verifier import Verifier
 
-__all__ = ["ClaimRules", "Issuer", "KeyRing", "SigningKey", "Verifier", "inspect", "new_jti"]
+__all__ = ["ClaimRules", "Issuer", "SigningKey", "SigningKeyRing", "Verifier", "inspect", "new_jti"]

@@ -11,7 +11,7 @@ from typing import Any
 from ..identity import names
 from .claims import ACCESS_TOKEN, REFRESH_TOKEN, RESERVED
 from .jws import sign
-from .keys import KeyRing
+from .keys import SigningKeyRing
 
 _LONGEST_LIFE = 36_525 * 86_400  # seconds: a century
 
@@ -31,7 +31,7 @@ class Issuer:
 
     def __init__(
         self,
-        ring: KeyRing,
+        ring: SigningKeyRing,
         *,
         expiration: float,
         issuer: str | None = None,

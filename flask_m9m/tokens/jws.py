@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
 from ..errors import InvalidToken
-from .keys import KeyRing, SigningKey
+from .keys import SigningKey, SigningKeyRing
 
 LONGEST = 8_192
 """Characters of the longest token that is looked at."""
@@ -66,7 +66,7 @@ def _header(part: str) -> Mapping[str, Any]:
     return MappingProxyType(header)
 
 
-def verify(token: str, ring: KeyRing) -> JWS:
+def verify(token: str, ring: SigningKeyRing) -> JWS:
     """Take a token apart whose signature holds.
 
     The algorithm is the key's: a token that names another is refused (RFC 8725 §3.1).

@@ -64,7 +64,7 @@ class SigningKey:
         return self._hmac.verify(message, self._secret, signature)
 
 
-class KeyRing:
+class SigningKeyRing:
     """The keys that are accepted, the one that signs first.
 
     Args:

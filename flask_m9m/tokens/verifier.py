@@ -12,7 +12,7 @@ from ..identity import Identity
 from ..processes.forking import fork_safe_lock
 from .claims import ClaimRules, Judged
 from .jws import LONGEST, parse_object, verify
-from .keys import KeyRing
+from .keys import SigningKeyRing
 
 
 class Verifier:
@@ -30,7 +30,7 @@ class Verifier:
 
     def __init__(
         self,
-        ring: KeyRing,
+        ring: SigningKeyRing,
         rules: ClaimRules | None = None,
         *,
         clock: Callable[[], float] = time.time,

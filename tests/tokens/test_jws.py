@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_m9m.errors import InvalidToken
-from flask_m9m.tokens import KeyRing, SigningKey, inspect
+from flask_m9m.tokens import SigningKey, SigningKeyRing, inspect
 from flask_m9m.tokens.jws import LONGEST, parse, parse_object, sign, verify
 
 SECRET = bytes(range(64))
 KEY = SigningKey(SECRET)
-RING = KeyRing([KEY])
+RING = SigningKeyRing([KEY])
 
 
 def b64(value: object) -> str:
@@ -48,7 +48,7 @@ def test_each_algorithm_signs_and_no_other_verifies(algorithm: str) -> None:
     token = sign({"sub": "ann"}, SigningKey(SECRET, algorithm), "at+jwt")
     assert jwt.get_unverified_header(token)["alg"] == algorithm
     for other in ("HS256", "HS384", "HS512"):
-        ring = KeyRing([SigningKey(SECRET, other)])
+        ring = SigningKeyRing([SigningKey(SECRET, other)])
         if other == algorithm:
             assert verify(token, ring).header["alg"] == algorithm
         else:

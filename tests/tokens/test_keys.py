@@ -5,7 +5,7 @@ import hmac
 
 import pytest
 
-from flask_m9m.tokens import KeyRing, SigningKey
+from flask_m9m.tokens import SigningKey, SigningKeyRing
 
 SECRET = bytes(range(64))
 
@@ -38,7 +38,7 @@ def test_no_other_algorithm_is_offered(algorithm: str) -> None:
 
 def test_a_ring_signs_with_its_first_key_and_finds_by_id() -> None:
     keys = [SigningKey(bytes([n]) * 32) for n in range(3)]
-    ring = KeyRing(keys)
+    ring = SigningKeyRing(keys)
     assert ring.current is keys[0]
     assert ring.candidates(keys[2].kid) == (keys[2],)
     assert ring.candidates(None) == tuple(keys)
@@ -47,6 +47,6 @@ def test_a_ring_signs_with_its_first_key_and_finds_by_id() -> None:
 
 def test_a_ring_is_neither_empty_nor_ambiguous() -> None:
     with pytest.raises(ValueError, match="at least one"):
-        KeyRing([])
+        SigningKeyRing([])
     with pytest.raises(ValueError, match="one id"):
-        KeyRing([SigningKey(SECRET), SigningKey(SECRET)])
+        SigningKeyRing([SigningKey(SECRET), SigningKey(SECRET)])

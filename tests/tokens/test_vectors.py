@@ -10,7 +10,7 @@ import pytest
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from flask_m9m.errors import InvalidToken
-from flask_m9m.tokens import KeyRing, SigningKey
+from flask_m9m.tokens import SigningKey, SigningKeyRing
 from flask_m9m.tokens.jws import verify
 from tests.vectors import load_vectors
 
@@ -24,7 +24,7 @@ def octets(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-def holds(token: str, ring: KeyRing) -> bool:
+def holds(token: str, ring: SigningKeyRing) -> bool:
     try:
         verify(token, ring)
     except InvalidToken:
@@ -38,7 +38,7 @@ def test_every_hmac_vector_is_judged_as_labelled() -> None:
         jwk = group["private"]
         if jwk["kty"] != "oct":
             continue
-        ring = KeyRing([SigningKey(octets(jwk["k"]), jwk["alg"], jwk["kid"])])
+        ring = SigningKeyRing([SigningKey(octets(jwk["k"]), jwk["alg"], jwk["kid"])])
         for test in group["tests"]:
             judged += 1
             if test["tcId"] in SAME_AS_A_VALID_ONE:
@@ -54,7 +54,7 @@ def test_every_vector_of_another_algorithm_is_refused() -> None:
         jwk = group.get("public") or group["private"]
         if jwk["kty"] == "oct":
             continue
-        ring = KeyRing([SigningKey(secrets.token_bytes(64), kid=jwk.get("kid"))])
+        ring = SigningKeyRing([SigningKey(secrets.token_bytes(64), kid=jwk.get("kid"))])
         for test in group["tests"]:
             refused += 1
             assert not holds(test["jws"], ring), test["tcId"]
@@ -88,7 +88,7 @@ def test_rfc_7520_section_4_4_verifies_and_signs_to_the_same_bytes() -> None:
     example = load_vectors(COOKBOOK)
     jwk = example["input"]["key"]
     key = SigningKey(octets(jwk["k"]), kid=jwk["kid"])
-    jws = verify(example["output"]["compact"], KeyRing([key]))
+    jws = verify(example["output"]["compact"], SigningKeyRing([key]))
     assert jws.payload.decode() == example["input"]["payload"]
     signature = key.sign(example["signing"]["sig-input"].encode())
     assert signature == octets(example["signing"]["sig"])
@@ -103,10 +103,10 @@ def test_rfc_7515_appendix_a_1_verifies() -> None:
     secret = (
         "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"
     )
-    assert holds(token, KeyRing([SigningKey(octets(secret))]))
+    assert holds(token, SigningKeyRing([SigningKey(octets(secret))]))
 
 
 def test_an_unencoded_payload_is_refused() -> None:
     example = load_vectors("rfc7520-cookbook/rfc7797/hmac-sha2_b64_false.json")
-    ring = KeyRing([SigningKey(octets(example["input"]["key"]["k"]))])
+    ring = SigningKeyRing([SigningKey(octets(example["input"]["key"]["k"]))])
     assert not holds(example["output"]["compact"], ring)

@@ -11,10 +11,10 @@ import pytest
 
 from flask_m9m.errors import InvalidToken
 from flask_m9m.testing import Clock
-from flask_m9m.tokens import ClaimRules, Issuer, KeyRing, SigningKey, Verifier
+from flask_m9m.tokens import ClaimRules, Issuer, SigningKey, SigningKeyRing, Verifier
 
 SECRET = bytes(range(32))
-RING = KeyRing([SigningKey(SECRET)])
+RING = SigningKeyRing([SigningKey(SECRET)])
 NOW = 1_750_000_000
 HEADER = b'{"alg":"HS256"}'
 
@@ -310,7 +310,7 @@ def test_m9ms_own_tokens_are_accepted(clock: Clock) -> None:
 
 def test_a_token_without_a_key_id_is_tried_against_every_secret(clock: Clock) -> None:
     old, new = SigningKey(b"o" * 32), SigningKey(b"n" * 32)
-    judge = Verifier(KeyRing([new, old]), clock=clock)
+    judge = Verifier(SigningKeyRing([new, old]), clock=clock)
     claims = {"sub": "ann", "exp": NOW + 60}
     for secret in (b"o" * 32, b"n" * 32):
         assert judge.verify(jwt.encode(claims, secret)).subject == "ann"
