@@ -156,7 +156,7 @@ class KnownKey(NamedTuple):
             scopes, roles = scopes & owner.scopes, roles & owner.roles
         identity = Identity(
             subject=key.owner,
-            scheme="api_key",
+            scheme=ApiKeyAuthenticator.scheme,
             scopes=scopes,
             roles=roles,
             claims=FrozenDict(name=key.name, rate_limit=key.rate_limit, family=key.family),

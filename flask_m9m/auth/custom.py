@@ -11,7 +11,11 @@ from werkzeug.exceptions import Unauthorized
 from ..errors import InvalidCredentials, M9MError
 from ..http.address import Client
 from ..identity import Identity
+from .api_key import ApiKeyAuthenticator
 from .authenticator import Authenticator, Proved
+from .basic import BasicAuthenticator
+from .bearer import BearerAuthenticator
+from .cookies import CookieAuthenticator
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -20,7 +24,14 @@ if TYPE_CHECKING:
     """Return who sends a request, `None` where it has no credential of this scheme, or raise where
     it has a bad one."""
 
-BUILT_IN = frozenset(("bearer", "api_key", "basic", "cookie"))
+_BUILT_IN: tuple[type[Authenticator], ...] = (
+    BearerAuthenticator,
+    ApiKeyAuthenticator,
+    BasicAuthenticator,
+    CookieAuthenticator,
+)
+BUILT_IN = frozenset(authenticator.scheme for authenticator in _BUILT_IN)
+"""The names of the built-in schemes, which an app's own scheme cannot take."""
 
 
 class AppScheme(Authenticator):
