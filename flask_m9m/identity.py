@@ -1,4 +1,4 @@
-"""Identity: who is calling, by which scheme, with which scopes and roles."""
+"""Identity: the authenticated caller, with its scheme, scopes, roles and claims."""
 
 from __future__ import annotations
 
@@ -11,25 +11,32 @@ _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+", re.ASCII)
 
 
 def names(argument: str, given: str | Collection[str]) -> tuple[str, ...]:
-    """Return scopes or roles, given one by one or as one text with spaces between.
+    """Split and check scopes or roles.
+
+    Args:
+        argument: the caller's argument, for the error message.
+        given: a collection of names, or one text with spaces between them.
 
     Raises:
-        ValueError: one of them is no scope-token (RFC 6749 §3.3); the message names `argument`.
+        ValueError: a name is not a scope-token (RFC 6749 §3.3).
     """
     separate = tuple(given.split() if isinstance(given, str) else given)
     for name in separate:
         if not is_scope(name):
-            raise ValueError(f"{argument}: {str(name)[:64]!a} is no scope-token (RFC 6749 §3.3)")
+            raise ValueError(
+                f"{argument}: {str(name)[:64]!a} is not a scope-token (RFC 6749 §3.3): "
+                "use printable ASCII without spaces, double quotes and backslashes"
+            )
     return separate
 
 
 def is_scope(name: object) -> bool:
-    """Tell whether something can name a scope or a role (RFC 6749 §3.3)."""
+    """Tell whether a value can be the name of a scope or role (RFC 6749 §3.3)."""
     return isinstance(name, str) and _SCOPE_TOKEN.fullmatch(name) is not None
 
 
 class FrozenDict(dict[str, Any]):
-    """A dictionary that cannot be changed, and that JSON encoders still take for one."""
+    """An immutable, hashable dictionary that JSON encoders accept."""
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
         raise TypeError("an identity's claims cannot be changed")
@@ -48,7 +55,7 @@ _CONTAINERS = (dict, list, tuple)
 
 
 def freeze(value: Any) -> Any:
-    """Return JSON data with every object a `FrozenDict` and every array a tuple."""
+    """Copy JSON data with every object as a `FrozenDict` and every array as a tuple."""
     if isinstance(value, dict):
         frozen = {
             key: freeze(item) if isinstance(item, _CONTAINERS) else item
@@ -63,16 +70,17 @@ _NO_CLAIMS = FrozenDict()
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who is calling.
+    """The authenticated caller of a request.
 
     Attributes:
         subject: the caller's name within its issuer (RFC 7519 §4.1.2).
-        scheme: how it proved itself: `bearer`, `api_key`, `basic` or a registered scheme.
-        scopes: what the credential may do (RFC 6749 §3.3).
-        roles: what the subject is.
-        claims: the verified claims of a token; frozen all through.
-        credential_id: the token's `jti` or the key's id.
-        expires_at: seconds since the epoch after which the credential no longer holds.
+        scheme: the scheme of the credential: `bearer`, `api_key`, `basic`, `cookie` or the name of
+            the app's own scheme.
+        scopes: the rights of the credential (RFC 6749 §3.3).
+        roles: the roles of the subject.
+        claims: the verified claims of a token, immutable at every depth.
+        credential_id: the token's `jti` or the API key's id.
+        expires_at: when the credential expires, in seconds since the epoch.
     """
 
     subject: str
@@ -84,17 +92,18 @@ class Identity:
     expires_at: float | None = None
 
     def __post_init__(self) -> None:
-        # Of what an app's own functions return: a lone text would have every part of it as a
-        # role, and None as a subject would stand for anybody.
+        # An app's own functions make identities too. A single text as roles would grant every
+        # substring as a role, and None as the subject would name nobody in particular.
         if not isinstance(self.subject, str):
-            raise TypeError("an identity's subject is a text")
+            found = type(self.subject).__name__
+            raise TypeError(f"an identity's subject must be a str, found {found}")
         if isinstance(self.scopes, str) or isinstance(self.roles, str):
-            raise TypeError("an identity's scopes and roles are sets of texts")
+            raise TypeError("an identity's scopes and roles must be sets of str, found a str")
 
     def has_scope(self, scope: str) -> bool:
-        """Tell whether the credential carries this scope."""
+        """Tell whether the credential has a scope."""
         return scope in self.scopes
 
     def has_role(self, role: str) -> bool:
-        """Tell whether the subject has this role."""
+        """Tell whether the subject has a role."""
         return role in self.roles

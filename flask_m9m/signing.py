@@ -1,29 +1,28 @@
-"""Signed links: values and URLs that nobody but the app can have written.
+"""Signed links: values and URLs with an HMAC signature, a purpose and an expiry time.
 
 A key is HKDF-SHA256(secret, no salt, info `flask-m9m signed link v1`, 32 bytes); the secret is
-`security.jwt.secret` or, to verify only, one of its `previous_secrets`. A signature is HMAC-SHA256
-under HMAC-SHA256(key, `value:` and the purpose), or under HMAC-SHA256(key, `url:` and the purpose):
-itsdangerous' key derivation `hmac`.
+`security.jwt.secret` or, to verify only, an entry of `previous_secrets`. A signature is HMAC-SHA256
+under HMAC-SHA256(key, `value:` and the purpose) for values, and under HMAC-SHA256(key, `url:` and
+the purpose) for URLs: itsdangerous' key derivation `hmac`.
 
 A value is `payload.expiry.signature`:
 
     payload     its JSON in UTF-8, as base64url; never compressed
-    expiry      the second since the epoch at which it is no longer good, in decimal
+    expiry      the first second since the epoch at which the value is expired, in decimal
     signature   of `payload.expiry`, as base64url
 
-A URL has a parameter `signature=expiry.signature`, and what is signed is four lines with a line
-feed between:
+A URL has a parameter `signature=expiry.signature`. The signed text is four lines, separated by line
+feeds:
 
     expiry      as above
-    method      in upper case; `GET` stands for `HEAD` too
-    path        `SCRIPT_NAME` and `PATH_INFO`, percent-decoded and encoded anew
-    query       each `name=value`, decoded (`+` is a space) and encoded anew, with `&` between;
-                sorted by name, values of one name in the order in which they came; without
-                `signature`
+    method      in upper case; `GET` for `HEAD` too
+    path        `SCRIPT_NAME` and `PATH_INFO`, percent-decoded and encoded again
+    query       each `name=value`, decoded (`+` is a space) and encoded again, joined by `&`;
+                sorted by name, the values of a name in their original order; without `signature`
 
-Encoded anew, the unreserved characters of RFC 3986 §2.3 stand as they are, in a path `/` as well,
-and every other byte is `%` with two hex digits in upper case. base64url has no padding, and its
-unused bits are zero.
+Encoding leaves the unreserved characters of RFC 3986 §2.3 as they are, and `/` in a path. Every
+other byte becomes `%` with two upper-case hex digits. base64url has no padding, and its unused bits
+are zero.
 """
 
 from __future__ import annotations
@@ -51,12 +50,12 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 LONGEST = 8_192
-"""Characters of the longest value, and of the longest query, that is looked at."""
+"""The longest accepted signed value, and the longest accepted query, in characters."""
 
 PARAMETER = "signature"
 
 _INFO = b"flask-m9m signed link v1"
-_LONGEST_URL = 8_000  # characters of what is signed: with its signature a query stays in LONGEST
+_MAX_SIGNED_TEXT = 8_000  # characters; with the signature a query stays within LONGEST
 _STAMP = r"(?P<expiry>[0-9]{1,12})\.(?P<signature>[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048])"
 _URL_STAMP = re.compile(_STAMP)
 _VALUE = re.compile(rf"(?P<payload>[A-Za-z0-9_-]+)\.{_STAMP}")
@@ -69,50 +68,54 @@ class Links:
     """Signs values and URLs, and verifies them.
 
     Args:
-        settings: where the secrets stand; with JWT switched off nobody has checked them, and
+        settings: the source of the secrets. With JWT switched off the secrets are unchecked, so
             links are switched off too.
         clock: seconds since the epoch.
     """
 
     def __init__(self, settings: JWTSettings, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._keys: list[bytes] = []  # the oldest first, as itsdangerous wants them
+        self._keys: list[bytes] = []  # oldest first, as itsdangerous expects
         if settings.secret is not None and settings.enabled is not False:
             secrets = (*reversed(settings.previous_secrets), settings.secret)
             texts = (secret.get_secret_value().encode() for secret in secrets)
             self._keys = [derived_key(text, _INFO) for text in texts]
 
     def sign(self, payload: Any, max_age: MaxAge, purpose: str = "") -> str:
-        """Write a value down so that it can be trusted when it comes back.
+        """Sign a value.
 
         Args:
-            payload: JSON data; anybody can read it.
-            max_age: how long it is good, in seconds, as `"15m"` or as a `timedelta`; longer than
-                zero, at most a century.
-            purpose: what it is for; it is good for nothing else.
+            payload: JSON data; it is signed, not encrypted.
+            max_age: how long the signature is valid, in seconds, as `"15m"` or as a `timedelta`;
+                longer than zero, at most a century.
+            purpose: the use that the value is meant for; `unsign` needs the same.
 
         Raises:
-            ValueError: the payload is not JSON or too long, or `max_age` is out of range.
+            ValueError: the payload is not JSON or is too long, or `max_age` is out of range.
             SettingsError: JWT is switched off.
         """
         signer = self._signer("value", purpose)
         signed = f"{base64_encode(_json(payload)).decode()}.{self._expiry(max_age)}"
         text = signer.sign(signed).decode()
         if len(text) > LONGEST:
-            raise ValueError(f"signed, it has {len(text)} characters: {LONGEST} are accepted")
+            raise ValueError(
+                f"the signed value has {len(text)} characters, at most {LONGEST} are accepted"
+            )
         return text
 
     def unsign(self, text: str | None, purpose: str = "") -> Any:
-        """Return the value in a signed text.
+        """Verify a signed value and decode its payload.
 
         Raises:
-            InvalidSignature: for whatever is wrong with it.
+            InvalidSignature: the text, its signature or its purpose is wrong, or it has expired.
             SettingsError: JWT is switched off.
         """
         signer = self._signer("value", purpose)
         readable = isinstance(text, str) and len(text) <= LONGEST
-        parts = _VALUE.fullmatch(text) if readable else None  # type: ignore[arg-type]  # a text
-        if parts is None or not self._holds(signer, f"{parts['payload']}.{parts['expiry']}", parts):
+        parts = _VALUE.fullmatch(text) if readable else None  # type: ignore[arg-type]  # is a str
+        if parts is None or not self._is_valid(
+            signer, f"{parts['payload']}.{parts['expiry']}", parts
+        ):
             raise InvalidSignature
         try:
             return json.loads(base64_decode(parts["payload"]).decode())
@@ -120,40 +123,43 @@ class Links:
             raise InvalidSignature from None
 
     def sign_url(self, url: str, max_age: MaxAge, method: str = "GET", purpose: str = "") -> str:
-        """Return a URL with a signature, for requests by one method.
+        """Add a signature to a URL, for requests with one method.
 
         Args:
-            url: a path from the root of the host, or an absolute URL, whose host does not count.
+            url: a path from the root of the host, or an absolute URL; the host is not signed.
             max_age: as for `sign`.
-            method: one for `GET` is good for `HEAD` too.
-            purpose: that of the route.
+            method: the request's method; a signature for `GET` is valid for `HEAD` too.
+            purpose: the purpose of the route.
 
         Raises:
-            ValueError: `url` is neither, is too long or is signed already; the method is `HEAD`;
+            ValueError: `url` is of another form, too long or signed already; the method is `HEAD`;
                 or `max_age` is out of range.
             SettingsError: JWT is switched off.
         """
         signer = self._signer("url", purpose)
         parts = urlsplit(url)
         path = parts.path or ("/" if parts.netloc else "")
-        nowhere = not parts.netloc and url.startswith("//")
-        if nowhere or not path.startswith("/"):
-            raise ValueError(f"{url!a}: a path from the root, or an absolute URL")
+        hostless = not parts.netloc and url.startswith("//")
+        if hostless or not path.startswith("/"):
+            raise ValueError(f"url must be a path from the root or an absolute URL, found {url!a}")
         if method.upper() == "HEAD":
-            raise ValueError("method='HEAD': sign for GET, which is good for HEAD too")
+            raise ValueError("method must not be HEAD: sign for GET, which is valid for HEAD too")
         parameters = _parameters(parts.query.encode().decode("latin-1"))
         if any(name == PARAMETER for name, _ in parameters):
-            raise ValueError(f"{url!a}: it has a parameter {PARAMETER!r} already")
+            raise ValueError(f"url has a parameter {PARAMETER!r} already: sign the URL without it")
         expiry = self._expiry(max_age)
         message = _url_message(expiry, method, unquote_to_bytes(path), parameters)
-        if len(message) > _LONGEST_URL:
-            raise ValueError(f"a URL of {len(message)} characters: {_LONGEST_URL} can be signed")
+        if len(message) > _MAX_SIGNED_TEXT:
+            raise ValueError(
+                f"url has {len(message)} characters when encoded, "
+                f"at most {_MAX_SIGNED_TEXT} are accepted"
+            )
         signature = f"{PARAMETER}={expiry}.{signer.get_signature(message).decode()}"
         query = f"{parts.query}&{signature}" if parts.query else signature
         return parts._replace(query=query).geturl()
 
     def admits(self, environ: WSGIEnvironment, purpose: str = "") -> bool:
-        """Tell whether a request's URL has one signature, and that a good one.
+        """Tell whether a request's URL has exactly one signature, and a valid one.
 
         Raises:
             SettingsError: JWT is switched off.
@@ -166,13 +172,13 @@ class Links:
         if stamp is None:
             return False
         path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
-        others = [one for one in parameters if one[0] != PARAMETER]
+        others = [(name, value) for name, value in parameters if name != PARAMETER]
         message = _url_message(stamp["expiry"], environ["REQUEST_METHOD"], path, others)
-        return self._holds(signer, message, stamp)
+        return self._is_valid(signer, message, stamp)
 
     def _signer(self, kind: str, purpose: str) -> Signer:
         if not self._keys:
-            found = "JWT is switched off, and its secret is what signs links"
+            found = "JWT is switched off, and links are signed with its secret"
             remedy = "set M9M_JWT_SECRET (run: flask m9m init)"
             raise SettingsError([Problem("security.jwt.secret", found, remedy)])
         salt = f"{kind}:{purpose}"
@@ -181,17 +187,19 @@ class Links:
     def _expiry(self, max_age: MaxAge) -> str:
         seconds = parse_duration(max_age)
         if seconds == 0:
-            raise ValueError(f"max_age={max_age!r}: longer than zero, at most a century")
+            raise ValueError(
+                f"max_age must be longer than zero and at most a century, found {max_age!r}"
+            )
         return str(math.ceil(self._clock() + seconds))
 
-    def _holds(self, signer: Signer, message: str, stamp: re.Match[str]) -> bool:
-        """Tell whether a signature is one of ours and its time not over."""
-        ours = signer.verify_signature(message, stamp["signature"])
-        return ours and self._clock() < int(stamp["expiry"])
+    def _is_valid(self, signer: Signer, message: str, stamp: re.Match[str]) -> bool:
+        """Tell whether a signature is authentic and has not expired."""
+        authentic = signer.verify_signature(message, stamp["signature"])
+        return authentic and self._clock() < int(stamp["expiry"])
 
 
 def derived_key(secret: bytes, info: bytes) -> bytes:
-    """Return a key for one purpose, from which nothing is learnt about the secret (RFC 5869)."""
+    """Derive a key for one purpose, which reveals nothing about the secret (HKDF, RFC 5869)."""
     return HKDF(SHA256(), 32, salt=None, info=info).derive(secret)
 
 
@@ -201,18 +209,18 @@ def _json(payload: object) -> bytes:
             payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")
         ).encode()
     except (TypeError, RecursionError) as error:
-        raise ValueError(f"a payload is JSON: {error}") from None
+        raise ValueError(f"payload must be JSON: {error}") from None
 
 
 def _parameters(query: str) -> list[tuple[str, str]]:
-    """Return a query's parameters; a character stands for a byte, as in WSGI."""
+    """Parse a query; each character of a name or value is one byte, as in WSGI."""
     return parse_qsl(query, keep_blank_values=True, encoding="latin-1")
 
 
 def _url_message(expiry: str, method: str, path: bytes, parameters: Parameters) -> str:
-    """Return what is signed of a URL."""
+    """Build the signed text of a URL."""
     method = method.upper()
-    # Which of a name's values comes first may decide what a view does: they are not sorted.
+    # The values of a name are not sorted: a view may use only the first.
     query = urlencode(
         sorted(parameters, key=itemgetter(0)), quote_via=quote, safe="", encoding="latin-1"
     )

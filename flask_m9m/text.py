@@ -1,53 +1,57 @@
-"""Names and passwords as text: in one form of Unicode, bounded before they are looked at."""
+"""Names and passwords: Unicode normalization (NFC), length limits and forbidden characters."""
 
 from __future__ import annotations
 
 import unicodedata
 
 LONGEST_NAME = 255
-"""Characters of the longest name that is kept."""
+"""The longest accepted name, in characters."""
 
 _LONGEST_TYPED = 1_020
-"""Characters of the longest text that is brought into NFC, which takes quadratic time."""
+"""The longest text that is normalized, in characters: normalization takes quadratic time."""
 
 
 def normalize(text: str) -> str:
-    """Return a name or a password in NFC, so that however it was typed it is the same."""
+    """Convert a name or password to NFC, so that it matches however it was typed."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def is_control(character: str) -> bool:
-    """Tell whether a character is one that no name and no password has (RFC 7617 §2)."""
+    """Tell whether a character is a control character, as names and passwords have none."""
     return character < " " or "\x7f" <= character <= "\x9f"
 
 
 def is_surrogate(character: str) -> bool:
-    """Tell whether a character is half of one, which cannot be encoded."""
+    """Tell whether a character is a lone surrogate, which UTF-8 cannot encode."""
     return "\ud800" <= character <= "\udfff"
 
 
 def name_of(typed: object) -> str | None:
-    """Return the name that somebody typed, in NFC, or `None` where nothing can have such a name."""
+    """Convert a typed name to NFC; `None` if no stored name can be equal to it."""
     if not isinstance(typed, str) or not 0 < len(typed) <= _LONGEST_TYPED:
         return None
     name = normalize(typed)
-    if len(name) > LONGEST_NAME or any(is_control(one) or is_surrogate(one) for one in name):
+    if len(name) > LONGEST_NAME or any(is_control(char) or is_surrogate(char) for char in name):
         return None
     return name
 
 
 def checked_name(argument: str, typed: object) -> str:
-    """Return a name that is given to something new.
+    """Check the name for a new record and convert it to NFC.
+
+    Args:
+        argument: the caller's argument, for the error message.
+        typed: the name, 1 to 255 printable characters.
 
     Raises:
-        ValueError: it cannot be one.
+        ValueError: the name is not valid.
     """
     name = name_of(typed)
     if name is None or not name.isprintable():
-        raise ValueError(f"{argument} is 1 to {LONGEST_NAME} printable characters")
+        raise ValueError(f"{argument} must be 1 to {LONGEST_NAME} printable characters")
     return name
 
 
 def printable(text: str) -> str:
-    """Return a text with whatever a terminal or a log might obey escaped."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    """Escape all unprintable characters, which a terminal or log viewer might interpret."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -1,7 +1,7 @@
 """Password hashing: scrypt, with the parameters of OWASP's Password Storage Cheat Sheet.
 
-A hash is what Werkzeug writes: `scrypt:N:r:p$salt$hex`. One verification takes 128 MiB, so only
-so many run at once.
+A stored hash has Werkzeug's format, `scrypt:N:r:p$salt$hex`. One verification takes 128 MiB, so
+the number of concurrent ones is limited.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ METHOD = "scrypt:131072:8:1"
 """N=2^17, r=8, p=1."""
 
 LONGEST = 4_096
-"""Characters of the longest password that is looked at; none is ever cut."""
+"""The longest accepted password, in characters; a longer one is rejected, never truncated."""
 
 
 class PasswordHasher:
     """Hashes and verifies passwords.
 
     Args:
-        concurrency: hashes that are computed at once, 128 MiB each.
-        patience: seconds that another one waits for its turn.
+        concurrency: how many hashes may be computed at once; each takes 128 MiB.
+        patience: seconds to wait for a free slot.
     """
 
     def __init__(self, concurrency: int = 2, patience: float = 1.0) -> None:
@@ -38,34 +38,34 @@ class PasswordHasher:
         watch(self)
 
     def after_fork(self) -> None:
-        """Leave the parent's turns to the parent."""
+        """Replace the semaphore, whose slots may be held by threads of the parent process."""
         self._turns = threading.BoundedSemaphore(self._concurrency)
 
     def hash(self, password: str) -> str:
-        """Return a password's hash, salted afresh.
+        """Hash a password with a new salt.
 
         Raises:
-            ServiceUnavailable: too many are being computed.
+            ServiceUnavailable: no slot became free in time.
         """
         with self._turn():
             return generate_password_hash(normalize(password), METHOD)
 
     def verify(self, hashed: str, password: str) -> bool:
-        """Tell, in constant time, whether a hash is this password's.
+        """Compare a password with a stored hash in constant time.
 
         Raises:
-            ServiceUnavailable: too many are being computed.
+            ServiceUnavailable: no slot became free in time.
         """
         if len(password) > LONGEST:
             return False
         with self._turn():
             try:
                 return check_password_hash(hashed, normalize(password))
-            except ValueError:  # no hash that Werkzeug knows
+            except ValueError:  # not a format that Werkzeug knows
                 return False
 
     def is_current(self, hashed: str) -> bool:
-        """Tell whether a hash has today's parameters."""
+        """Tell whether a hash was made with the current parameters."""
         return hashed.startswith(f"{METHOD}$")
 
     def _turn(self) -> AbstractContextManager[None]:
@@ -74,14 +74,14 @@ class PasswordHasher:
 
 @contextmanager
 def in_turn(turns: threading.Lock | threading.BoundedSemaphore, patience: float) -> Iterator[None]:
-    """Do something when it is one's turn.
+    """Hold a lock, or a semaphore's slot, while the block runs.
 
     Args:
-        turns: what is taken and given back.
+        turns: the lock or semaphore.
         patience: seconds to wait for it.
 
     Raises:
-        ServiceUnavailable: it took longer.
+        ServiceUnavailable: it was not free in time.
     """
     if not turns.acquire(timeout=patience):
         error = ServiceUnavailable()

@@ -46,7 +46,7 @@ def problems(policies: Any, settings: Any = None) -> list[str]:
         ({"prefix": "/x", "scopes": []}, "a list of names"),
         ({"prefix": "/x", "scopes": ""}, "a list of names"),
         ({"prefix": "/x", "scopes": [1]}, "a list of names"),
-        ({"prefix": "/x", "scopes": ["a b"]}, "no scope-token"),
+        ({"prefix": "/x", "scopes": ["a b"]}, "not a scope-token"),
         ({"prefix": "/x", "roles": {"admin": 1}}, "a list of names"),
         ({"prefix": "/x", "fresh": "yes"}, "true or false"),
         ({"prefix": "/x", "rate_limit": "often"}, "is not a rate limit"),
