@@ -1,4 +1,4 @@
-"""Tokens: issuing and verifying JWTs under a ring of keys."""
+"""JSON Web Tokens: signing keys, issuing and verification."""
 
 from .claims import ClaimRules
 from .issuer import Issuer, new_jti

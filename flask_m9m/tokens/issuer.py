@@ -1,4 +1,4 @@
-"""Issuer: writes access tokens (RFC 9068) and refresh tokens."""
+"""Issuer: creates signed access tokens (RFC 9068) and refresh tokens."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _RESERVED = frozenset(name.lower() for name in RESERVED)
 
 
 class Issuer:
-    """Issues tokens under the ring's current key.
+    """Issues tokens signed with the key ring's current key.
 
     Args:
-        ring: its first key signs.
-        expiration: seconds that a token lives where nothing else is said.
-        issuer: `iss`, where set.
-        audience: `aud`, where set.
+        ring: the signing keys; the current one signs.
+        expiration: the default lifetime of an access token, in seconds.
+        issuer: the claim `iss`; left out of tokens if `None`.
+        audience: the claim `aud`; left out of tokens if `None`.
         clock: seconds since the epoch.
     """
 
@@ -60,35 +60,36 @@ class Issuer:
         """Issue an access token.
 
         Args:
-            subject: who it speaks for; not empty.
-            scopes: what it may do (RFC 6749 §3.3).
-            roles: what the subject is.
-            claims: further claims; those with a meaning here cannot be set.
-            expires_in: seconds that it lives, more than 0 and at most a century.
-            fresh: whether the subject has just now logged in.
-            jti: its id; left out, a new one.
-            sid: the session's of which it is.
-            version: that of the subject's tokens, which goes up when all are revoked at once.
+            subject: the subject, not empty.
+            scopes: the rights of the token (RFC 6749 §3.3).
+            roles: the roles of the subject.
+            claims: further claims, but none of `RESERVED`.
+            expires_in: the lifetime in seconds, more than 0 and at most a century.
+            fresh: whether the subject has just logged in.
+            jti: the token's id; by default a new one.
+            sid: the id of the token's session.
+            version: the version of the subject's tokens (`ver`), which increases when all of them
+                are revoked.
 
         Raises:
-            ValueError: an argument cannot go into a token.
+            ValueError: an argument is not valid, or the token would be too long.
         """
         life = self._expiration if expires_in is None else expires_in
         if not 0 < life <= _LONGEST_LIFE:
-            raise ValueError("expires_in is longer than zero and at most a century")
+            raise ValueError(f"expires_in must be more than 0 and at most a century, found {life}")
         if not isinstance(subject, str) or not subject:
-            raise ValueError("a token's subject is a text, not empty")
-        # Go, and so m9m, takes a claim for another one of the same letters in another case.
+            raise ValueError("a token's subject must be a str that is not empty")
+        # m9m is written in Go, whose JSON parser matches names without regard to case.
         if taken := [name for name in claims or {} if str(name).lower() in _RESERVED]:
-            raise ValueError(f"claims cannot set {', '.join(sorted(taken))}")
+            raise ValueError(f"claims must not contain reserved names: {', '.join(sorted(taken))}")
         payload = {
             **(claims or {}),
-            **self._dated(subject, jti or new_jti(), life),
+            **self._common_claims(subject, jti or new_jti(), life),
             "scope": " ".join(names("scopes", scopes)),
             "roles": list(names("roles", roles)),
         }
         if self._parties.get("iss") == "m9m":
-            payload.update(_for_m9m(subject, payload["roles"]))
+            payload.update(_m9m_claims(subject, payload["roles"]))
         if fresh:
             payload["fresh"] = True
         if sid is not None:
@@ -98,18 +99,18 @@ class Issuer:
         return sign(payload, self._ring.current, ACCESS_TOKEN)
 
     def issue_refresh(self, subject: str, sid: str, jti: str, expires_in: float) -> str:
-        """Issue a refresh token of a session.
+        """Issue a refresh token.
 
         Args:
-            subject: who logged in.
-            sid: the session's.
-            jti: the token's own.
-            expires_in: seconds that it lives.
+            subject: the subject who logged in.
+            sid: the session's id.
+            jti: the token's id.
+            expires_in: the lifetime in seconds.
         """
-        payload = {**self._dated(subject, jti, expires_in), "sid": sid}
+        payload = {**self._common_claims(subject, jti, expires_in), "sid": sid}
         return sign(payload, self._ring.current, REFRESH_TOKEN)
 
-    def _dated(self, subject: str, jti: str, life: float) -> dict[str, Any]:
+    def _common_claims(self, subject: str, jti: str, life: float) -> dict[str, Any]:
         now = int(self._clock())
         return {
             **self._parties,
@@ -122,10 +123,10 @@ class Issuer:
 
 
 def new_jti() -> str:
-    """Return the id of a new token (RFC 7519 §4.1.7)."""
+    """Make a random token id (`jti`, RFC 7519 §4.1.7)."""
     return secrets.token_urlsafe(16)
 
 
-def _for_m9m(subject: str, roles: list[str]) -> dict[str, str]:
-    """Return the claims by which m9m finds its user; its users have one role."""
+def _m9m_claims(subject: str, roles: list[str]) -> dict[str, str]:
+    """Build the claims by which m9m finds its user, who has a single role there."""
     return {"userId": subject, "role": roles[0]} if len(roles) == 1 else {"userId": subject}

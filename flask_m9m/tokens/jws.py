@@ -1,8 +1,8 @@
-"""The compact serialisation of JWS (RFC 7515 §7.1), strictly: one way to write a token.
+"""JWS compact serialization (RFC 7515 §7.1): strict parsing, signing and signature verification.
 
-`base64url(header) . base64url(payload) . base64url(signature)`, each part canonical: no
-padding, no white space, unused bits zero. The header and, in a JWT, the payload are JSON
-objects in UTF-8 in which no name stands twice.
+A token is `base64url(header) . base64url(payload) . base64url(signature)`. Each part is canonical:
+no padding, no white space, unused bits zero. The header and, in a JWT, the payload are JSON
+objects in UTF-8 without duplicate names.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from ..errors import InvalidToken
 from .keys import SigningKey, SigningKeyRing
 
 LONGEST = 8_192
-"""Characters of the longest token that is looked at."""
+"""The longest accepted token, in characters."""
 
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 _STANDARD_LETTERS = str.maketrans("-_", "+/")
 _LAST_LETTERS = {2: frozenset("AQgw"), 3: frozenset("AEIMQUYcgkosw048")}
-"""The last letters whose unused bits are zero, by how many letters the last group has."""
+"""The final letters whose unused bits are zero, by the number of letters in the last group."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class JWS(NamedTuple):
-    """A token taken apart; nothing about it is verified."""
+    """A parsed token, not verified."""
 
     header: Mapping[str, Any]
     payload: bytes
@@ -40,79 +40,85 @@ class JWS(NamedTuple):
 
 
 def parse(token: str) -> JWS:
-    """Take a token apart.
+    """Parse a token without verifying it.
 
     Raises:
-        InvalidToken: it is written in any other way, or its header asks for an extension.
+        InvalidToken: the token is malformed, or its header asks for an extension.
     """
     if len(token) > LONGEST:
-        raise InvalidToken(f"longer than {LONGEST} characters")
+        raise InvalidToken(f"the token has more than {LONGEST} characters")
     parts = _COMPACT.fullmatch(token)
     if parts is None:
-        raise InvalidToken("not three parts of base64url")
+        raise InvalidToken("the token is not three parts of base64url")
     signing_input = token[: parts.end(2)].encode("ascii")
     return JWS(_header(parts[1]), _decode(parts[2]), signing_input, _decode(parts[3]))
 
 
 @lru_cache(64)
 def _header(part: str) -> Mapping[str, Any]:
-    """Read a header; the tokens of one key nearly always have the same."""
+    """Parse a header. It is cached, since most tokens of a key have the same header."""
     header = parse_object(_decode(part))
-    # None is understood here (RFC 7515 §4.1.11), and an unencoded payload neither (RFC 7797).
+    # No extension is supported (RFC 7515 §4.1.11), nor is an unencoded payload (RFC 7797).
     if "crit" in header or header.get("b64", True) is not True:
-        raise InvalidToken("its header asks for an extension")
+        raise InvalidToken("the header asks for an extension (crit or b64)")
     if not isinstance(header.get("kid", ""), str):
-        raise InvalidToken("its kid is no text")
+        raise InvalidToken("the header's kid is not a string")
     return MappingProxyType(header)
 
 
 def verify(token: str, ring: SigningKeyRing) -> JWS:
-    """Take a token apart whose signature holds.
+    """Parse a token and verify its signature.
 
-    The algorithm is the key's: a token that names another is refused (RFC 8725 §3.1).
+    The key determines the algorithm: a token that names another is refused (RFC 8725 §3.1).
 
     Raises:
-        InvalidToken: it cannot be taken apart, or no key of the ring signed it.
+        InvalidToken: the token is malformed, or no key of the ring signed it.
     """
     jws = parse(token)
     algorithm = jws.header.get("alg")
     for key in ring.candidates(jws.header.get("kid")):
         if key.algorithm == algorithm and key.verify(jws.signing_input, jws.signature):
             return jws
-    raise InvalidToken("no key of ours signed it")
+    raise InvalidToken("no configured key signed the token")
 
 
 def sign(payload: dict[str, Any], key: SigningKey, typ: str) -> str:
-    """Write and sign a token.
+    """Sign a payload and serialize the token.
+
+    Args:
+        payload: the claims.
+        key: the signing key.
+        typ: the header's `typ`.
 
     Raises:
-        ValueError: the payload is not JSON in UTF-8, or the token would be too long to be
-            accepted.
+        ValueError: the payload is not JSON in UTF-8, or the token would be longer than `LONGEST`.
     """
     header = {"alg": key.algorithm.value, "kid": key.kid, "typ": typ}
     signing_input = f"{_encode(_json(header))}.{_encode(_json(payload))}"
     token = f"{signing_input}.{_encode(key.sign(signing_input.encode('ascii')))}"
     if len(token) > LONGEST:
-        raise ValueError(f"the token would have {len(token)} characters, more than {LONGEST}")
+        raise ValueError(
+            f"the token would have {len(token)} characters, at most {LONGEST} are accepted"
+        )
     return token
 
 
 def inspect(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a token's header and claims, not verified.
+    """Decode a token's header and claims without verifying them.
 
     Raises:
-        InvalidToken: it is no JWT.
+        InvalidToken: the token is not a JWT.
     """
     jws = parse(token)
     return dict(jws.header), parse_object(jws.payload)
 
 
 def parse_object(octets: bytes) -> dict[str, Any]:
-    """Return a JSON object (RFC 8259).
+    """Parse a JSON object strictly (RFC 8259).
 
     Raises:
-        InvalidToken: it is no object, not UTF-8, has a name twice, a number that is not finite,
-            or half of a character.
+        InvalidToken: the octets are not UTF-8 or not a JSON object, or contain a duplicate name, a
+            number that is not finite or a lone surrogate.
     """
     try:
         text = octets.decode("utf-8")
@@ -120,38 +126,40 @@ def parse_object(octets: bytes) -> dict[str, Any]:
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
-        raise InvalidToken("a part of it is not plain JSON") from None
+        raise InvalidToken("a part of the token is not valid JSON") from None
     if not isinstance(value, dict):
-        raise InvalidToken("a part of it is no JSON object")
+        raise InvalidToken("a part of the token is not a JSON object")
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise ValueError("a name twice")
+        raise ValueError("duplicate name")
     return members
 
 
-def _finite(text: str) -> float:
+def _parse_finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise ValueError("infinite")
+        raise ValueError("number out of range")
     return number
 
 
-def _refuse(constant: str) -> NoReturn:
+def _reject_constant(constant: str) -> NoReturn:
     raise ValueError(constant)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refuse)
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_reject_duplicates, parse_float=_parse_finite, parse_constant=_reject_constant
+)
 
 
 def _decode(part: str) -> bytes:
-    """Decode base64url of which `_COMPACT` has checked the letters."""
+    """Decode base64url whose letters `_COMPACT` has checked."""
     rest = len(part) % 4
     if rest == 1 or (rest and part[-1] not in _LAST_LETTERS[rest]):
-        raise InvalidToken("not canonical base64url")
+        raise InvalidToken("a part of the token is not canonical base64url")
     return a2b_base64(part.translate(_STANDARD_LETTERS) + "=" * (-rest % 4))
 
 
@@ -165,4 +173,4 @@ def _json(value: dict[str, Any]) -> bytes:
             value, ensure_ascii=False, allow_nan=False, separators=(",", ":")
         ).encode()
     except (TypeError, RecursionError) as error:
-        raise ValueError(f"claims are JSON: {error}") from None
+        raise ValueError(f"claims must be JSON: {error}") from None

@@ -1,7 +1,7 @@
-"""Signing keys and rings of them.
+"""JWT signing keys (HMAC), their key ids (`kid`), and the key ring for rotation.
 
 A key's id is the first 8 hex digits of HKDF-SHA256(secret, no salt, info `flask-m9m jwt key id`):
-it tells keys apart, and nothing about the secret.
+it distinguishes keys and reveals nothing about the secret.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _HMAC = {
 
 
 class SigningKey:
-    """A secret with the one algorithm that it is used for (RFC 8725 §3.1).
+    """A secret with the only algorithm that it is used for (RFC 8725 §3.1).
 
     Args:
         secret: at least as many bytes as the algorithm's hash (RFC 7518 §3.2).
         algorithm: `HS256`, `HS384` or `HS512`.
-        kid: its id; left out, derived from the secret.
+        kid: the key's id; by default derived from the secret.
 
     Raises:
-        ValueError: the secret is too short, is a key of another kind, or the algorithm is none
-            of these.
+        ValueError: the secret is too short or is a key of another kind, or the algorithm is not
+            supported.
     """
 
     def __init__(
@@ -41,10 +41,14 @@ class SigningKey:
         self.algorithm = Algorithm(algorithm)
         if len(secret) < self.algorithm.secret_bytes:
             raise ValueError(
-                f"a secret for {self.algorithm} has at least {self.algorithm.secret_bytes} bytes"
+                f"a secret for {self.algorithm} must have at least {self.algorithm.secret_bytes} "
+                f"bytes, found {len(secret)}"
             )
         if is_der(secret) or is_asymmetric_key(secret.decode("latin-1")):
-            raise ValueError("a key of another kind, whose public half anybody may know")
+            raise ValueError(
+                "a secret must be random, found a key of another kind (PEM, SSH, JWK or DER), "
+                "whose public part may be known"
+            )
         self._hmac = _HMAC[self.algorithm]
         try:
             self._secret = self._hmac.prepare_key(secret)
@@ -56,39 +60,39 @@ class SigningKey:
         return f"SigningKey({self.algorithm}, kid={self.kid!r})"
 
     def sign(self, message: bytes) -> bytes:
-        """Return the message's signature."""
+        """Sign a message."""
         return self._hmac.sign(message, self._secret)
 
     def verify(self, message: bytes, signature: bytes) -> bool:
-        """Tell, in constant time, whether this key made the signature."""
+        """Compare a signature with the message's, in constant time."""
         return self._hmac.verify(message, self._secret, signature)
 
 
 class SigningKeyRing:
-    """The keys that are accepted, the one that signs first.
+    """The accepted signing keys: the current key and previous ones, which only verify.
 
     Args:
-        keys: the current one, then previous ones.
+        keys: the current key first.
 
     Raises:
-        ValueError: there is none, or two have one id.
+        ValueError: there is no key, or two keys have the same id.
     """
 
     def __init__(self, keys: Sequence[SigningKey]) -> None:
         if not keys:
-            raise ValueError("a key ring holds at least one key")
+            raise ValueError("a key ring needs at least one key")
         self._keys = tuple(keys)
         self._by_id = {key.kid: (key,) for key in keys}
         if len(self._by_id) != len(keys):
-            raise ValueError("two keys of a ring have one id")
+            raise ValueError("two keys of a key ring have the same id: remove the duplicate")
 
     @property
     def current(self) -> SigningKey:
-        """The key that signs."""
+        """The key that signs new tokens."""
         return self._keys[0]
 
     def candidates(self, kid: str | None) -> tuple[SigningKey, ...]:
-        """Return the keys that may have signed a token: all of them where it names none."""
+        """Return the keys that a `kid` names; all keys if the token has no `kid`."""
         return self._keys if kid is None else self._by_id.get(kid, ())
 
 

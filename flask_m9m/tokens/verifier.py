@@ -1,4 +1,4 @@
-"""Verifier: tells who a token speaks for."""
+"""Verifier: verifies a JWT's signature, claims and dates, and caches verified tokens."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .keys import SigningKeyRing
 
 
 class Verifier:
-    """Verifies access tokens, and remembers those that hold.
+    """Verifies tokens, and caches the verified ones.
 
-    Only good tokens are kept, so that nobody without a key can fill the memory; the moments
-    between which they hold are checked on every use.
+    Only verified tokens are cached, so that nobody without a key can fill the memory. The validity
+    period is checked on every use.
 
     Args:
-        ring: the keys that are accepted.
-        rules: which claims are believed.
+        ring: the accepted keys.
+        rules: the rules that claims must meet.
         clock: seconds since the epoch.
-        capacity: tokens remembered, about 3 KB each.
+        capacity: how many tokens the cache keeps, about 3 KB each.
     """
 
     def __init__(
@@ -44,21 +44,24 @@ class Verifier:
         self._lock = fork_safe_lock()
 
     def verify(self, token: str) -> Identity:
-        """Return who a token speaks for.
+        """Verify a token.
+
+        Returns:
+            The token's identity.
 
         Raises:
-            InvalidToken: for whatever is wrong with it; `reason` says what, for logs and the
-                command line.
+            InvalidToken: the token is not valid; `reason` has the cause, for logs and the command
+                line.
         """
         if not isinstance(token, str) or len(token) > LONGEST:
-            raise InvalidToken(f"no text, or longer than {LONGEST} characters")
+            raise InvalidToken(f"a token must be a str of at most {LONGEST} characters")
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
         judged = self._known.get(digest) or self._judge(token, digest)
         now = self._clock()
         if now >= judged.ends:
-            raise InvalidToken("expired", guess=False)
+            raise InvalidToken("the token has expired", guess=False)
         if now < judged.begins:
-            raise InvalidToken("not valid yet", guess=False)
+            raise InvalidToken("the token is not valid yet", guess=False)
         return judged.identity
 
     def _judge(self, token: str, digest: bytes) -> Judged:
@@ -66,7 +69,7 @@ class Verifier:
         try:
             judged = self._rules.judge(jws.header, parse_object(jws.payload))
         except RecursionError:
-            raise InvalidToken("nested too deep") from None
+            raise InvalidToken("the claims are nested too deeply") from None
         with self._lock:
             self._known[digest] = judged
             if len(self._known) > self._capacity:

@@ -99,9 +99,9 @@ def test_all_that_a_subject_has_is_revoked(project: Folder) -> None:
 @pytest.mark.parametrize(
     ("claims", "reason"),
     [
-        ({"exp": 1_000_000_000}, "this is no access token that holds: expired"),
-        ({"sub": 7}, "this is no access token that holds: its sub is no text"),
-        ({"token_use": "id"}, "its claim token_use says that it is no access token"),
+        ({"exp": 1_000_000_000}, "this is no access token that holds: the token has expired"),
+        ({"sub": 7}, "this is no access token that holds: the claim sub is not a string"),
+        ({"token_use": "id"}, "the claim token_use marks a token that is not an access token"),
         ({"jti": ""}, "the token has no jti"),
     ],
 )

@@ -48,5 +48,5 @@ def test_a_ring_signs_with_its_first_key_and_finds_by_id() -> None:
 def test_a_ring_is_neither_empty_nor_ambiguous() -> None:
     with pytest.raises(ValueError, match="at least one"):
         SigningKeyRing([])
-    with pytest.raises(ValueError, match="one id"):
+    with pytest.raises(ValueError, match="same id"):
         SigningKeyRing([SigningKey(SECRET), SigningKey(SECRET)])

@@ -171,9 +171,9 @@ def encode_raw(claims: dict[str, Any]) -> str:
 def test_leeway_widens_both_ends_and_expiry_gets_no_grace_beyond_it(clock: Clock) -> None:
     lenient = verifier(clock, leeway=30)
     assert lenient.verify(encode({"exp": NOW - 29}))
-    assert reason(encode({"exp": NOW - 30}), lenient) == "expired"
+    assert reason(encode({"exp": NOW - 30}), lenient) == "the token has expired"
     assert lenient.verify(encode({"nbf": NOW + 35}))
-    assert reason(encode({"nbf": NOW + 36}), lenient) == "not valid yet"
+    assert reason(encode({"nbf": NOW + 36}), lenient) == "the token is not valid yet"
 
 
 def test_a_token_without_an_end_is_refused(clock: Clock) -> None:
@@ -327,9 +327,9 @@ def test_a_cached_token_is_judged_by_the_clock_each_time(clock: Clock) -> None:
     clock.advance(59)
     assert judge.verify(token)
     clock.advance(1)
-    assert reason(token, judge) == "expired"
+    assert reason(token, judge) == "the token has expired"
     clock.advance(-7200)
-    assert reason(token, judge) == "not valid yet"
+    assert reason(token, judge) == "the token is not valid yet"
 
 
 def test_the_cache_is_bounded_and_keeps_no_token(clock: Clock) -> None:
