@@ -1,6 +1,6 @@
-"""API keys in a header of their own, or in `Authorization: Api-Key …`.
+"""API key authentication: a key in its own header, or in `Authorization: Api-Key …`.
 
-Keys in the query string are not looked at: they end up in logs.
+Keys in the query string are ignored: they end up in logs.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .key_format import digest_of, is_key
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-_REMEMBERED = 16_384
-_SEVERAL = object()  # stands for more than one key
+_CAPACITY = 16_384
+_SEVERAL_KEYS = object()  # the credential of a request with two keys
 
 
 class ApiKeyAuthenticator(Authenticator):
-    """Takes an API key from its header, or from `Authorization: Api-Key …`.
+    """Authenticates requests with an API key, and notes when each key was last used.
 
     Args:
-        settings: the app's.
-        feed: of the app's database.
+        settings: the header and the prefix of keys.
+        feed: the change feed of the app's database.
         clock: seconds since the epoch.
     """
 
@@ -49,12 +49,13 @@ class ApiKeyAuthenticator(Authenticator):
         self._known = KnownKeys()
         self._used: dict[str, float] = {}
         feed.subscribe(self._known)
-        feed.write_with(self._note_uses)
+        feed.write_with(self._write_uses)
 
     def find(self, environ: WSGIEnvironment) -> object | None:
-        """Return the request's key; what stands in its header and is no key of ours counts alone.
+        """Find the request's API key.
 
-        Another service's key may come in a header of the same name, beside our credential.
+        A value without our prefix counts only if `Authorization` is absent: another service may
+        use a header of the same name beside our credential.
         """
         in_header: str | None = environ.get(self._field)
         authorization: str | None = environ.get("HTTP_AUTHORIZATION")
@@ -63,17 +64,17 @@ class ApiKeyAuthenticator(Authenticator):
         named = credential_of(environ, "api-key")
         if in_header is None or not in_header.startswith(self._prefix):
             return named
-        return in_header if named is None else _SEVERAL
+        return in_header if named is None else _SEVERAL_KEYS
 
     def authenticate(self, credential: Any, client: Client) -> Proved:
-        """Return whose key it is, with its rights within its owner's.
+        """Verify an API key; its rights are limited to its owner's.
 
         Raises:
-            InvalidApiKey: for whatever is wrong with it.
-            InvalidRequest: there were two.
-            DatabaseUnavailable: it cannot be told.
+            InvalidApiKey: the key is malformed, unknown, expired or revoked.
+            InvalidRequest: the request has two keys.
+            DatabaseUnavailable: the key cannot be looked up.
         """
-        if credential is _SEVERAL:
+        if credential is _SEVERAL_KEYS:
             raise InvalidRequest
         if not is_key(credential, self._prefix):
             raise InvalidApiKey
@@ -88,18 +89,18 @@ class ApiKeyAuthenticator(Authenticator):
         return identity, None
 
     def limits(self, identity: Identity) -> Sequence[tuple[RateLimit, str]]:
-        """Return the key's own limits, in force even where no others are.
+        """Return the key's own limits, which apply even if rate limits are switched off.
 
-        A key and those that took its place count together.
+        A key and the keys that replaced it in rotations share the limits.
         """
         return own_limits(identity.claims.get("rate_limit"), identity.claims["family"])
 
     def challenge(self, realm: str, error: M9MError) -> str:
-        """Return the challenge, which names the header."""
+        """Build the challenge, which names the header."""
         return f'ApiKey realm="{realm}", header="{self._header}"'
 
     def _look_up(self, digest: bytes) -> KnownKey:
-        """Make the one query that a key costs that this process does not know."""
+        """Look a key up in the database, with one query, and cache it."""
         if self._feed.has_nothing():
             raise InvalidApiKey
         noted = self._feed.noted()
@@ -114,43 +115,48 @@ class ApiKeyAuthenticator(Authenticator):
         self._feed.keep(noted, lambda: self._known.keep(digest, known))
         return known
 
-    def _note_uses(self) -> None:
-        """Write down when keys were last used."""
+    def _write_uses(self) -> None:
+        """Write the times at which keys were last used to the database."""
         used, self._used = self._used, {}
         if not used:
             return
         try:
             with self._feed.database.write(patience=0.05) as transaction:
-                # A copy: a request that took the old dictionary may add to it even now.
+                # Copied, since a request that read the old dictionary may still add to it.
                 transaction.identities.note_key_uses(
                     {key: moment(at) for key, at in used.copy().items()}
                 )
         except BaseException:
-            self._used = {**used, **self._used}  # for the next time
+            self._used = {**used, **self._used}  # keep them for the next batch
             raise
 
 
 def own_limits(notation: str | None, family: str) -> Sequence[tuple[RateLimit, str]]:
-    """Return the limits of one key's family, each with what is counted under it."""
+    """Return the rate limits of a family of keys, each with the client's key."""
     if notation is None:
         return ()
     return [(limit, f"api-key:{family}") for limit in parse_limits(notation, name="api-key")]
 
 
 class KnownKey(NamedTuple):
-    """A key that holds, as it is remembered."""
+    """A valid key, as it is cached.
+
+    Attributes:
+        key_id: the key's id.
+        identity: the identity that the key authenticates.
+    """
 
     key_id: str
     identity: Identity
 
     @property
     def changes(self) -> tuple[tuple[str, str], ...]:
-        """After which changes it does not count any more."""
+        """The changes, as topic and name, after which the cached key is stale."""
         return (Topic.API_KEY, self.key_id), (Topic.USER, self.identity.subject)
 
     @classmethod
     def of(cls, key: ApiKey, owner: User | None) -> KnownKey:
-        """Return what is remembered of a key, within its owner's rights."""
+        """Build the cached form of a stored key, with its rights limited to its owner's."""
         scopes, roles = key.scopes, key.roles
         if owner is not None:
             scopes, roles = scopes & owner.scopes, roles & owner.roles
@@ -167,7 +173,7 @@ class KnownKey(NamedTuple):
 
 
 class KnownKeys:
-    """The keys that were used lately, by their digests; only such as hold."""
+    """A bounded cache of recently used valid keys, by their digests."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, KnownKey] = OrderedDict()
@@ -175,26 +181,26 @@ class KnownKeys:
         self._lock = fork_safe_lock()
 
     def find(self, digest: bytes) -> KnownKey | None:
-        """Return a key; that there is none says nothing."""
+        """Find a cached key; a key that is not cached may be valid all the same."""
         return self._known.get(digest)
 
     def keep(self, digest: bytes, known: KnownKey) -> None:
-        """Remember a key, in place of the one that was kept first."""
+        """Cache a key; a full cache drops its oldest entry."""
         with self._lock:
             self._known[digest] = known
             for change in known.changes:
                 self._touched_by.setdefault(change, set()).add(digest)
-            if len(self._known) > _REMEMBERED:
+            if len(self._known) > _CAPACITY:
                 self._forget(next(iter(self._known)))
 
     def drop(self, topic: str, name: str) -> None:
-        """Forget a key that changed, or the keys of a user who did."""
+        """Drop a changed key, or all keys of a changed user."""
         with self._lock:
             for digest in list(self._touched_by.get((topic, name), ())):
                 self._forget(digest)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all keys."""
         with self._lock:
             self._known.clear()
             self._touched_by.clear()

@@ -1,4 +1,4 @@
-"""Authenticator: one scheme by which a caller proves who it is."""
+"""Authenticator: the base class of authentication schemes; `Authorization` and challenges."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 Proved = tuple[Identity, Identity | None]
-"""Who presented a credential, as that says, and as the app enriches it; `None` where the app has
-not been asked yet."""
+"""The identity of a verified credential, and the identity from the app's `identity_loader`, or
+`None` where the loader has not run yet."""
 
 
 class Authenticator:
-    """Finds its own kind of credential in a request, and judges it.
+    """An authentication scheme: finds its credential in a request and verifies it.
 
     Attributes:
-        scheme: its name in settings and marks (`bearer`).
-        ambient: whether browsers send such a credential by themselves, whichever page asks.
-        fallback: whether it counts only where the request has no other credential; such a scheme
-            is asked last.
+        scheme: the scheme's name in settings and marks (`bearer`).
+        ambient: whether browsers send the credential automatically, also for other sites' pages.
+        fallback: whether the credential counts only if the request has no other; such a scheme is
+            tried last.
     """
 
     scheme: str
@@ -34,35 +34,42 @@ class Authenticator:
     fallback: bool = False
 
     def find(self, environ: WSGIEnvironment) -> object | None:
-        """Return the request's credential of this scheme, unjudged, or `None`."""
+        """Find the request's credential of this scheme, unverified; `None` if it has none."""
         raise NotImplementedError
 
     def authenticate(self, credential: Any, client: Client) -> Proved:
-        """Return who presents this credential, or raise an error that derives from `M9MError`.
+        """Verify a credential.
 
         Args:
-            credential: what `find` returned.
-            client: who sent it.
+            credential: the result of `find`.
+            client: the client that sent the request.
+
+        Raises:
+            M9MError: the credential is not valid, or cannot be verified now.
         """
         raise NotImplementedError
 
     def claimed(self, credential: Any) -> str | None:
-        """Return who presented a credential that was refused, as far as it says so."""
+        """Read the subject that a rejected credential names, unverified, or return `None`."""
         return None
 
     def limits(self, identity: Identity) -> Sequence[tuple[RateLimit, str]]:
-        """Return the rate limits of the credential itself, each with what is counted under it."""
+        """Return the rate limits of the credential itself, each with the client's key."""
         return ()
 
     def challenge(self, realm: str, error: M9MError) -> str | None:
-        """Return the `WWW-Authenticate` challenge for a request that ended in this error."""
+        """Build the `WWW-Authenticate` challenge for an error; `None` if the scheme has none."""
         return None
 
 
 def credential_of(environ: WSGIEnvironment, scheme: str) -> str | None:
-    """Return what `Authorization` carries under a scheme, named in lower case.
+    """Read the credential from an `Authorization` field of a given scheme.
 
-    Several spaces may stand between the two, nothing else may (RFC 9110 §11.4).
+    Several spaces may separate the scheme from the credential, nothing else may (RFC 9110 §11.4).
+
+    Args:
+        environ: the request.
+        scheme: the HTTP authentication scheme, in lower case.
     """
     value: str | None = environ.get("HTTP_AUTHORIZATION")
     if value is None:
@@ -74,6 +81,6 @@ def credential_of(environ: WSGIEnvironment, scheme: str) -> str | None:
 def challenges(
     authenticators: Iterable[Authenticator], realm: str, error: M9MError
 ) -> list[tuple[str, str]]:
-    """Return a `WWW-Authenticate` field for each scheme that has one (RFC 9110 §11.6.1)."""
-    found = [one.challenge(realm, error) for one in authenticators]
+    """Build a `WWW-Authenticate` field for each scheme with a challenge (RFC 9110 §11.6.1)."""
+    found = [authenticator.challenge(realm, error) for authenticator in authenticators]
     return [("WWW-Authenticate", challenge) for challenge in found if challenge is not None]

@@ -1,4 +1,4 @@
-"""HTTP Basic (RFC 7617): a name and a password in every request."""
+"""HTTP Basic authentication (RFC 7617): a username and password in every request."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .sign_in import SignIn
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-_LONGEST = 8_192  # characters of a credential that are looked at
+_MAX_CREDENTIAL = 8_192  # characters of the longest accepted credential
 
 
 class BasicAuthenticator(Authenticator):
-    """Takes a name and a password from `Authorization: Basic …`.
+    """Authenticates requests with `Authorization: Basic …`.
 
     Args:
-        sign_in: tells who they are.
+        sign_in: verifies the name and password, and throttles attempts.
     """
 
     scheme = "basic"
@@ -31,48 +31,48 @@ class BasicAuthenticator(Authenticator):
         self._sign_in = sign_in
 
     def find(self, environ: WSGIEnvironment) -> str | None:
-        """Return the credential, or `None` where the request uses another scheme or none."""
+        """Read the credential, or `None` if the request has no `Authorization: Basic`."""
         return credential_of(environ, "basic")
 
     def authenticate(self, credential: str, client: Client) -> Proved:
-        """Return whose name and password these are.
+        """Verify a name and password.
 
         Raises:
-            InvalidCredentials: for whatever is wrong with them.
-            TooManyAttempts: too many were wrong before.
-            ServiceUnavailable: too many are being verified.
+            InvalidCredentials: the credential is malformed, or the name or password is wrong.
+            TooManyAttempts: too many attempts failed before.
+            ServiceUnavailable: too many passwords are being verified.
         """
         signed_in = self._sign_in(*decode(credential), client)
         return signed_in.identity, signed_in.loaded
 
     def claimed(self, credential: str) -> str | None:
-        """Return the name in a credential."""
+        """Read the name in a rejected credential, cut to the length of a stored name."""
         try:
             return decode(credential)[0][:LONGEST_NAME]
         except InvalidCredentials:
             return None
 
     def challenge(self, realm: str, error: M9MError) -> str:
-        """Return the challenge (RFC 7617 §2.1)."""
+        """Build the challenge (RFC 7617 §2.1)."""
         return f'Basic realm="{realm}", charset="UTF-8"'
 
 
 def decode(credential: str) -> tuple[str, str]:
-    """Return the name and the password of a credential (RFC 7617 §2), both in NFC.
+    """Decode a credential into a name and a password (RFC 7617 §2), both in NFC.
 
     Raises:
-        InvalidCredentials: it is not base64 of UTF-8 with a colon, has control characters, or
-            no name.
+        InvalidCredentials: the credential is not base64 of UTF-8 with a colon, has control
+            characters, or has no name.
     """
     try:
-        if len(credential) > _LONGEST:
+        if len(credential) > _MAX_CREDENTIAL:
             raise ValueError
         octets = b64decode(credential.encode("ascii"), validate=True)
         if b64encode(octets).decode() != credential:
             raise ValueError
         text = octets.decode("utf-8")
         name, colon, password = text.partition(":")
-        if not (name and colon) or any(is_control(one) for one in text):
+        if not (name and colon) or any(is_control(char) for char in text):
             raise ValueError
     except ValueError:
         raise InvalidCredentials from None

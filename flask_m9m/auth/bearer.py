@@ -1,4 +1,4 @@
-"""Bearer tokens in the `Authorization` field (RFC 6750 §2.1)."""
+"""Bearer authentication: a JWT in the `Authorization` field (RFC 6750 §2.1)."""
 
 from __future__ import annotations
 
@@ -19,34 +19,37 @@ _MOST_SCOPES = 16
 
 
 class BearerAuthenticator(Authenticator):
-    """Takes a JWT from `Authorization: Bearer …`.
+    """Authenticates requests with `Authorization: Bearer …`.
 
-    Form and query tokens (RFC 6750 §2.2, §2.3) are not looked at: they end up in logs.
+    Tokens in forms and queries (RFC 6750 §2.2, §2.3) are ignored: they end up in logs.
+
+    Args:
+        tokens: verifies access tokens.
     """
 
     scheme = "bearer"
 
     def __init__(self, tokens: Tokens) -> None:
         self._verify = tokens.verify
-        # Every request comes by here: a partial costs no frame of its own.
+        # This is on the hot path: a partial avoids a Python frame per request.
         self.find = partial(credential_of, scheme="bearer")  # type: ignore[method-assign]
 
     def authenticate(self, credential: str, client: Client) -> Proved:
-        """Return who the token speaks for.
+        """Verify an access token.
 
         Raises:
-            InvalidToken: for whatever is wrong with it.
-            DatabaseUnavailable: it cannot be told whether it was revoked.
+            InvalidToken: the token is not valid, or was revoked.
+            DatabaseUnavailable: the revocations cannot be read.
         """
         return self._verify(credential), None
 
     def challenge(self, realm: str, error: M9MError) -> str:
-        """Return the challenge, with an `error` only where a token came (RFC 6750 §3)."""
+        """Build the challenge, with `error` only if the request had a token (RFC 6750 §3)."""
         challenge = f'Bearer realm="{realm}"'
         if (word := _ERRORS.get(type(error))) is not None:
             challenge += f', error="{word}"'
         if isinstance(error, AccessDenied):
-            # What cannot be a scope would break the field; many would make it too long.
+            # A malformed scope would break the field, and many scopes would make it too long.
             scopes = [scope for scope in error.scopes if is_scope(scope)][:_MOST_SCOPES]
             if scopes:
                 challenge += f', scope="{" ".join(scopes)}"'

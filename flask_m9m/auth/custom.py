@@ -1,4 +1,4 @@
-"""Schemes that an app brings itself."""
+"""AppScheme: an authentication scheme of the app's own; the names of the built-in schemes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
     AuthenticateRequest = Callable[[WSGIEnvironment], Identity | None]
-    """Return who sends a request, `None` where it has no credential of this scheme, or raise where
-    it has a bad one."""
+    """Authenticate a request: return its identity, `None` if it has no credential of this scheme,
+    or raise an error if the credential is not valid."""
 
 _BUILT_IN: tuple[type[Authenticator], ...] = (
     BearerAuthenticator,
@@ -35,12 +35,12 @@ BUILT_IN = frozenset(authenticator.scheme for authenticator in _BUILT_IN)
 
 
 class AppScheme(Authenticator):
-    """Asks a function of the app's.
+    """Authenticates requests with a function of the app.
 
     Args:
-        scheme: its name in marks.
-        authenticate: the function.
-        ambient: whether browsers send such a credential by themselves.
+        scheme: the scheme's name in marks.
+        authenticate: the app's function.
+        ambient: whether browsers send the credential automatically.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class AppScheme(Authenticator):
         self._authenticate = authenticate
 
     def find(self, environ: WSGIEnvironment) -> object | None:
-        """Return what the function makes of the request; `None` where it finds nothing."""
+        """Call the app's function; `None` if it finds no credential."""
         try:
             return self._authenticate(environ)
         except M9MError as error:
@@ -60,11 +60,11 @@ class AppScheme(Authenticator):
             return InvalidCredentials()
 
     def authenticate(self, credential: object, client: Client) -> Proved:
-        """Return whom the function named.
+        """Check the result of the app's function.
 
         Raises:
-            M9MError: as the function raised it.
-            TypeError: it returned something else.
+            M9MError: the function raised it.
+            TypeError: the function did not return an identity with a subject.
         """
         if isinstance(credential, M9MError):
             raise credential
@@ -74,5 +74,8 @@ class AppScheme(Authenticator):
                 "return an Identity or None"
             )
         if not isinstance(credential.subject, str) or not credential.subject:
-            raise TypeError(f"the authenticator {self.scheme!r} returned an Identity of nobody")
+            raise TypeError(
+                f"the authenticator {self.scheme!r} returned an Identity without a subject: "
+                "return None if the request has no credential"
+            )
         return replace(credential, scheme=self.scheme), None

@@ -1,9 +1,9 @@
-"""What an API key looks like.
+"""API key format: prefix, random part and checksum; generation, validation and digest.
 
 A key is the prefix of `security.api_keys`, 32 random characters of base62 (`0-9A-Za-z`; 190 bits),
 and the CRC-32 of those 32 (in ASCII) in base62, most significant digit first, left-padded with
-`0` to 6. So a key that was mistyped or cut is told without a query, and secret scanners can be
-certain of one. What is kept is the SHA-256 of the whole key.
+`0` to 6. The checksum detects a mistyped or truncated key without a query, and lets secret scanners
+recognise keys reliably. The database stores the SHA-256 of the whole key.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _CHECKSUM = 6
 
 
 def make_key(prefix: str) -> str:
-    """Return a new key."""
+    """Generate a new key."""
     random = "".join(secrets.choice(_BASE62) for _ in range(_RANDOM))
     return prefix + random + _checksum(random)
 
 
 def is_key(text: str, prefix: str) -> bool:
-    """Tell whether a text is a key by its form and its checksum."""
+    """Tell whether a text has the form and the checksum of a key."""
     if len(text) != len(prefix) + _RANDOM + _CHECKSUM or not text.startswith(prefix):
         return False
     random, checksum = text[len(prefix) : -_CHECKSUM], text[-_CHECKSUM:]
@@ -33,7 +33,7 @@ def is_key(text: str, prefix: str) -> bool:
 
 
 def digest_of(key: str) -> bytes:
-    """Return what a key is found by."""
+    """Hash a key with SHA-256, as it is stored and looked up."""
     return sha256(key.encode()).digest()
 
 

@@ -1,8 +1,8 @@
-"""Cross-site requests under a credential that browsers send by themselves.
+"""CSRF protection for credentials that browsers send automatically (HTTP Basic, cookies).
 
-A page of another site can make a browser send the password that it remembers. Such a request is
-refused where it changes something, by Fetch Metadata and by `Origin`, which pages cannot forge;
-clients that are no browsers send neither.
+A page of another site can make a browser send the password that it remembers. An unsafe request of
+this kind is refused by Fetch Metadata and `Origin`, which pages cannot forge. Clients other than
+browsers send neither.
 """
 
 from __future__ import annotations
@@ -22,17 +22,22 @@ _DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 
 
 def check(environ: WSGIEnvironment, client: Client, cors: CORSPolicy | None) -> None:
-    """Refuse a request that another site may have made.
+    """Refuse an unsafe request that a page of another site may have made.
+
+    Args:
+        environ: the request.
+        client: the client that sent it.
+        cors: the route's CORS policy.
 
     Raises:
-        CSRFFailed: it changes something and came from a page that CORS does not allow to send
-            credentials.
+        CSRFFailed: the method is unsafe, and the page's origin is one that CORS does not allow to
+            send credentials.
     """
     if is_safe(environ):
         return
     site = environ.get("HTTP_SEC_FETCH_SITE", "").lower()
     if site == "same-origin":
-        return  # though `Origin` be null, as under `Referrer-Policy: no-referrer`
+        return  # `Origin` may still be null, under `Referrer-Policy: no-referrer`
     origin: str | None = environ.get("HTTP_ORIGIN")
     foreign = site in _FOREIGN_SITES
     if origin is not None and origin.lower() != own_origin(environ, client):
@@ -44,12 +49,12 @@ def check(environ: WSGIEnvironment, client: Client, cors: CORSPolicy | None) -> 
 
 
 def is_safe(environ: WSGIEnvironment) -> bool:
-    """Tell whether a request's method changes nothing (RFC 9110 §9.2.1)."""
+    """Tell whether a request's method is safe (RFC 9110 §9.2.1)."""
     return environ["REQUEST_METHOD"].upper() in _SAFE
 
 
 def own_origin(environ: WSGIEnvironment, client: Client) -> str:
-    """Return the origin that the request was sent to."""
+    """Build the origin that the request was sent to."""
     scheme = "https" if client.secure else "http"
     host = client.host or environ.get("HTTP_HOST") or environ.get("SERVER_NAME", "")
     return f"{scheme}://{host.lower().removesuffix(_DEFAULT_PORTS[scheme])}"
