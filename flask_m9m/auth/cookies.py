@@ -1,14 +1,13 @@
-"""A session's tokens in cookies: browsers send them, and no script can read them.
+"""Cookie authentication: session cookies with access and refresh tokens, and a CSRF token.
 
     __Host-m9m-access     the access token; HttpOnly
     __Host-m9m-refresh    the refresh token; HttpOnly
-    __Host-m9m-csrf       what a script of the page reads, and sends back as `X-CSRF-Token` with
-                          every request that changes something
+    __Host-m9m-csrf       the CSRF token, which a script of the page reads and sends as
+                          `X-CSRF-Token` with every unsafe request
 
-`__Host-` has browsers insist on Secure, on `Path=/` and on no `Domain`, so that no neighbouring
-host can plant them (RFC 6265bis §4.1.3.2). The third one is base64url without padding of
-HMAC-SHA256(key, sid); the key is HKDF-SHA256(`security.jwt.secret`, no salt, info `flask-m9m csrf
-v1`, 32 bytes).
+With `__Host-`, browsers require Secure, `Path=/` and no `Domain`, so that no neighbouring host can
+set them (RFC 6265bis §4.1.3.2). The CSRF token is HMAC-SHA256(key, sid) as base64url without
+padding; the key is HKDF-SHA256(`security.jwt.secret`, no salt, info `flask-m9m csrf v1`, 32 bytes).
 """
 
 from __future__ import annotations
@@ -40,39 +39,43 @@ REFRESH = "__Host-m9m-refresh"
 CSRF = "__Host-m9m-csrf"
 CSRF_HEADER = "X-CSRF-Token"
 
-_FIELD = "HTTP_X_CSRF_TOKEN"
+_CSRF_FIELD = "HTTP_X_CSRF_TOKEN"
 _INFO = b"flask-m9m csrf v1"
-_LONGEST = 4_000  # characters of a value: browsers keep 4,096 octets with the name (§6.1)
+_MAX_VALUE = 4_000  # characters of a value: browsers limit name and value to 4,096 octets (§6.1)
 
 
 class SessionCookies:
-    """Writes a session's cookies, and reads them.
+    """Writes the cookies of a session, and checks CSRF tokens.
 
     Args:
-        settings: the app's.
+        settings: the cookie settings, and the secrets of CSRF tokens.
         clock: seconds since the epoch.
 
     Attributes:
-        enabled: whether they are switched on.
+        enabled: whether session cookies are switched on.
     """
 
     def __init__(self, settings: JWTSettings, clock: Callable[[], float] = time.time) -> None:
         self.enabled = settings.cookie.enabled
         self._same_site = settings.cookie.same_site
         self._clock = clock
-        secrets = [one for one in (settings.secret, *settings.previous_secrets) if one is not None]
-        self._keys = [derived_key(one.get_secret_value().encode(), _INFO) for one in secrets]
+        configured = (settings.secret, *settings.previous_secrets)
+        secrets = [secret for secret in configured if secret is not None]
+        self._keys = [derived_key(secret.get_secret_value().encode(), _INFO) for secret in secrets]
 
     def fields(self, pair: TokenPair) -> list[tuple[str, str]]:
-        """Return the `Set-Cookie` fields that give a browser a session's tokens.
+        """Build the `Set-Cookie` fields that give a browser a session's tokens.
 
         Raises:
             SettingsError: cookies are switched off.
             ValueError: a token is too long for a cookie.
         """
         self._check_enabled()
-        if max(len(pair.access_token), len(pair.refresh_token)) > _LONGEST:
-            raise ValueError(f"a token of more than {_LONGEST} characters does not fit in a cookie")
+        if max(len(pair.access_token), len(pair.refresh_token)) > _MAX_VALUE:
+            raise ValueError(
+                f"a token of more than {_MAX_VALUE} characters does not fit in a cookie: "
+                "use fewer or shorter claims"
+            )
         return [
             self._field(ACCESS, pair.access_token, pair.expires_at),
             self._field(REFRESH, pair.refresh_token, pair.refresh_expires_at),
@@ -80,7 +83,7 @@ class SessionCookies:
         ]
 
     def clearing_fields(self) -> list[tuple[str, str]]:
-        """Return the `Set-Cookie` fields that have a browser forget them.
+        """Build the `Set-Cookie` fields that delete a session's cookies from a browser.
 
         Raises:
             SettingsError: cookies are switched off.
@@ -89,19 +92,19 @@ class SessionCookies:
         return [self._field(name, "", None) for name in (ACCESS, REFRESH, CSRF)]
 
     def csrf_token(self, sid: str) -> str:
-        """Return what requests of a session that change something have to bring."""
+        """Compute the CSRF token that unsafe requests of a session must send."""
         return _csrf_token(self._keys[0], sid)
 
     def check_csrf(self, environ: WSGIEnvironment, sid: str) -> None:
-        """Refuse a request that changes something and that no page of ours sent.
+        """Refuse an unsafe request without the CSRF token of its session.
 
         Raises:
-            CSRFFailed: it does not bring the session's CSRF token.
+            CSRFFailed: the token is missing or wrong.
         """
         if csrf.is_safe(environ):
             return
-        sent = environ.get(_FIELD, "").encode("latin-1", "replace")
-        # Each is compared, so that the time does not tell which secret is the current one.
+        sent = environ.get(_CSRF_FIELD, "").encode("latin-1", "replace")
+        # All keys are compared, so that timing does not reveal which secret is the current one.
         found = [hmac.compare_digest(_csrf_token(key, sid).encode(), sent) for key in self._keys]
         if not any(found):
             raise CSRFFailed
@@ -120,16 +123,18 @@ class SessionCookies:
 
     def _check_enabled(self) -> None:
         if not self.enabled:
-            problem = Problem("security.jwt.cookie.enabled", "cookies are switched off", "true")
+            problem = Problem(
+                "security.jwt.cookie.enabled", "cookies are switched off", "set it to true"
+            )
             raise SettingsError([problem])
 
 
 class CookieAuthenticator(Authenticator):
-    """Takes a session's access token from its cookie, where nothing else was sent.
+    """Authenticates requests with a session cookie, if they have no other credential.
 
     Args:
-        tokens: verifies them.
-        cookies: knows what else a request has to bring.
+        tokens: verifies access tokens.
+        cookies: checks CSRF tokens.
     """
 
     scheme = "cookie"
@@ -140,41 +145,41 @@ class CookieAuthenticator(Authenticator):
         self._tokens = tokens
         self._cookies = cookies
 
-    def find(self, environ: WSGIEnvironment) -> _Sent | None:
-        """Return the access token and its request."""
+    def find(self, environ: WSGIEnvironment) -> _SentToken | None:
+        """Find the access token, and keep the request for the CSRF check."""
         if "HTTP_AUTHORIZATION" in environ:
             return None
         token = cookie_of(environ, ACCESS)
-        return None if token is None else _Sent(token, environ)
+        return None if token is None else _SentToken(token, environ)
 
-    def authenticate(self, credential: _Sent, client: Client) -> Proved:
-        """Return who the token speaks for.
+    def authenticate(self, credential: _SentToken, client: Client) -> Proved:
+        """Verify the access token of a session, and the CSRF token of an unsafe request.
 
         Raises:
-            InvalidToken: for whatever is wrong with it.
-            CSRFFailed: it changes something, and no page of ours sent it.
-            DatabaseUnavailable: it cannot be told whether it was revoked.
+            InvalidToken: the token is not valid, was revoked, or belongs to no session.
+            CSRFFailed: the request is unsafe, and its CSRF token is missing or wrong.
+            DatabaseUnavailable: the revocations cannot be read.
         """
         identity = self._tokens.verify(credential.token)
         sid = identity.claims.get("sid")
         if not isinstance(sid, str):
-            raise InvalidToken("it is of no session")
+            raise InvalidToken("the token belongs to no session")
         self._cookies.check_csrf(credential.environ, sid)
         return replace(identity, scheme=self.scheme), None
 
 
-class _Sent(NamedTuple):
+class _SentToken(NamedTuple):
     token: str
     environ: WSGIEnvironment
 
 
 def cookie_of(environ: WSGIEnvironment, name: str) -> str | None:
-    """Return the value of a request's cookie; what stands there twice is nobody's and empty."""
+    """Read a cookie's value; empty if the cookie was sent twice, `None` if it was not sent."""
     header: str | None = environ.get("HTTP_COOKIE")
     if header is None or name not in header:
         return None
-    # Not as Werkzeug parses it, which decodes and strips: what a browser does not take for a
-    # `__Host-` cookie is none, and what else stands in the field is nobody's concern.
+    # Werkzeug's parser decodes and strips names, so that it accepts names which browsers do not
+    # treat as `__Host-` cookies. Malformed cookies beside ours are ignored.
     pairs = (part.strip(" \t").partition("=") for part in header.split(";"))
     values = [value for found, equals, value in pairs if found == name and equals]
     if not values:

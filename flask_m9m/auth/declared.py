@@ -1,4 +1,4 @@
-"""What an app brings itself: its users, its schemes, what it knows about an identity."""
+"""The app's own callbacks for authentication: password verifier, schemes and identity loader."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ LoadIdentity = TypeVar("LoadIdentity", bound=Callable[[Identity], Identity | Non
 
 IdentityLoader = Callable[[Identity], Identity | None]
 
-_REMEMBERED = 4_096
+_CAPACITY = 4_096
 
 
 @dataclass(slots=True)
 class AppCallbacks:
-    """What was declared on an `M9M` about who calls.
+    """The callbacks that were registered on an `M9M`.
 
     Attributes:
-        password_verifier: tells whose name and password these are.
-        authenticators: schemes by their names, and whether browsers send them by themselves.
-        identity_loader: enriches an identity, or refuses it with `None`.
-        lifetime: seconds for which a loaded identity is kept; 0: it is loaded for each request.
+        password_verifier: verifies a name and password against the app's users.
+        authenticators: the app's schemes by name: the function, and whether the scheme is ambient.
+        identity_loader: enriches an identity, or rejects it with `None`.
+        lifetime: seconds to cache a loaded identity; 0 loads it for each request.
         user_loader: returns the app's own object for an identity, in Flask.
-        settled: whether an app has taken the schemes over.
+        settled: whether an app has been assembled, after which no scheme can be added.
     """
 
     password_verifier: PasswordVerifier | None = None
@@ -50,28 +50,33 @@ class AppCallbacks:
     ) -> None:
         """Add a scheme.
 
+        Args:
+            scheme: the scheme's name in marks.
+            authenticate: the app's function.
+            ambient: whether browsers send the credential automatically.
+
         Raises:
-            ValueError: there is one of that name.
-            RuntimeError: an app has begun to work already, without it.
+            ValueError: the name is taken.
+            RuntimeError: an app is in use already.
         """
         if scheme in BUILT_IN or scheme in self.authenticators:
-            raise ValueError(f"there is a scheme {scheme!r} already")
+            raise ValueError(f"a scheme {scheme!r} exists already: choose another name")
         if self.settled:
             raise RuntimeError(f"declare the authenticator {scheme!r} before the app is first used")
         self.authenticators[scheme] = (authenticate, ambient)
 
 
 class CallbackDecorators:
-    """Something on which an app declares who calls."""
+    """The decorators with which an app registers its callbacks."""
 
     _callbacks: AppCallbacks
 
     def password_verifier(self, verify: Verify) -> Verify:
-        """Take a function that knows the app's users, for HTTP Basic.
+        """Register a function that verifies passwords of the app's users, for HTTP Basic.
 
-        It gets a name and a password, both in Unicode's NFC, and returns an `Identity`, `True`,
-        or nothing where they are wrong. Guesses are throttled before it is asked; that an unknown
-        name costs what a wrong password costs is its own to see to.
+        The function gets a name and a password, both in Unicode's NFC. It returns an `Identity` or
+        `True`, or `None` or `False` if they are wrong. Attempts are throttled before the call. The
+        function should take as long for an unknown name as for a wrong password.
         """
         self._callbacks.password_verifier = verify
         return verify
@@ -85,14 +90,15 @@ class CallbackDecorators:
     ) -> Callable[[LoadIdentity], LoadIdentity]: ...
 
     def identity_loader(self, load: Any = None, /, *, lifetime: float | str = 0) -> Any:
-        """Take a function that enriches an identity, whichever scheme proved it.
+        """Register a function that enriches the identities of all schemes.
 
-        It gets an `Identity` and returns one, `dataclasses.replace(identity, roles=…)` say, or
-        `None` to refuse it with a 401. Without `lifetime` it is asked for every request.
+        The function gets an `Identity` and returns an `Identity`, for example
+        `dataclasses.replace(identity, roles=…)`, or `None` to reject it with a 401. Without
+        `lifetime` the function is called for every request.
 
         Args:
-            load: the function, where it stands without parentheses.
-            lifetime: how long an answer is kept, as seconds or as `"60s"`.
+            load: the function, if the decorator is used without parentheses.
+            lifetime: how long a result is cached, as seconds or as `"60s"`.
         """
 
         def declare(load: LoadIdentity) -> LoadIdentity:
@@ -104,10 +110,10 @@ class CallbackDecorators:
 
 
 class LoadedIdentities:
-    """Identities as one app enriches them.
+    """Applies the app's `identity_loader`, and caches its results.
 
     Args:
-        callbacks: with the loader, if there is one.
+        callbacks: the app's callbacks.
         clock: seconds since the epoch.
     """
 
@@ -118,11 +124,11 @@ class LoadedIdentities:
         self._lock = fork_safe_lock()
 
     def __call__(self, identity: Identity) -> Identity:
-        """Return an identity as the app enriches it; as it is where the app has no loader.
+        """Enrich an identity; return it unchanged if the app has no loader.
 
         Raises:
-            InvalidCredentials: the app does not want it.
-            TypeError: the loader returned what is no identity.
+            InvalidCredentials: the loader rejected the identity.
+            TypeError: the loader returned a value of another type.
         """
         load, lifetime = self._callbacks.identity_loader, self._callbacks.lifetime
         if load is None:
@@ -137,7 +143,7 @@ class LoadedIdentities:
         with self._lock:
             self._loaded[identity] = (now, loaded)
             self._loaded.move_to_end(identity)
-            if len(self._loaded) > _REMEMBERED:
+            if len(self._loaded) > _CAPACITY:
                 self._loaded.popitem(last=False)
         return loaded
 

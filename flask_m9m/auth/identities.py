@@ -1,4 +1,4 @@
-"""Identities: what one app issues credentials with, and what knows whose they are."""
+"""Identities: wires up one app's authentication (tokens, users, API keys, schemes)."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from .users import Users
 
 
 class Identities:
-    """One app's services around who calls.
+    """One app's authentication services.
 
     Args:
-        settings: the app's.
-        callbacks: what the app brings itself.
-        feed: of the app's database.
-        store: where attempts are counted.
-        trail: told what happens.
+        settings: the app's security settings.
+        callbacks: the app's own callbacks.
+        feed: the change feed of the app's database.
+        store: the rate-limit store that counts failed attempts.
+        trail: the audit trail.
         clock: seconds since the epoch.
 
     Attributes:
         tokens: issues, verifies and revokes tokens.
-        users: makes and changes users.
-        api_keys: makes and revokes API keys.
-        cookies: writes and reads a session's cookies.
-        callbacks: what the app brings itself.
-        load: has the app enrich an identity.
-        lockout: throttles guesses.
-        sign_in: tells whose name and password these are.
-        authenticators: the schemes that are switched on, in the order of their challenges.
+        users: creates and changes users.
+        api_keys: creates and revokes API keys.
+        cookies: writes the session's cookies.
+        callbacks: the app's own callbacks.
+        load: applies the app's identity loader.
+        lockout: throttles failed attempts.
+        sign_in: verifies a name and password; throttles attempts.
+        authenticators: the enabled schemes, in the order of their challenges.
     """
 
     def __init__(
@@ -82,16 +82,16 @@ class Identities:
         self._feed = feed
 
     def is_ready(self) -> bool:
-        """Tell whether the database answers, or will be made when it is first needed."""
+        """Tell whether the database answers, or will be created when it is first needed."""
         return self._feed.answers()
 
 
 def _password_verifier(
     settings: BasicAuthSettings, callbacks: AppCallbacks, users: Users, hasher: PasswordHasher
 ) -> Callable[[str, str], User | Identity | bool | None]:
-    """Return what asks the configured user first, and then the app or the users table."""
-    there_is_one = settings.enabled and settings.username is not None
-    configured = ConfiguredUser(settings, hasher) if there_is_one else None
+    """Make a function that tries the configured user, then the app or the users table."""
+    is_configured = settings.enabled and settings.username is not None
+    configured = ConfiguredUser(settings, hasher) if is_configured else None
 
     def verify(name: str, password: str) -> User | Identity | bool | None:
         if configured is not None and configured(name, password):

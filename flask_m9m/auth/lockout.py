@@ -1,10 +1,10 @@
-"""Lockout: guesses are throttled by address and by account, and lock no owner out.
+"""Lockout: throttles failed logins (brute force, password guessing) by address and by account.
 
-An attempt at a password takes its token from both counters before anything is verified, and gets
-it back when it succeeds. From an address at which the account signed in lately, its attempts have
-a counter of their own, so that a stranger who guesses all the time does not keep the owner from
-signing in. Tokens and API keys that nobody issued are counted apart, by address alone, and only
-when they are refused: those that hold are served whatever the counter says.
+A password attempt takes a token from both limits before the password is verified, and gets it back
+if it succeeds. An address from which an account signed in recently has a separate limit for that
+account, so that a stranger's guesses do not lock the owner out. Forged tokens and API keys are
+counted separately, by address alone, and only when they are refused: valid ones are accepted
+whatever the counter says.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from ..settings import LockoutSettings
 
 _KNOWN_FOR = 30 * 86_400  # seconds
 _MOST_ACCOUNTS = 65_536
-_MOST_ADDRESSES = 32  # of one account, so that nobody can have another's forgotten
-_NOWHERE: Mapping[str, float] = {}
+_MOST_ADDRESSES = 32  # per account, so that one account cannot evict the addresses of another
+_NO_ADDRESSES: Mapping[str, float] = {}
 
 
 class Lockout:
     """Throttles attempts to guess a credential.
 
     Args:
-        settings: the app's.
-        store: where the counters are kept, whether or not requests are limited.
+        settings: the lockout settings.
+        store: the rate-limit store, used even if requests are not limited.
         clock: seconds since the epoch.
 
     Attributes:
-        by_address: limits whose clients are addresses.
-        by_account: the one whose clients are accounts, by their `account_key`.
+        by_address: the limits keyed by client address.
+        by_account: the limit keyed by account, under its `account_key`.
     """
 
     def __init__(
@@ -52,22 +52,22 @@ class Lockout:
         per = math.ceil(settings.per)
         limit = partial(RateLimit, settings.attempts, per, settings.attempts)
         self._by_address = limit("attempts-address")
-        self._forged = limit("attempts-forged")
-        self.by_address = (self._by_address, self._forged)
+        self._forged_limit = limit("attempts-forged")
+        self.by_address = (self._by_address, self._forged_limit)
         self.by_account = limit("attempts-account")
         self._known_addresses = KnownAddresses(clock)
 
     @contextmanager
     def attempt(self, account: str, client: Client) -> Iterator[None]:
-        """Count what is done inside as one attempt, unless it succeeds.
+        """Take a token for the block, and give it back unless the block raises `InvalidCredentials`.
 
         Args:
-            account: the name that was sent, known or not.
-            client: who sent it.
+            account: the name that was sent, whether or not the account exists.
+            client: the client that sent it.
 
         Raises:
-            TooManyAttempts: there were too many; nothing was taken.
-            LimitsUnavailable: it cannot be told.
+            TooManyAttempts: the account or the address has no tokens left; none was taken.
+            LimitsUnavailable: the rate-limit store failed.
         """
         if not self._enabled:
             yield
@@ -75,7 +75,7 @@ class Lockout:
         name, begun = account_key(account), self._clock()
         known = self._known_addresses.knows(name, client.key)
         counters = [Want(self.by_account, f"{name} {client.key}" if known else name)]
-        if client.address is not None:  # over a Unix socket everybody would be one address
+        if client.address is not None:  # all clients of a Unix socket would share one
             counters.insert(0, Want(self._by_address, client.key))
         self._take(counters)
         try:
@@ -98,18 +98,18 @@ class Lockout:
             raise _too_many(last)
 
     def forged(self, client: Client) -> M9MError | None:
-        """Count a token or a key that nobody issued; return what to answer to too many."""
+        """Count a forged token or API key; return the error if there were too many."""
         if not self._enabled or client.address is None:
             return None
         try:
-            hit = self._store.hit(self._forged, client.key)
+            hit = self._store.hit(self._forged_limit, client.key)
         except StoreFailure:
             return LimitsUnavailable()
         return None if hit.admitted else _too_many(hit)
 
     def _give_back(self, counters: Sequence[Want], begun: float) -> None:
         for limit, key, _ in counters:
-            # What took so long that a token has come by itself gives none back.
+            # After so long a token has been refilled already, and a refund would add another.
             if self._clock() - begun < limit.period / limit.count:
                 with suppress(StoreFailure):
                     self._store.refund(limit, key)
@@ -122,17 +122,17 @@ def _too_many(hit: Hit) -> TooManyAttempts:
 
 
 def account_key(account: str) -> str:
-    """Return what an account's attempts are counted under, however its name is spelled.
+    """Hash an account's name into the key of its attempts, the same for all spellings.
 
-    An app may know names in any case; and a name may be long and is whatever was sent: what is
-    kept of it is neither.
+    Case is ignored, since an app's names may be case-insensitive. The hash bounds the length of the
+    key and keeps client input out of the store.
     """
     spelled = unicodedata.normalize("NFKC", account).casefold()
     return sha256(spelled.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class KnownAddresses:
-    """Remembers at which addresses accounts signed in lately, the latest few of each."""
+    """Remembers the addresses from which accounts signed in, the latest 32 of each account."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -140,12 +140,12 @@ class KnownAddresses:
         self._lock = fork_safe_lock()
 
     def knows(self, account: str, address: str) -> bool:
-        """Tell whether the account signed in there within 30 days."""
-        since = self._known.get(account, _NOWHERE).get(address)
+        """Tell whether an account signed in from an address within the last 30 days."""
+        since = self._known.get(account, _NO_ADDRESSES).get(address)
         return since is not None and 0 <= self._clock() - since < _KNOWN_FOR
 
     def remember(self, account: str, address: str) -> None:
-        """Note that the account signed in there now."""
+        """Note that an account signed in from an address."""
         with self._lock:
             addresses = self._known.setdefault(account, OrderedDict())
             addresses[address] = self._clock()
