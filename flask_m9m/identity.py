@@ -92,8 +92,8 @@ class Identity:
     expires_at: float | None = None
 
     def __post_init__(self) -> None:
-        # An app's own functions make identities too. A single text as roles would grant every
-        # substring as a role, and None as the subject would name nobody in particular.
+        # An app's own functions make identities too. A single str as roles would grant every
+        # substring as a role, and None as the subject would match anybody.
         if not isinstance(self.subject, str):
             found = type(self.subject).__name__
             raise TypeError(f"an identity's subject must be a str, found {found}")

@@ -159,7 +159,7 @@ class Links:
         return parts._replace(query=query).geturl()
 
     def admits(self, environ: WSGIEnvironment, purpose: str = "") -> bool:
-        """Tell whether a request's URL has exactly one signature, and a valid one.
+        """Tell whether a request's URL has a single signature, and that it is valid.
 
         Raises:
             SettingsError: JWT is switched off.

@@ -1,4 +1,4 @@
-"""Authenticators: how a credential becomes an identity; and what issues credentials."""
+"""Authentication: schemes, tokens, sessions, API keys, users, sign-in, lockout and CSRF."""
 
 from __future__ import annotations
 

@@ -126,8 +126,6 @@ class ApiKeyAuthenticator(Authenticator):
                 transaction.identities.note_key_uses(
                     {key: moment(at) for key, at in used.copy().items()}
                 )
-                    {key: moment(at) for key, at in used.copy().items()}
-                )
         except BaseException:
             self._used = {**used, **self._used}  # keep them for the next batch
             raise

@@ -1,4 +1,4 @@
-"""ApiKeys: what `m9m.api_keys` offers an app."""
+"""ApiKeys: `m9m.api_keys`, which creates, lists, rotates, prunes and revokes API keys."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from ..storage.transaction import Transaction
 
 _LONGEST_LIFE = timedelta(days=36_525)
-_SOONEST = 3_600.0  # seconds: uses are noted up to a minute late
+_SHORTEST_UNUSED = 3_600.0  # seconds; the time of last use is written up to a minute late
 
 Span = float | str | timedelta
 
 
 class ApiKeys:
-    """Makes, lists, rotates and revokes API keys.
+    """Creates, lists, rotates, prunes and revokes API keys.
 
     Args:
-        prefix: how every key begins.
-        feed: of the app's database.
-        trail: told what is made and revoked.
+        prefix: the start of every key.
+        feed: the change feed of the app's database.
+        trail: the audit trail.
         clock: seconds since the epoch.
     """
 
@@ -60,30 +60,32 @@ class ApiKeys:
         *,
         family: str | None = None,
     ) -> tuple[ApiKey, str]:
-        """Make a key.
+        """Create a key.
 
         Args:
-            name: what it is for.
-            owner: the subject that it speaks for. Where that is a user of `m9m.users`, the key's
-                rights are never more than the user's of the moment.
-            scopes: what it may do.
-            roles: what it may be.
-            expires_at: when it stops to hold, with a time zone; left out, never.
-            rate_limit: how often it may be used (`"100/hour"`), beside all other limits.
-            family: that of another key, with which it counts together; left out, its own.
+            name: a description, 1 to 255 printable characters.
+            owner: the subject that the key authenticates. If it is a user of `m9m.users`, the key's
+                rights are limited to the user's current rights.
+            scopes: the rights of the key.
+            roles: the roles of the key.
+            expires_at: when the key expires, with a time zone; by default never.
+            rate_limit: the key's own limit (`"100/hour"`), in addition to all others.
+            family: the family of another key, to share its rate limit; by default a new family.
 
         Returns:
-            What is kept of the key, and the key itself, which nobody can be shown again.
+            The stored record and the key's text, which cannot be recovered later.
 
         Raises:
-            ValueError: an argument is wrong, or gives the key what its owner does not have.
-            DatabaseUnavailable: it could not be kept.
+            ValueError: an argument is not valid, or the owner does not have a scope or role.
+            DatabaseUnavailable: the key could not be stored.
         """
         now, key_id = moment(self._clock()), str(uuid.uuid4())
         if expires_at is not None and (
             expires_at.tzinfo is None or not now < expires_at <= now + _LONGEST_LIFE
         ):
-            raise ValueError("expires_at is a moment of the next hundred years, with a time zone")
+            raise ValueError(
+                "expires_at must have a time zone and be within the next hundred years"
+            )
         if rate_limit is not None:
             parse_limits(rate_limit)
         key = ApiKey(
@@ -104,28 +106,28 @@ class ApiKeys:
             return self._add(transaction, key)
 
     def list(self, owner: str | None = None, unused_for: Span | None = None) -> Sequence[ApiKey]:
-        """Return the keys, the oldest first, revoked and expired ones too.
+        """List keys, oldest first, with the revoked and expired ones.
 
         Args:
-            owner: whose; left out, everybody's.
-            unused_for: only those that hold and were not used, nor made, for so long.
+            owner: the owner of the keys; by default all owners.
+            unused_for: list only valid keys that were neither created nor used for this long.
 
         Raises:
-            ValueError: `unused_for` is no duration.
-            DatabaseUnavailable: it could not be asked.
+            ValueError: `unused_for` is not a duration.
+            DatabaseUnavailable: the keys cannot be read.
         """
         if not self._feed.database.present():
             return []
         whose = name_of(owner)
         if owner is not None and whose is None:
             return []
-        since = None if unused_for is None else moment(self._clock()) - _span(unused_for)
+        since = None if unused_for is None else moment(self._clock()) - _to_timedelta(unused_for)
 
         def query(transaction: Transaction) -> Sequence[ApiKey]:
             if since is None:
                 return transaction.identities.keys_of(whose)
             unused = transaction.identities.keys_unused_since(since)
-            return [key for key in unused if whose in (None, key.owner) and self._holds(key)]
+            return [key for key in unused if whose in (None, key.owner) and self._is_valid(key)]
 
         return self._feed.database.read(query)
 
@@ -133,14 +135,14 @@ class ApiKeys:
         """Revoke a key.
 
         Args:
-            key_id: its id.
-            owner: whose it has to be; left out, anybody's.
+            key_id: the key's id.
+            owner: the required owner of the key; by default any.
 
         Raises:
-            NotFound: there is none of that id, or it is revoked already.
-            DatabaseUnavailable: it could not be revoked.
+            NotFound: the key does not exist, has another owner or is revoked already.
+            DatabaseUnavailable: the revocation could not be stored.
         """
-        self._existing(key_id)
+        self._check_id(key_id)
         now = moment(self._clock())
         with self._feed.write() as transaction:
             key = transaction.identities.key(key_id)
@@ -149,35 +151,35 @@ class ApiKeys:
             if not transaction.identities.change_key(key_id, revoked_at=now):
                 raise _not_found()
             transaction.append_change(Topic.API_KEY, key_id, now)
-            self._note(transaction, EventName.API_KEY_REVOKED, key)
+            self._record(transaction, EventName.API_KEY_REVOKED, key)
 
     def rotate(self, key_id: str, grace: Span = 86_400.0) -> tuple[ApiKey, str]:
-        """Make a key that takes another's place, with the same rights and the same life.
+        """Replace a key with a new one of the same rights and lifetime.
 
-        Where the key has a rate limit, the two count together.
+        If the key has a rate limit, the two keys share it.
 
         Args:
-            key_id: the old one's id.
-            grace: for how long the old one goes on to hold, as seconds, as `"24h"` or as a
-                `timedelta`; 0: not at all.
+            key_id: the old key's id.
+            grace: how long the old key stays valid, as seconds, as `"24h"` or as a `timedelta`;
+                0 revokes it now.
 
         Returns:
-            As `create` does.
+            The stored record of the new key and its text, as `create` does.
 
         Raises:
-            NotFound: no key of that id holds.
-            Conflict: it was rotated before: another key has its place already.
-            ValueError: `grace` is no duration, or the owner's rights are less than the key's.
-            DatabaseUnavailable: nothing was changed.
+            NotFound: the key does not exist or is not valid.
+            Conflict: the key was rotated before.
+            ValueError: `grace` is not a duration, or the owner lacks rights of the key.
+            DatabaseUnavailable: the new key could not be stored.
         """
-        self._existing(key_id)
-        now, left = moment(self._clock()), _span(grace)
+        self._check_id(key_id)
+        now, left = moment(self._clock()), _to_timedelta(grace)
         with self._feed.write() as transaction:
             old = transaction.identities.key(key_id)
-            if old is None or not self._holds(old):
+            if old is None or not self._is_valid(old):
                 raise _not_found()
             if old.rotated_at is not None:
-                raise Conflict("this API key was rotated before: rotate the one in its place")
+                raise Conflict("this API key was rotated before: rotate the key that replaced it")
             ends = now + left if old.expires_at is None else min(old.expires_at, now + left)
             changes = {"expires_at": ends} if left else {"revoked_at": now}
             transaction.identities.change_key(key_id, rotated_at=now, **changes)
@@ -191,22 +193,24 @@ class ApiKeys:
                 last_used_at=None,
             )
             if not left:
-                self._note(transaction, EventName.API_KEY_REVOKED, old, replaced_by=following.id)
+                self._record(transaction, EventName.API_KEY_REVOKED, old, replaced_by=following.id)
             return self._add(transaction, following, replaces=old.id)
 
     def prune(self, unused_for: Span) -> Sequence[ApiKey]:
-        """Delete the keys that were not used, nor made, for so long, and return them.
+        """Delete the keys that were neither created nor used for some time, and return them.
 
         Args:
-            unused_for: as seconds, as `"90d"` or as a `timedelta`; at least an hour.
+            unused_for: the time, as seconds, as `"90d"` or as a `timedelta`; at least an hour.
 
         Raises:
-            ValueError: `unused_for` is no such duration.
-            DatabaseUnavailable: nothing was changed.
+            ValueError: `unused_for` is not a duration of at least an hour.
+            DatabaseUnavailable: the keys could not be deleted.
         """
-        span = _span(unused_for)
-        if span.total_seconds() < _SOONEST:
-            raise ValueError("unused_for is at least an hour: uses are noted with a delay")
+        span = _to_timedelta(unused_for)
+        if span.total_seconds() < _SHORTEST_UNUSED:
+            raise ValueError(
+                f"unused_for must be at least an hour, found {span}: uses are written with a delay"
+            )
         if not self._feed.database.present():
             return []
         now = moment(self._clock())
@@ -215,7 +219,7 @@ class ApiKeys:
             for key in pruned:
                 transaction.identities.delete_key(key.id)
                 transaction.append_change(Topic.API_KEY, key.id, now)
-                self._note(transaction, EventName.API_KEY_REVOKED, key, reason="unused")
+                self._record(transaction, EventName.API_KEY_REVOKED, key, reason="unused")
         return pruned
 
     def _add(self, transaction: Transaction, key: ApiKey, **details: str) -> tuple[ApiKey, str]:
@@ -227,26 +231,28 @@ class ApiKeys:
                 raise ValueError(f"the owner {key.owner!a} does not have {', '.join(sorted(more))}")
         text = make_key(self._prefix)
         transaction.identities.add_key(key, digest_of(text))
-        self._note(transaction, EventName.API_KEY_CREATED, key, **details)
+        self._record(transaction, EventName.API_KEY_CREATED, key, **details)
         return key, text
 
-    def _note(self, transaction: Transaction, name: EventName, key: ApiKey, **details: str) -> None:
+    def _record(
+        self, transaction: Transaction, name: EventName, key: ApiKey, **details: str
+    ) -> None:
         event = self._trail.event(name, target=key.id, owner=key.owner, **details)
         self._trail.record_change(transaction, event)
 
-    def _existing(self, key_id: str) -> None:
-        """Refuse an id that nothing can have, without making a database for it."""
+    def _check_id(self, key_id: str) -> None:
+        """Refuse an id that no key can have, without creating a database."""
         if name_of(key_id) is None or not self._feed.database.present():
             raise _not_found()
 
-    def _holds(self, key: ApiKey) -> bool:
+    def _is_valid(self, key: ApiKey) -> bool:
         now = moment(self._clock())
         return key.revoked_at is None and (key.expires_at is None or key.expires_at > now)
 
 
 def _not_found() -> NotFound:
-    return NotFound("no API key of that id holds")
+    return NotFound("no valid API key with this id exists")
 
 
-def _span(given: Span) -> timedelta:
+def _to_timedelta(given: Span) -> timedelta:
     return timedelta(seconds=parse_duration(given))

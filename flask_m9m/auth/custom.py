@@ -51,7 +51,7 @@ class AppScheme(Authenticator):
         self._authenticate = authenticate
 
     def find(self, environ: WSGIEnvironment) -> object | None:
-        """Call the app's function; `None` if it finds no credential."""
+        """Call the app's function; return its result, or the error that it raises."""
         try:
             return self._authenticate(environ)
         except M9MError as error:

@@ -3,8 +3,8 @@
 A password attempt takes a token from both limits before the password is verified, and gets it back
 if it succeeds. An address from which an account signed in recently has a separate limit for that
 account, so that a stranger's guesses do not lock the owner out. Forged tokens and API keys are
-counted separately, by address alone, and only when they are refused: valid ones are accepted
-whatever the counter says.
+counted separately, by address alone, and only when they are refused. Valid ones are always
+accepted.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Lockout:
 
     @contextmanager
     def attempt(self, account: str, client: Client) -> Iterator[None]:
-        """Take a token for the block, and give it back unless the block raises `InvalidCredentials`.
+        """Take a token, and give it back unless the block raises `InvalidCredentials`.
 
         Args:
             account: the name that was sent, whether or not the account exists.

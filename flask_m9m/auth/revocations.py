@@ -1,10 +1,11 @@
-"""Revocations: which tokens no longer hold although they are signed and not expired.
+"""Revocations: revokes tokens, sessions and all tokens of a subject, and refuses revoked tokens.
 
-What is revoked has a name: `jti:…` one token, `sid:…` a session, `sub:…` every token of a subject.
-A subject's row has a version, the second in which that was done, or one more than the version
-before; it grows even where a database was restored. A token whose `ver` is lower no longer holds;
-one that has none (it was issued before, or by m9m) holds if it was issued clearly later. A value
-that is long or not plain ASCII is hashed: `sub#…`.
+A revocation's name is `jti:…` for a token, `sid:…` for a session and `sub:…` for all tokens of a
+subject. A subject's row has a version: the second of the revocation, or the previous version plus
+1 if that is higher, so that it increases even after a database was restored. A token with a lower
+`ver` is revoked. A token without `ver` (issued before the first revocation, or by m9m) is revoked
+unless its `iat` is at least 65 seconds past the version. A value that is long or not printable
+ASCII is hashed: `sub#…`.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from ..text import name_of
 if TYPE_CHECKING:
     from ..storage.transaction import Transaction
 
-_MOST = 16_384  # names that are remembered
-_LONGEST = 200
+_CAPACITY = 16_384  # cached names
+_MAX_VALUE = 200
 _NOT_REVOKED = -1
-_FOR_GOOD = 1 << 62  # the version of a revocation that has none
-_EARLY = 65  # seconds that the clock of whoever issued a token may be ahead, as its `iat` may
+_NO_VERSION = 1 << 62  # stands in where a row has no version, which is above all versions
+_CLOCK_SKEW = 65  # seconds by which an issuer's clock, and so `iat`, may be ahead
 
 
 class Revocations:
-    """Refuses revoked tokens, from what this process knows.
+    """Refuses revoked tokens, using a cache of revocations.
 
-    Up to 16,384 revocations are read at once and known completely; beyond that, names are asked
-    for one by one, and what was answered is remembered until the feed says that it changed.
+    Up to 16,384 revocations are loaded together, so that the cache is complete. With more, each
+    name is queried when first needed, and cached until the feed reports a change.
 
     Args:
-        feed: of the app's database.
+        feed: the change feed of the app's database.
     """
 
     def __init__(self, feed: ChangeFeed) -> None:
@@ -51,9 +52,12 @@ class Revocations:
     def check(self, identity: Identity) -> None:
         """Refuse a token that was revoked.
 
+        Args:
+            identity: the identity of a verified token.
+
         Raises:
-            InvalidToken: it was.
-            DatabaseUnavailable: it cannot be told.
+            InvalidToken: the token was revoked.
+            DatabaseUnavailable: the revocations cannot be read.
         """
         self._feed.catch_up()
         if self._feed.empty:
@@ -61,29 +65,29 @@ class Revocations:
         claims = identity.claims
         version = claims.get("ver")
         if version is None:
-            version = max(0, int(claims.get("iat", 0)) - _EARLY)
+            version = max(0, int(claims.get("iat", 0)) - _CLOCK_SKEW)
         if self._version(_name("sub", identity.subject)) > version:
-            raise InvalidToken("revoked, with all of its subject's", guess=False)
+            raise InvalidToken("all tokens of the subject were revoked", guess=False)
         sid = claims.get("sid")
         if sid is not None and self._version(_name("sid", str(sid))) >= 0:
-            raise InvalidToken("revoked, with its session", guess=False)
+            raise InvalidToken("the session of the token was revoked", guess=False)
         jti = identity.credential_id
         if jti is not None and self._version(_name("jti", jti)) >= 0:
-            raise InvalidToken("revoked", guess=False)
+            raise InvalidToken("the token was revoked", guess=False)
 
-    # What this process knows
+    # The cache
 
     def drop(self, topic: str, name: str) -> None:
-        """Ask anew for a name that changed."""
+        """Drop a changed revocation from the cache."""
         if topic == Topic.REVOCATION:
             with self._lock:
                 self._changed.add(name)
                 self._known.pop(name, None)
-                if len(self._changed) > _MOST:
+                if len(self._changed) > _CAPACITY:
                     self._forget()
 
     def clear(self) -> None:
-        """Ask anew for everything."""
+        """Drop all revocations from the cache."""
         with self._lock:
             self._forget()
 
@@ -93,10 +97,10 @@ class Revocations:
         self._changed.clear()
 
     def _version(self, name: str) -> int:
-        """Return a revocation's version, -1 where there is none."""
+        """Find the version of a revocation; -1 if the name is not revoked."""
         if not self._loaded:
             self._load()
-        with self._lock:  # all three at one moment: a change moves a name from one to another
+        with self._lock:  # one snapshot of all three: a change moves a name between them
             known = self._known.get(name)
             complete = self._complete and name not in self._changed
         if known is not None:
@@ -111,13 +115,15 @@ class Revocations:
 
     def _load(self) -> None:
         noted = self._feed.noted()
-        found = self._feed.ask(lambda transaction: transaction.identities.revocations(_MOST + 1))
+        found = self._feed.ask(
+            lambda transaction: transaction.identities.revocations(_CAPACITY + 1)
+        )
 
         def fill() -> None:
             with self._lock:
                 self._forget()
-                self._known.update((row[0], _version_in(row)) for row in found[:_MOST])
-                self._complete = len(found) <= _MOST
+                self._known.update((row[0], _version_in(row)) for row in found[:_CAPACITY])
+                self._complete = len(found) <= _CAPACITY
                 self._loaded = True
 
         self._feed.keep(noted, fill)
@@ -129,8 +135,8 @@ class Revocations:
                 return
             self._known[name] = version
             self._changed.discard(name)
-            if len(self._known) > _MOST:
-                self._complete = False  # what is forgotten has to be asked for again
+            if len(self._known) > _CAPACITY:
+                self._complete = False  # the dropped name has to be queried again
                 self._known.popitem(last=False)
 
 
@@ -140,23 +146,30 @@ def revoke_token(
     """Revoke one token.
 
     Args:
-        transaction: in which it is done.
-        jti: the token's.
-        now: the moment.
-        expires_at: when the token expires; `None`: that is not known.
+        transaction: the transaction to write in.
+        jti: the token's id.
+        now: the time of the revocation.
+        expires_at: when the token expires; `None` if unknown, which keeps the revocation forever.
     """
     _revoke(transaction, _name("jti", jti), now, expires_at)
 
 
 def revoke_session(transaction: Transaction, sid: str, now: datetime, expires_at: datetime) -> None:
-    """End a session and revoke its access tokens, until the last of them expires."""
+    """End a session and revoke its access tokens.
+
+    Args:
+        transaction: the transaction to write in.
+        sid: the session's id.
+        now: the time of the revocation.
+        expires_at: when the last access token of the session expires.
+    """
     if name_of(sid) is not None:
         transaction.identities.end_session(sid, now)
     _revoke(transaction, _name("sid", sid), now, expires_at)
 
 
 def revoke_subject(transaction: Transaction, subject: str, now: datetime) -> None:
-    """Revoke every token and session of a subject that there is by now."""
+    """Revoke all existing tokens and end all sessions of a subject."""
     version = max(version_of(transaction, subject) + 1, int(now.timestamp()))
     if name_of(subject) is not None:
         transaction.identities.end_sessions_of(subject, now)
@@ -164,7 +177,7 @@ def revoke_subject(transaction: Transaction, subject: str, now: datetime) -> Non
 
 
 def version_of(transaction: Transaction, subject: str) -> int:
-    """Return the version that a subject's new tokens have to carry; 0: none was ever revoked."""
+    """Find the version (`ver`) for a subject's new tokens; 0 if none was ever revoked."""
     found = transaction.identities.revocation(_name("sub", subject))
     return 0 if found is None else found[1] or 0
 
@@ -181,10 +194,10 @@ def _revoke(
 
 
 def _version_in(row: tuple[str, int | None]) -> int:
-    return _FOR_GOOD if row[1] is None else row[1]
+    return _NO_VERSION if row[1] is None else row[1]
 
 
 def _name(kind: str, value: str) -> str:
-    if len(value) <= _LONGEST and value.isascii() and value.isprintable():
+    if len(value) <= _MAX_VALUE and value.isascii() and value.isprintable():
         return f"{kind}:{value}"
     return f"{kind}#{sha256(value.encode('utf-8', 'surrogatepass')).hexdigest()}"

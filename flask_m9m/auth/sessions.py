@@ -1,9 +1,9 @@
-"""Sessions: a login, and the refresh tokens that follow from it, one after the other.
+"""Sessions: refresh tokens with rotation and reuse detection, from login to logout.
 
-A refresh token holds once: spending it is one conditional UPDATE that puts the next one in its
-place. The same token again within ten seconds (an answer that was lost, two tabs) is a conflict
-and revokes nothing; later it was stolen, from whom nobody can tell, and the session ends with all
-its tokens (RFC 9700 §4.14.2).
+A refresh token is valid once: using it is one conditional UPDATE that replaces it with the next
+token. The same token again within ten seconds (a lost response, two tabs) is a conflict and revokes
+nothing. After that a reused token counts as stolen, and the session ends with all its tokens
+(RFC 9700 §4.14.2).
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from .revocations import revoke_session, version_of
 if TYPE_CHECKING:
     from ..storage.transaction import Transaction
 
-_GRACE = timedelta(seconds=10)
+_REUSE_GRACE = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenPair:
-    """An access token, and the refresh token for the next one.
+    """An access token, and the refresh token that is exchanged for the next pair.
 
     Attributes:
-        access_token: for requests.
-        refresh_token: good once, for `m9m.tokens.refresh`.
+        access_token: the token for requests.
+        refresh_token: the token for `m9m.tokens.refresh`, valid once.
         expires_at: when the access token expires, in UTC.
-        refresh_expires_at: when the refresh token does.
-        subject: whom they speak for.
+        refresh_expires_at: when the refresh token expires, in UTC.
+        subject: the subject of both tokens.
         sid: the session's id.
     """
 
@@ -52,14 +52,14 @@ class TokenPair:
 
 
 class Sessions:
-    """Begins, continues and ends sessions.
+    """Begins, refreshes and ends sessions.
 
     Args:
-        settings: the app's.
-        issuer: writes tokens.
-        verifier: of refresh tokens.
-        feed: of the app's database.
-        trail: told what is issued and revoked.
+        settings: the lifetimes of tokens and sessions.
+        issuer: issues tokens.
+        verifier: verifies refresh tokens.
+        feed: the change feed of the app's database.
+        trail: the audit trail.
         clock: seconds since the epoch.
     """
 
@@ -89,7 +89,7 @@ class Sessions:
         claims: Mapping[str, Any],
         fresh: bool,
     ) -> TokenPair:
-        """Begin a session; `m9m.tokens.issue_pair` says the rest."""
+        """Begin a session; see `Tokens.issue_pair`."""
         now, subject = moment(self._clock()), checked_name("a subject", subject)
         session = Session(
             sid=str(uuid.uuid4()),
@@ -104,53 +104,55 @@ class Sessions:
             ends_at=now + self._longest,
             revoked_at=None,
         )
-        self._issuer.issue(subject, claims=claims)  # whatever is wrong with these is said first
+        self._issuer.issue(subject, claims=claims)  # check the claims before anything is written
         with self._feed.write() as transaction:
-            pair = self._pair(transaction, session, session.current, now, fresh=fresh)
+            pair = self._issue_pair(transaction, session, session.current, now, fresh=fresh)
             if pair is None:
                 raise ValueError(f"the user {subject!a} is disabled")
             transaction.identities.add_session(session)
         return pair
 
     def refresh(self, token: str) -> TokenPair:
-        """Spend a refresh token; `m9m.tokens.refresh` says the rest."""
+        """Exchange a refresh token for a new pair; see `Tokens.refresh`."""
         spent = self._verifier.verify(token)
-        sid, jti = _ids(spent)
+        sid, jti = _session_ids(spent)
         if not self._feed.database.present():
-            raise InvalidToken("there is no session", guess=False)
+            raise InvalidToken("the session does not exist", guess=False)
         now = moment(self._clock())
         with self._feed.write() as transaction:
             following = str(uuid.uuid4())
             spendable = transaction.identities.spend(sid, jti, following, now)
             session = transaction.identities.session(sid)
             if session is None or session.revoked_at is not None or session.ends_at <= now:
-                raise InvalidToken("its session has ended", guess=False)
+                raise InvalidToken("the session has ended", guess=False)
             if spendable:
                 try:
-                    pair = self._pair(transaction, session, following, now, fresh=False)
+                    pair = self._issue_pair(transaction, session, following, now, fresh=False)
                 except ValueError:
-                    reason = "the rights of its user do not fit into a token"
+                    reason = "the scopes and roles of the user do not fit into a token"
                     raise InvalidToken(reason, guess=False) from None
                 if pair is not None:
                     return pair
-            elif session.previous == jti and now - session.rotated_at <= _GRACE:
-                raise Conflict("this refresh token was spent a moment ago")
-            reason = "its user is disabled" if spendable else "it was spent before"
+            elif session.previous == jti and now - session.rotated_at <= _REUSE_GRACE:
+                raise Conflict(
+                    "this refresh token was used a moment ago: use the token that replaced it"
+                )
+            reason = "the user is disabled" if spendable else "the refresh token was used before"
             self._end(transaction, sid, now, session.ends_at, session.subject, reason=reason)
         raise InvalidToken(reason, guess=False)
 
     def session_of(self, token: str) -> str:
-        """Return the id of a refresh token's session."""
-        return _ids(self._verifier.verify(token))[0]
+        """Verify a refresh token and return its session's id."""
+        return _session_ids(self._verifier.verify(token))[0]
 
     def end(self, sid: str) -> bool:
-        """End a session, with its refresh and access tokens; return whether it went on."""
+        """End a session and revoke its tokens; return whether it was active."""
         if not self._feed.database.present():
             return False
         now = moment(self._clock())
         with self._feed.write() as transaction:
             session = None if name_of(sid) is None else transaction.identities.session(sid)
-            if session is None:  # its row is deleted before its last access token expires
+            if session is None:  # the row may be deleted before the last access token expires
                 self._end(transaction, sid, now, now)
                 return False
             if session.revoked_at is not None:
@@ -171,10 +173,10 @@ class Sessions:
         event = self._trail.event(EventName.TOKEN_REVOKED, subject, sid, of="session", **details)
         self._trail.record_change(transaction, event)
 
-    def _pair(
+    def _issue_pair(
         self, transaction: Transaction, session: Session, jti: str, now: datetime, *, fresh: bool
     ) -> TokenPair | None:
-        """Write a pair with the rights of the moment; `None` where the user is disabled."""
+        """Issue a pair with the user's current rights; `None` if the user is disabled."""
         user = transaction.identities.user(session.subject)
         scopes, roles = session.scopes, session.roles
         if user is not None:
@@ -203,8 +205,8 @@ class Sessions:
         return TokenPair(access, refresh, *ends, session.subject, session.sid)
 
 
-def _ids(identity: Identity) -> tuple[str, str]:
+def _session_ids(identity: Identity) -> tuple[str, str]:
     sid, jti = identity.claims.get("sid"), identity.credential_id
     if not isinstance(sid, str) or name_of(sid) is None or jti is None or name_of(jti) is None:
-        raise InvalidToken("it is of no session")
+        raise InvalidToken("the token belongs to no session")
     return sid, jti

@@ -1,4 +1,4 @@
-"""Signing in by a name and a password, under HTTP Basic and by the REST API alike."""
+"""Sign-in with a name and a password, for HTTP Basic and the login of the REST API."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from ..text import normalize
 from .lockout import Lockout
 
 PasswordVerifier = Callable[[str, str], Identity | bool | None]
-"""Given a name and a password, both in NFC, return who it is, or `True`, or nothing."""
+"""Verify a name and a password, both in NFC: return an identity, `True`, or `None` or `False`."""
 
-_Found = tuple[Identity, bool]
-"""Who it is, and whether that is a user of the table."""
+_Verified = tuple[Identity, bool]
+"""The identity, and whether it is a user of the users table."""
 
-_REMEMBERED_SECONDS = 60.0
-_REMEMBERED = 1_024
+_LIFETIME = 60.0  # seconds
+_CAPACITY = 1_024
 
 
 class SignedIn(NamedTuple):
-    """Who signed in.
+    """The result of a sign-in.
 
     Attributes:
-        identity: who it is.
-        is_user: whether that is a user of the table, whose rights are read there.
-        loaded: who it is as the app enriches it.
+        identity: the verified identity.
+        is_user: whether it is a user of the users table, which has the user's current rights.
+        loaded: the identity from the app's `identity_loader`.
     """
 
     identity: Identity
@@ -49,13 +49,13 @@ class SignedIn(NamedTuple):
 
 
 class SignIn:
-    """Tells whose name and password these are, and throttles guesses.
+    """Verifies a name and password; throttles attempts.
 
     Args:
-        verify: tells who a name and a password are.
-        load: has the app enrich who it is, or refuse it.
-        lockout: throttles guesses.
-        feed: says when what is remembered of a user no longer counts.
+        verify: verifies a name and a password.
+        load: applies the app's identity loader.
+        lockout: throttles failed attempts.
+        feed: the change feed, which reports changed users.
         clock: seconds since the epoch.
     """
 
@@ -76,43 +76,43 @@ class SignIn:
         feed.subscribe(self._verified)
 
     def __call__(self, name: str, password: str, client: Client) -> SignedIn:
-        """Return who it is.
+        """Verify a name and password.
 
         Args:
-            name: in NFC, without control characters.
-            password: in NFC, likewise.
-            client: who sent them.
+            name: the name in NFC, without control characters.
+            password: the password in NFC, without control characters.
+            client: the client that sent them.
 
         Raises:
-            InvalidCredentials: they are wrong, or the app does not want them.
-            TooManyAttempts: too many were wrong before.
-            ServiceUnavailable: too many are being verified.
+            InvalidCredentials: they are wrong, or the app rejects the identity.
+            TooManyAttempts: too many attempts failed before.
+            ServiceUnavailable: too many passwords are being verified.
         """
-        # What is remembered counts as an attempt like any other: else a right guess would pass
-        # where a wrong one is refused, and guessing would be free.
+        # Cached verifications are throttled too: otherwise a locked-out client could still
+        # recognise a correct guess.
         with self._verified.turn(name, password), self._lockout.attempt(name, client):
-            found = self._remembered(name, password) or self._verified_now(name, password)
+            found = self._find_cached(name, password) or self._verify_and_cache(name, password)
             return SignedIn(*found, self._load(found[0]))
 
-    def _remembered(self, name: str, password: str) -> _Found | None:
+    def _find_cached(self, name: str, password: str) -> _Verified | None:
         try:
             self._feed.catch_up()
         except DatabaseUnavailable:
-            return None  # the configured user needs none
+            return None  # the configured user needs no database
         return self._verified.find(name, password)
 
-    def _verified_now(self, name: str, password: str) -> _Found:
+    def _verify_and_cache(self, name: str, password: str) -> _Verified:
         noted = self._feed.noted()
-        found = self._ask(name, password)
+        found = self._call_verifier(name, password)
         self._feed.keep(noted, lambda: self._verified.keep(name, password, found))
         return found
 
-    def _ask(self, name: str, password: str) -> _Found:
+    def _call_verifier(self, name: str, password: str) -> _Verified:
         try:
             answer = self._verify(name, password)
         except HTTPException as error:
             if error.code is not None and error.code < 500:
-                raise InvalidCredentials from None  # however the app says that it is wrong
+                raise InvalidCredentials from None  # any 4xx of the app means wrong credentials
             raise
         if answer is True:
             return Identity(name, "basic"), False
@@ -124,13 +124,13 @@ class SignIn:
 
 
 class ConfiguredUser:
-    """The user of `security.basic_auth`, known without a database.
+    """The user of `security.basic_auth`, who needs no database.
 
-    A name that is not its own costs what a wrong password costs.
+    A wrong name takes as long to verify as a wrong password.
 
     Args:
-        settings: with a name, and a password or the hash of one.
-        hasher: hashes and verifies.
+        settings: the username, and the password or its hash.
+        hasher: hashes and verifies passwords.
     """
 
     def __init__(self, settings: BasicAuthSettings, hasher: PasswordHasher) -> None:
@@ -142,7 +142,7 @@ class ConfiguredUser:
         self._lock = fork_safe_lock()
 
     def __call__(self, name: str, password: str) -> bool:
-        """Tell whether these are its name and password."""
+        """Tell whether a name and password are the configured ones."""
         right = self._hasher.verify(self._hash(), password)
         return hmac.compare_digest(name.encode(), self._name) and right
 
@@ -160,47 +160,47 @@ class ConfiguredUser:
 
 
 class VerifiedPasswords:
-    """Remembers good verifications for a minute, under a hash keyed in this process alone."""
+    """Caches successful verifications for a minute, under an HMAC with a key of this process."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._key = secrets.token_bytes(32)
-        self._known: OrderedDict[bytes, tuple[float, str, _Found]] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[float, str, _Verified]] = OrderedDict()
         self._lock = fork_safe_lock()
         self.after_fork()
         watch(self)
 
     def after_fork(self) -> None:
-        """Leave the parent's turns to the parent."""
+        """Replace the locks, which may be held by threads of the parent process."""
         self._turns = [threading.Lock() for _ in range(64)]
 
     def turn(self, name: str, password: str) -> AbstractContextManager[None]:
-        """Let only one verify this name and password; the others wait for what it finds.
+        """Serialize verifications of a name and password, so that the others use the cached result.
 
         Raises:
-            ServiceUnavailable: that takes longer than two seconds.
+            ServiceUnavailable: the lock was not free within two seconds.
         """
         turn = self._turns[self._digest(name, password)[0] % len(self._turns)]
         return in_turn(turn, patience=2.0)
 
-    def find(self, name: str, password: str) -> _Found | None:
-        """Return who it was when it was last verified."""
+    def find(self, name: str, password: str) -> _Verified | None:
+        """Find a cached verification that is still fresh."""
         known = self._known.get(self._digest(name, password))
-        if known is None or not 0 <= self._clock() - known[0] < _REMEMBERED_SECONDS:
+        if known is None or not 0 <= self._clock() - known[0] < _LIFETIME:
             return None
         return known[2]
 
-    def keep(self, name: str, password: str, found: _Found) -> None:
-        """Remember a good verification."""
+    def keep(self, name: str, password: str, found: _Verified) -> None:
+        """Cache a successful verification."""
         with self._lock:
             digest = self._digest(name, password)
             self._known[digest] = (self._clock(), name, found)
             self._known.move_to_end(digest)
-            if len(self._known) > _REMEMBERED:
+            if len(self._known) > _CAPACITY:
                 self._known.popitem(last=False)
 
     def drop(self, topic: str, name: str) -> None:
-        """Forget a user who changed."""
+        """Drop the verifications of a changed user."""
         if topic == Topic.USER:
             with self._lock:
                 for digest, (_, typed, (identity, _)) in list(self._known.items()):
@@ -208,10 +208,10 @@ class VerifiedPasswords:
                         del self._known[digest]
 
     def clear(self) -> None:
-        """Forget everybody."""
+        """Drop all verifications."""
         with self._lock:
             self._known.clear()
 
     def _digest(self, name: str, password: str) -> bytes:
-        # A name has no control character, so that no two pairs are one text.
+        # A name has no NUL, so that two different pairs never give the same text.
         return hmac.digest(self._key, f"{name}\0{password}".encode(), "sha256")

@@ -1,4 +1,4 @@
-"""Tokens: what `m9m.tokens` offers an app."""
+"""Tokens: `m9m.tokens`, which issues, verifies, refreshes and revokes JWTs."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LONGEST_SUBJECT = 8_192  # what fits into a token
-_FOR_EVER = 3_155_760_000.0  # seconds
-_JWT = re.compile(r"e[\w-]*\.[\w-]*\.[\w-]*\Z", re.ASCII)  # `e` is how base64url writes a `{`
+_LONGEST_SUBJECT = 8_192  # characters; a longer one does not fit into a token
+_CENTURY = 3_155_760_000.0  # seconds
+_JWT = re.compile(r"e[\w-]*\.[\w-]*\.[\w-]*\Z", re.ASCII)  # base64url of `{` starts with `e`
 
 
 class Tokens:
     """Issues, verifies, refreshes and revokes tokens under the app's settings.
 
     Args:
-        settings: the app's; without a secret, or with `security.jwt.enabled: false`, JWT is
+        settings: the JWT settings; without a secret, or with `security.jwt.enabled: false`, JWT is
             switched off.
-        feed: of the app's database.
-        trail: told what is issued and revoked.
+        feed: the change feed of the app's database.
+        trail: the audit trail.
         clock: seconds since the epoch.
     """
 
@@ -89,21 +89,20 @@ class Tokens:
         """Issue an access token (RFC 9068).
 
         Args:
-            subject: who it speaks for.
-            scopes: what it may do.
-            roles: what the subject is.
-            claims: further claims; the registered ones cannot be set here.
-            expires_in: its life, as seconds, as `"15m"` or as a `timedelta`; left out,
+            subject: the subject, 1 to 8192 characters.
+            scopes: the rights of the token.
+            roles: the roles of the subject.
+            claims: further claims, but none that flask-m9m sets itself.
+            expires_in: the lifetime, as seconds, as `"15m"` or as a `timedelta`; by default
                 `security.jwt.expiration`.
-            fresh: whether the subject has just now logged in.
+            fresh: whether the subject has just logged in.
 
         Raises:
             SettingsError: JWT is switched off.
-            ValueError: an argument cannot go into a token, or the subject is a user of `m9m.users`
-                who is disabled.
-            DatabaseUnavailable: it cannot be told what was revoked before.
+            ValueError: an argument is not valid, or the subject is a disabled user of `m9m.users`.
+            DatabaseUnavailable: the revocations cannot be read.
         """
-        issuer = _switched_on(self._issuer)
+        issuer = _require_enabled(self._issuer)
         subject, life = _subject(subject), None if expires_in is None else _seconds(expires_in)
         version, jti = self._version_for(subject), new_jti()
         token = issuer.issue(
@@ -114,7 +113,7 @@ class Tokens:
         return token
 
     def _version_for(self, subject: str) -> int:
-        """Return the version that a subject's new tokens have to carry."""
+        """Find the version (`ver`) for a subject's new tokens."""
         self._feed.catch_up()
         if self._feed.has_nothing():
             return 0
@@ -137,80 +136,80 @@ class Tokens:
         claims: Mapping[str, Any] | None = None,
         fresh: bool = True,
     ) -> TokenPair:
-        """Begin a session: an access token, and a refresh token for the next one.
+        """Begin a session: issue an access token and a refresh token.
 
         Args:
-            subject: who has logged in.
-            scopes: what the access tokens may do; for a user of `m9m.users` never more than that
-                user may at the moment, and left out, all of it.
-            roles: what the subject is, likewise.
+            subject: the subject who has logged in, 1 to 255 printable characters.
+            scopes: the rights of the access tokens. For a user of `m9m.users` they are limited to
+                the user's current scopes, which are also the default.
+            roles: the roles of the subject, limited in the same way.
             claims: further claims of the access tokens.
-            fresh: whether the subject has just now logged in; tokens that are refreshed are not.
+            fresh: whether the first access token is fresh; refreshed tokens never are.
 
         Raises:
             SettingsError: JWT is switched off.
-            ValueError: an argument cannot go into a token, or the user is disabled.
-            DatabaseUnavailable: the session could not be kept.
+            ValueError: an argument is not valid, or the user is disabled.
+            DatabaseUnavailable: the session could not be stored.
         """
-        return _switched_on(self._sessions).begin(subject, scopes, roles, claims or {}, fresh)
+        return _require_enabled(self._sessions).begin(subject, scopes, roles, claims or {}, fresh)
 
     def refresh(self, token: str) -> TokenPair:
-        """Spend a refresh token on a new pair, with the user's rights of the moment.
+        """Exchange a refresh token for a new pair with the user's current rights.
 
         Raises:
-            InvalidToken: it does not hold. Where it was spent before, its session has ended now.
-            Conflict: it was spent within the last ten seconds; nothing was revoked.
+            InvalidToken: the token is not valid. If it was used before, its session is ended.
+            Conflict: the token was used within the last ten seconds; nothing was revoked.
             SettingsError: JWT is switched off.
-            DatabaseUnavailable: nothing was changed.
+            DatabaseUnavailable: the session could not be changed.
         """
-        return _switched_on(self._sessions).refresh(token)
+        return _require_enabled(self._sessions).refresh(token)
 
     def session_of(self, refresh_token: str) -> str:
-        """Return the id of a refresh token's session, whether or not that goes on.
+        """Return the id of a refresh token's session, which may have ended.
 
         Raises:
-            InvalidToken: the token does not hold.
+            InvalidToken: the token is not valid.
             SettingsError: JWT is switched off.
         """
-        return _switched_on(self._sessions).session_of(refresh_token)
+        return _require_enabled(self._sessions).session_of(refresh_token)
 
     def verify(self, token: str) -> Identity:
-        """Return who an access token speaks for.
+        """Verify an access token and return its identity.
 
         Raises:
-            InvalidToken: for whatever is wrong with it.
-            DatabaseUnavailable: it cannot be told whether it was revoked.
+            InvalidToken: the token is not valid, or was revoked.
+            DatabaseUnavailable: the revocations cannot be read.
             SettingsError: JWT is switched off.
         """
-        identity = _switched_on(self._verifier).verify(token)
+        identity = _require_enabled(self._verifier).verify(token)
         self._revocations.check(identity)
         return identity
 
     def revoke(self, token: str) -> None:
-        """Revoke an access token, alone.
+        """Revoke a single access token.
 
         Args:
-            token: the token, or its `jti`; with the token it is also known how long that has to
-                be remembered.
+            token: the token, or its `jti`. A revocation by token is deleted once the token has
+                expired; a revocation by `jti` is kept.
 
         Raises:
-            InvalidToken: the token does not hold anyway, or has no `jti`.
-            DatabaseUnavailable: it could not be revoked.
+            InvalidToken: the token is not valid, or has no `jti`.
+            DatabaseUnavailable: the revocation could not be stored.
         """
         words = [word for word in token.split() if _JWT.match(word)]
         if words and words != [token.strip()]:
-            raise InvalidToken("there is more than one token in it, and no jti")
+            raise InvalidToken("the text must be exactly one token or jti")
         token = words[0] if words else token
         jti: str | None = token
         subject = expires_at = None
         if _JWT.match(token):
             identity = self.verify(token)
             subject, jti, ends = identity.subject, identity.credential_id, identity.expires_at
-            if ends is not None and ends < self._clock() + _FOR_EVER:
-                # A minute for the clocks of others, as `security.jwt.leeway` at its most.
+            if ends is not None and ends < self._clock() + _CENTURY:
+                # A minute for other machines' clocks, the maximum of `security.jwt.leeway`.
                 expires_at = moment(ends + 60)
         if not jti:
-            raise InvalidToken("it has no jti: revoke its subject")
+            raise InvalidToken("the token has no jti: revoke its subject")
         with self._feed.write() as transaction:
             revoke_token(transaction, jti, moment(self._clock()), expires_at)
             event = self._trail.event(EventName.TOKEN_REVOKED, subject, jti)
@@ -220,20 +219,20 @@ class Tokens:
         """End a session: its refresh token, and its access tokens by their `sid`.
 
         Returns:
-            Whether there was such a session, and it had not been ended before.
+            Whether the session existed and was active.
 
         Raises:
             SettingsError: JWT is switched off.
-            DatabaseUnavailable: it could not be ended.
+            DatabaseUnavailable: the session could not be ended.
         """
-        return _switched_on(self._sessions).end(sid)
+        return _require_enabled(self._sessions).end(sid)
 
     def revoke_subject(self, subject: str) -> None:
-        """Revoke every token and end every session that a subject has by now.
+        """Revoke all existing tokens and end all sessions of a subject.
 
         Raises:
-            ValueError: it cannot be a subject.
-            DatabaseUnavailable: they could not be revoked.
+            ValueError: the subject is not valid.
+            DatabaseUnavailable: the revocation could not be stored.
         """
         subject = _subject(subject)
         with self._feed.write() as transaction:
@@ -243,9 +242,9 @@ class Tokens:
 
 
 def _subject(given: str) -> str:
-    """Return a subject as tokens name it; what is in NFC and what is not are the same."""
+    """Check a subject and convert it to NFC, as in tokens."""
     if not isinstance(given, str) or not 0 < len(given) <= _LONGEST_SUBJECT:
-        raise ValueError(f"a token's subject is a text of 1 to {_LONGEST_SUBJECT} characters")
+        raise ValueError(f"a token's subject must be a str of 1 to {_LONGEST_SUBJECT} characters")
     return normalize(given)
 
 
@@ -265,7 +264,7 @@ def _seconds(given: float | str | timedelta) -> float:
     return parse_duration(given) if isinstance(given, str) else given
 
 
-def _switched_on(part: T | None) -> T:
+def _require_enabled(part: T | None) -> T:
     if part is not None:
         return part
     problem = Problem(

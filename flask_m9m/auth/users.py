@@ -1,4 +1,4 @@
-"""Users: what `m9m.users` offers an app."""
+"""Users: `m9m.users`, the users table with passwords, roles and scopes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from ..storage.transaction import Transaction
 
 _SHORTEST_PASSWORD = 8  # NIST SP 800-63B-4 §3.1.1.2
-_PATIENCE = 0.05  # seconds that a login waits for other writers
+_PATIENCE = 0.05  # seconds that a login waits for the database's write lock
 
 
 class Users:
-    """Makes, lists, changes and disables users, and verifies their passwords.
+    """Creates, lists, changes and disables users, and verifies their passwords.
 
     Args:
-        feed: of the app's database.
-        hasher: hashes and verifies.
-        trail: told what changes.
+        feed: the change feed of the app's database.
+        hasher: hashes and verifies passwords.
+        trail: the audit trail.
         clock: seconds since the epoch.
     """
 
@@ -45,7 +45,7 @@ class Users:
         self._trail = trail
         self._hasher = hasher
         self._clock = clock
-        self._nobodys_hash: str | None = None
+        self._dummy_hash: str | None = None
         self._lock = fork_safe_lock()
 
     def create(
@@ -55,18 +55,18 @@ class Users:
         roles: str | Collection[str] = (),
         scopes: str | Collection[str] = (),
     ) -> User:
-        """Make a user.
+        """Create a user.
 
         Args:
-            username: 1 to 255 printable characters without a colon (RFC 7617 §2), kept in NFC.
-            password: 8 to 4096 characters, none of them a control character.
-            roles: what the user is.
-            scopes: what the user may do.
+            username: 1 to 255 printable characters without a colon (RFC 7617 §2), stored in NFC.
+            password: 8 to 4096 characters without control characters.
+            roles: the user's roles.
+            scopes: the user's rights.
 
         Raises:
-            ValueError: an argument is wrong.
-            Conflict: there is a user of that name.
-            DatabaseUnavailable: the user could not be kept.
+            ValueError: an argument is not valid.
+            Conflict: the username is taken.
+            DatabaseUnavailable: the user could not be stored.
         """
         user = User(
             username=_username(username),
@@ -78,20 +78,20 @@ class Users:
         )
         with self._feed.write() as transaction:
             if transaction.identities.user(user.username) is not None:
-                raise Conflict(f"there is a user {user.username!a} already")
+                raise Conflict(f"a user {user.username!a} exists already: choose another name")
             transaction.identities.add_user(user)
             transaction.append_change(Topic.USER, user.username, user.created_at)
-            self._note(transaction, user.username, "created")
+            self._record(transaction, user.username, "created")
         return user
 
     def list(self) -> Sequence[User]:
-        """Return all users by name, disabled ones too."""
+        """List all users, sorted by name, with the disabled ones."""
         if not self._feed.database.present():
             return []
         return self._feed.database.read(lambda transaction: transaction.identities.users())
 
     def get(self, username: str) -> User | None:
-        """Return a user by name."""
+        """Find a user by name."""
         return self._find(name_of(username))
 
     def update(
@@ -100,16 +100,16 @@ class Users:
         roles: str | Collection[str] | None = None,
         scopes: str | Collection[str] | None = None,
     ) -> None:
-        """Change what a user is and may do; it holds for API keys and new tokens at once.
+        """Change a user's roles and scopes, at once for API keys and new tokens.
 
         Args:
-            username: whose.
-            roles: all of them from now on; left out, as they are.
-            scopes: all of them from now on; left out, as they are.
+            username: the user's name.
+            roles: the new roles, which replace the old ones; by default unchanged.
+            scopes: the new scopes, which replace the old ones; by default unchanged.
 
         Raises:
-            NotFound: there is no such user.
-            ValueError: a role or a scope is none.
+            NotFound: the user does not exist.
+            ValueError: a role or a scope is not valid.
         """
         changes: dict[str, Any] = {}
         if roles is not None:
@@ -119,50 +119,50 @@ class Users:
         self._change("rights", username, changes, revoke=False)
 
     def set_password(self, username: str, password: str) -> None:
-        """Change a password, which revokes all the user's tokens and sessions.
+        """Change a user's password, and revoke all the user's tokens and sessions.
 
         Raises:
-            NotFound: there is no such user.
-            ValueError: it cannot be a password.
+            NotFound: the user does not exist.
+            ValueError: the password is not valid.
         """
         hashed = self._hasher.hash(_password(password))
         self._change("password", username, {"password_hash": hashed}, revoke=True)
 
     def disable(self, username: str) -> None:
-        """Keep a user out: the password, all tokens and sessions, and the user's API keys.
+        """Disable a user: refuse the password and the API keys, and revoke all tokens and sessions.
 
         Raises:
-            NotFound: there is no such user.
+            NotFound: the user does not exist.
         """
         self._change("disabled", username, {"disabled": True}, revoke=True)
 
     def enable(self, username: str) -> None:
-        """Let a disabled user in again; tokens of before stay revoked.
+        """Enable a disabled user; revoked tokens stay revoked.
 
         Raises:
-            NotFound: there is no such user.
+            NotFound: the user does not exist.
         """
         self._change("enabled", username, {"disabled": False}, revoke=False)
 
     def verify_password(self, username: str, password: str) -> User | None:
-        """Return the user whose name and password these are.
+        """Verify a name and password; return the user, or `None` if they are wrong.
 
-        An unknown name and a disabled user cost what a wrong password costs. Attempts are not
-        counted here: HTTP Basic and the REST API's login do that.
+        An unknown name and a disabled user take as long as a wrong password. This method does not
+        throttle attempts: HTTP Basic and the REST API's login do.
 
         Raises:
-            ServiceUnavailable: too many are being verified.
-            DatabaseUnavailable: it cannot be told.
+            ServiceUnavailable: too many passwords are being verified.
+            DatabaseUnavailable: the user cannot be read.
         """
         name, database = name_of(username), self._feed.database
         if database.local and not database.present():
             return None
-        nobody, user = self._hash_of_nobody(), self._find(name)
+        dummy, user = self._make_dummy_hash(), self._find(name)
         while True:
-            right = self._hasher.verify(nobody if user is None else user.password_hash, password)
+            right = self._hasher.verify(dummy if user is None else user.password_hash, password)
             if user is None or not right:
                 return None
-            # It may have been changed, or the user disabled, while this one waited its turn.
+            # The password may have changed, or the user been disabled, during verification.
             verified, user = user, self._find(name)
             if user is None or user.disabled:
                 return None
@@ -178,7 +178,7 @@ class Users:
         )
 
     def _rehash(self, user: User, password: str) -> None:
-        """Bring a hash to today's parameters; where that cannot be done now, another login does."""
+        """Upgrade a hash to the current parameters, or leave it to the next login if busy."""
         if self._hasher.is_current(user.password_hash):
             return
         with suppress(ServiceUnavailable):
@@ -198,33 +198,36 @@ class Users:
             transaction.append_change(Topic.USER, name, now)
             if revoke:
                 revoke_subject(transaction, name, now)
-            self._note(transaction, name, what)
+            self._record(transaction, name, what)
 
-    def _note(self, transaction: Transaction, username: str, change: str) -> None:
+    def _record(self, transaction: Transaction, username: str, change: str) -> None:
         event = self._trail.event(EventName.USER_CHANGED, target=username, change=change)
         self._trail.record_change(transaction, event)
 
-    def _hash_of_nobody(self) -> str:
+    def _make_dummy_hash(self) -> str:
+        """Make a hash to verify when the user does not exist, so that timing reveals nothing."""
         with self._lock:
-            if self._nobodys_hash is None:
-                self._nobodys_hash = self._hasher.hash(secrets.token_urlsafe(16))
-            return self._nobodys_hash
+            if self._dummy_hash is None:
+                self._dummy_hash = self._hasher.hash(secrets.token_urlsafe(16))
+            return self._dummy_hash
 
 
 def _username(given: str) -> str:
     name = checked_name("a username", given)
     if ":" in name:
-        raise ValueError("a username has no colon (RFC 7617 §2)")
+        raise ValueError("a username must not contain a colon (RFC 7617 §2)")
     return name
 
 
 def _password(given: str) -> str:
     if not isinstance(given, str) or not _SHORTEST_PASSWORD <= len(given) <= LONGEST:
-        raise ValueError(f"a password has {_SHORTEST_PASSWORD} to {LONGEST} characters")
-    if any(is_control(one) or is_surrogate(one) for one in given):
-        raise ValueError("a password has no control characters (RFC 7617 §2)")
+        raise ValueError(
+            f"a password must be a str of {_SHORTEST_PASSWORD} to {LONGEST} characters"
+        )
+    if any(is_control(char) or is_surrogate(char) for char in given):
+        raise ValueError("a password must not contain control characters (RFC 7617 §2)")
     return given
 
 
 def _not_found(name: object) -> NotFound:
-    return NotFound(f"there is no user {str(name)[:64]!a}")
+    return NotFound(f"no user {str(name)[:64]!a} exists")

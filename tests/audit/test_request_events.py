@@ -283,7 +283,10 @@ def test_a_refresh_token_that_is_used_again(served: Served, clock: Clock) -> Non
         ("token_revoked", "success", "ann", None, "POST", route, sid),
         failed("INVALID_TOKEN", method="POST", route=route),
     ]
-    assert answer.rows[0].details == {"of": "session", "reason": "it was spent before"}
+    assert answer.rows[0].details == {
+        "of": "session",
+        "reason": "the refresh token was used before",
+    }
 
 
 def test_a_credential_of_somebody_else(served: Served) -> None:

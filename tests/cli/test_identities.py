@@ -29,7 +29,7 @@ def test_a_key_is_made_listed_rotated_and_revoked(project: Folder) -> None:
     assert re.match(r"m9m_sk_", only(project, "apikey", "rotate", listed["id"], "--grace", "5m"))
     only(project, "apikey", "revoke", listed["id"])
     again = project.m9m("apikey", "revoke", listed["id"])
-    assert (again.returncode, again.stderr) == (1, "Error: no API key of that id holds\n")
+    assert (again.returncode, again.stderr) == (1, "Error: no valid API key with this id exists\n")
     assert only(project, "apikey", "list", "--unused", "1h", "-o", "json") == "[]"
     assert only(project, "apikey", "prune", "--unused", "90d", "-o", "json") == "[]"
 

@@ -103,7 +103,7 @@ def test_a_disabled_user_is_kept_out_until_enabled(project: Folder) -> None:
 def test_a_name_that_is_taken_is_refused(project: Folder) -> None:
     done(project, "create", "ann", stdin=PASSWORD)
     assert refused(project, "create", "ann", stdin="another horse") == (
-        "Error: there is a user 'ann' already\n"
+        "Error: a user 'ann' exists already: choose another name\n"
     )
     assert sign_in(project, PASSWORD) == 200
 
@@ -111,7 +111,7 @@ def test_a_name_that_is_taken_is_refused(project: Folder) -> None:
 @pytest.mark.parametrize("command", ["passwd", "disable", "enable"])
 def test_an_unknown_name_is_refused_and_makes_no_database(project: Folder, command: str) -> None:
     error = refused(project, command, "bob", stdin=PASSWORD)
-    assert error == "Error: there is no user 'bob'\n"
+    assert error == "Error: no user 'bob' exists\n"
     assert not (project.path / "instance").exists()
 
 
