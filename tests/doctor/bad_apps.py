@@ -22,9 +22,8 @@ import sqlalchemy as sa
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from flask_m9m import M9M, public, rate_limit, require_auth, security_headers
+from flask_m9m import M9M, cors, public, rate_limit, require_auth, security_headers
 from flask_m9m.doctor import Subject
-from flask_m9m.http import cors
 from flask_m9m.testing import Clock
 from tests.databases import settle
 from tests.server.certificates import make_certificate

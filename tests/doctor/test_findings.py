@@ -224,7 +224,7 @@ def test_ids_are_unique() -> None:
 
 def test_a_fix_runs_no_command_from_a_name(tmp_path: Path) -> None:
     app, m9m = secured(tmp_path)
-    hostile = f"it's $(touch {tmp_path}/run) `touch {tmp_path}/run`; touch {tmp_path}/run"
+    hostile = "it's $(touch run) `touch run`; touch run"
     with app.app_context():
         m9m.api_keys.create(hostile, hostile, ["a:b"], ["r"], rate_limit="5/minute")
     (fix,) = [
@@ -236,7 +236,8 @@ def test_a_fix_runs_no_command_from_a_name(tmp_path: Path) -> None:
         *(hostile, "--owner", hostile, "--scope", "a:b", "--role", "r"),
         *("--rate-limit", "5/minute", "--expires", "90d"),
     ]
-    subprocess.run(["sh", "-c", f"true {command.removeprefix('flask')}"], check=True)
+    quiet = f"true {command.removeprefix('flask')}"
+    subprocess.run(["sh", "-c", quiet], check=True, cwd=tmp_path)
     assert not (tmp_path / "run").exists()
 
 

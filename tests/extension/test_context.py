@@ -14,6 +14,7 @@ from flask import Flask, request
 from flask_m9m import (
     M9M,
     SettingsError,
+    cors,
     csp_nonce,
     current_identity,
     current_user,
@@ -22,7 +23,6 @@ from flask_m9m import (
     require_auth,
     security_headers,
 )
-from flask_m9m.http import cors
 from flask_m9m.testing import Clock, client_as, make_settings
 from tests.conftest import MakeApp
 

@@ -16,6 +16,7 @@ from werkzeug.routing import Rule
 from flask_m9m import (
     M9M,
     SettingsError,
+    cors,
     current_identity,
     public,
     rate_limit,
@@ -23,7 +24,6 @@ from flask_m9m import (
     security_headers,
 )
 from flask_m9m.errors import AccessDenied, InvalidToken, M9MError
-from flask_m9m.http import cors
 from flask_m9m.testing import client_as, make_settings
 from tests.bodies import error_of
 from tests.conftest import MakeApp
