@@ -1,8 +1,9 @@
-"""gunicorn's configuration, made of the settings: `gunicorn -c python:flask_m9m.serve app:app`.
+"""gunicorn's configuration from the settings: `gunicorn -c python:flask_m9m.serve app:app`.
 
-The settings come from `M9M_CONFIG` or `./config.yaml`, `.env` and the environment; those that an
-app gives to `M9M` in code are not known here, unless `flask m9m serve` hands them on. Importing
-this module reads them, and raises `SettingsError` where nothing should listen.
+The settings are those of `M9M_CONFIG` or `./config.yaml`, of `.env` and of the environment.
+Settings that an app gives to `M9M` in code are unknown here, unless `flask m9m serve` passes them
+on. Importing this module reads the settings, and raises `SettingsError` if they do not allow the
+server to start.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ _certificate = Certificate(_server.tls) if _server.tls.enabled else None
 
 
 class Worker(BufferingWorker):
-    """The worker under these settings."""
+    """The worker class with these settings."""
 
     settings = _server
 
 
 def _connections() -> int:
-    """Return how many clients a worker takes: each may need a descriptor for its body too."""
+    """Return the connections per worker: each may need a second descriptor, for its body."""
     descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return max(_server.threads + 1, min(_server.limits.max_connections, (descriptors - 128) // 2))
 
@@ -63,7 +64,7 @@ limit_request_field_size = _server.limits.max_header_size
 keepalive = math.ceil(_server.timeouts.keep_alive)
 graceful_timeout = math.ceil(_server.timeouts.graceful)
 
-# Whom to believe about the client is for the guard alone to say.
+# The guard alone decides which proxies to trust.
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
@@ -76,12 +77,12 @@ if _certificate is not None:
 
 
 def ssl_context(config: Any, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    """Return the one context; gunicorn asks for it with every connection."""
+    """Return the shared TLS context; gunicorn calls this for every connection."""
     return default() if _certificate is None else _certificate.context
 
 
 def on_starting(server: Any) -> None:
-    """Look at where gunicorn is about to listen, which its own options may have changed."""
+    """Check the addresses to listen on, which gunicorn's own options may have changed."""
     for address in server.address:
         if _loaded is not None and isinstance(address, tuple):
             try:
@@ -91,28 +92,28 @@ def on_starting(server: Any) -> None:
 
 
 def on_reload(server: Any) -> None:
-    """Renew the certificate before new workers start; what is broken leaves the old in place."""
+    """Renew the certificate before new workers start; keep workers or certificate on errors."""
     if problem := _start_problem(server.app.app_uri):
-        server.log.error("The workers that serve stay, as the app does not start:\n%s", problem)
-        server.cfg.set("workers", 0)  # none is started, so that none is stopped
+        server.log.error("The app does not start, so the running workers stay:\n%s", problem)
+        server.cfg.set("workers", 0)  # starts no new workers, so that none is stopped
         return
     if _certificate is None:
         return
     try:
         _certificate.renew()
     except SettingsError as error:
-        server.log.error("The certificate that is served stays: %s", error)
+        server.log.error("The new certificate cannot be used, so the old one stays: %s", error)
     else:
         server.log.info("The certificate is valid until %s", _certificate.not_after)
 
 
 def post_worker_init(worker: Any) -> None:
-    """See that the audit trail's lines get somewhere, now that the app has set up its logging."""
+    """Make sure that audit lines are logged, after the app has set up its own logging."""
     write_somewhere()
 
 
 def _start_problem(app: str) -> str:
-    """Say why an app does not start, or nothing: gunicorn ends where a new worker does not."""
+    """Try to load the app; return the error or "". A worker that fails would end gunicorn."""
     code = "import sys; from gunicorn.util import import_app; import_app(sys.argv[1])"
     try:
         result = subprocess.run(  # noqa: S603  # the app that is served already
@@ -124,5 +125,5 @@ def _start_problem(app: str) -> str:
             timeout=_START_TIMEOUT,
         )
     except subprocess.TimeoutExpired:
-        return f"it takes longer than {_START_TIMEOUT} seconds"
+        return f"loading it takes longer than {_START_TIMEOUT} seconds"
     return result.stderr if result.returncode else ""

@@ -1,4 +1,4 @@
-"""For the tests of apps that use flask-m9m: settings, a clock, and a client with an identity."""
+"""Test support for apps that use flask-m9m: settings, a clock, and authenticated clients."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .state import EXTENSION, AppState
 
 
 class Clock:
-    """A clock that moves only when it is told to: `M9M(app, clock=Clock())`.
+    """A clock that moves only by `advance`: `M9M(app, clock=Clock())`.
 
     Args:
-        now: seconds since the epoch at which it starts.
+        now: the start, in seconds since the epoch.
     """
 
     def __init__(self, now: float = 1_750_000_000.0) -> None:
@@ -27,18 +27,21 @@ class Clock:
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Move by this many seconds; a negative number is a clock that steps back."""
+        """Move the clock by this many seconds; a negative number sets it back."""
         self._now += seconds
 
 
 def make_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Return settings with a fresh secret that no file and no variable has a part in.
+    """Make settings with a random secret, without reading files or environment variables.
 
     Args:
-        overrides: as in `config.yaml`; they win.
+        overrides: settings, nested as in `config.yaml`; they replace the defaults.
+
+    Returns:
+        The settings, to be given to `M9M(app, settings=…)`.
 
     Raises:
-        SettingsError: an override is wrong.
+        SettingsError: an override is not valid.
     """
     fresh: dict[str, Any] = {"security": {"jwt": {"secret": secrets.token_urlsafe(48)}}}
     return settings_of(_merge(fresh, overrides or {}))
@@ -52,15 +55,15 @@ def client_as(
     claims: Mapping[str, Any] | None = None,
     fresh: bool = False,
 ) -> FlaskClient:
-    """Return a test client that acts as this identity, with a real token in each request.
+    """Make a test client that is authenticated, with a real access token in each request.
 
     Args:
         app: an app with an `M9M`.
-        subject: who it is.
-        scopes: what its token may do.
-        roles: what the subject is.
-        claims: further claims.
-        fresh: whether it has just logged in.
+        subject: the token's subject.
+        scopes: the token's scopes.
+        roles: the token's roles.
+        claims: further claims of the token.
+        fresh: whether the token is fresh, as right after a login.
     """
     state: AppState = app.extensions[EXTENSION]
     token = state.identities.tokens.issue(subject, scopes, roles, claims, fresh=fresh)

@@ -1,4 +1,4 @@
-"""`flask m9m …`: one module per group of commands."""
+"""The `flask m9m` command line: one module for each group of commands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .user import user
 
 @click.group()
 def m9m() -> None:
-    """Secure an HTTP API, and see that it is secured."""
+    """Set up, check and run the security of this app."""
 
 
 for command in (

@@ -1,4 +1,4 @@
-"""`flask m9m apikey …`."""
+"""`flask m9m apikey`: create, list, rotate, revoke and prune API keys."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .output import output_option, print_rows, refusals, with_app
 
 @click.group()
 def apikey() -> None:
-    """Make, list, rotate and revoke API keys."""
+    """Create, list, rotate, revoke and prune API keys."""
 
 
 @apikey.command()
 @click.argument("name")
-@click.option("--owner", required=True, help="The subject that it speaks for.")
-@click.option("--scope", "scopes", multiple=True, help="What it may do; may be repeated.")
-@click.option("--role", "roles", multiple=True, help="What it may be; may be repeated.")
-@click.option("--expires", help="Its life (90d, 12h); left out, it does not expire.")
-@click.option("--rate-limit", help="How often it may be used (100/hour).")
+@click.option("--owner", required=True, help="The subject that the key authenticates.")
+@click.option("--scope", "scopes", multiple=True, help="A scope of the key; may be repeated.")
+@click.option("--role", "roles", multiple=True, help="A role of the key; may be repeated.")
+@click.option("--expires", help="Lifetime (90d, 12h); by default the key does not expire.")
+@click.option("--rate-limit", help="Rate limit of the key (100/hour).")
 @with_app
 @refusals
 def create(
@@ -36,7 +36,7 @@ def create(
     expires: str | None,
     rate_limit: str | None,
 ) -> None:
-    """Make an API key and print it; it cannot be shown again."""
+    """Create an API key and print it; it cannot be shown again."""
     expires_at = None
     if expires is not None:
         expires_at = datetime.now(UTC) + timedelta(seconds=parse_duration(expires))
@@ -45,8 +45,10 @@ def create(
 
 
 @apikey.command("list")
-@click.option("--owner", help="Only this subject's.")
-@click.option("--unused", metavar="DURATION", help="Only those that hold and lay idle (90d).")
+@click.option("--owner", help="Only keys of this subject.")
+@click.option(
+    "--unused", metavar="DURATION", help="Only valid keys that were not used for this long (90d)."
+)
 @output_option
 @with_app
 @refusals
@@ -67,27 +69,32 @@ def revoke(state: AppState, key_id: str) -> None:
 
 @apikey.command()
 @click.argument("key_id", metavar="ID")
-@click.option("--grace", default="24h", show_default=True, help="How long the old one still holds.")
+@click.option("--grace", default="24h", show_default=True, help="How long the old key stays valid.")
 @with_app
 @refusals
 def rotate(state: AppState, key_id: str, grace: str) -> None:
-    """Make a key that takes another's place, and print it."""
+    """Replace an API key with a new one, and print the new one."""
     _print_new(*state.identities.api_keys.rotate(key_id, grace))
 
 
 @apikey.command()
-@click.option("--unused", metavar="DURATION", required=True, help="How long they lay idle (90d).")
+@click.option(
+    "--unused",
+    metavar="DURATION",
+    required=True,
+    help="Delete keys that were not used for this long (90d).",
+)
 @output_option
 @with_app
 @refusals
 def prune(state: AppState, unused: str, output: str) -> None:
-    """Delete the keys that were not used for long, and list them."""
+    """Delete API keys that were not used for a long time, and list them."""
     _print_keys(state.identities.api_keys.prune(unused), output)
 
 
 def _print_new(key: ApiKey, text: str) -> None:
-    """Print the key alone on standard output, so that it can be piped."""
-    click.echo(f"id {key.id}, shown once:", err=True)
+    """Print the key alone on standard output, so that it can be piped, and the id on stderr."""
+    click.echo(f"created the API key {key.id}; its text is shown only this once:", err=True)
     click.echo(text)
 
 

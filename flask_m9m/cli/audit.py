@@ -1,4 +1,4 @@
-"""`flask m9m audit …`: the database's trail, of which no row is trusted."""
+"""`flask m9m audit`: list and verify the database's audit trail, without trusting its rows."""
 
 from __future__ import annotations
 
@@ -30,17 +30,18 @@ from .output import (
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 _SWITCH_ON = (
-    "no trail is kept in the database; to keep one: audit: {sinks: [log, database]} in config.yaml"
+    "the database keeps no audit trail; to keep one, set audit: {sinks: [log, database]} in "
+    "config.yaml"
 )
 _UNIT = re.compile(r".*[0-9](d|h|m|s|ms)", re.DOTALL)
 _WIDEST = 255  # characters of a table's cell
-_NESTED = 100  # arrays and objects in details that are printed as such
+_NESTED = 100  # arrays and objects in details; with more, details are printed as a text
 
 
 def _moment(
     context: click.Context, parameter: click.Parameter, typed: str | None
 ) -> datetime | None:
-    """Return a moment that was typed, or how long ago it was."""
+    """Parse a time, or a duration back from now."""
     if typed is None:
         return None
     try:
@@ -49,8 +50,8 @@ def _moment(
         found = datetime.fromisoformat(typed.strip())
     except ValueError:
         raise click.BadParameter(
-            f"{typed[:64]!a} is neither a time (2026-01-31T12:00:00+01:00, UTC where it has no "
-            "zone) nor a duration back from now (24h, 7d)"
+            f"{typed[:64]!a} is neither a time (2026-01-31T12:00:00+01:00, or without a zone for "
+            "UTC) nor a duration back from now (24h, 7d)"
         ) from None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
@@ -64,12 +65,19 @@ def _anchor(context: click.Context, parameter: click.Parameter, typed: str | Non
 
 def _limited(command: Decorated) -> Decorated:
     most = click.IntRange(1, 10_000)
-    return click.option("--limit", type=most, default=100, show_default=True, metavar="N")(command)
+    return click.option(
+        "--limit",
+        type=most,
+        default=100,
+        show_default=True,
+        metavar="N",
+        help="Largest number of events, up to 10000.",
+    )(command)
 
 
 @click.group()
 def audit() -> None:
-    """Show the audit trail that is kept in the database, and verify it."""
+    """List and verify the audit trail in the database."""
 
 
 @audit.command("list")
@@ -77,19 +85,19 @@ def audit() -> None:
     "--since",
     metavar="TIME|DURATION",
     callback=_moment,
-    help="Only what happened from then on: ISO 8601, UTC where it has no zone, or a duration back "
+    help="Only events at or after this time: ISO 8601, UTC if it has no zone, or a duration back "
     "from now (24h, 7d).",
 )
 @click.option(
     "--until",
     metavar="TIME|DURATION",
     callback=_moment,
-    help="Only what happened before then, likewise.",
+    help="Only events before this time, in the same forms.",
 )
-@click.option("--subject", help="Only what this subject did, or whoever claimed to be it.")
+@click.option("--subject", help="Only events of this subject, authenticated or claimed.")
 @click.option("--event", help="Only events of this name.")
-@click.option("--address", help="Only what came from this address.")
-@click.option("--target", help="Only what was done to the credential, API key or token of this id.")
+@click.option("--address", help="Only events from this client address.")
+@click.option("--target", help="Only events of the credential, API key or token of this id.")
 @_limited
 @output_option
 @with_app
@@ -105,22 +113,22 @@ def list_events(
     limit: int,
     output: str,
 ) -> None:
-    """List events, the newest first; nothing of it is verified."""
+    """List events, the newest first, without verifying them."""
     if since is not None and until is not None and since >= until:
-        raise click.UsageError("nothing can be both from --since on and before --until")
+        raise click.UsageError("--since must be before --until")
     sought = Sought(
         _microseconds(since),
         _microseconds(until),
-        _as_kept(subject),
-        _as_kept(event),
-        _as_kept(address),
-        _as_kept(target),
+        _as_stored(subject),
+        _as_stored(event),
+        _as_stored(address),
+        _as_stored(target),
     )
     found = _print_events(state, sought, limit, output)
-    own = [one.value for one in EventName]
+    own = [name.value for name in EventName]
     if event is not None and not found and event not in own:
         for near in get_close_matches(event, own, 1):
-            click.echo(f"there is no event {event[:64]!a}; did you mean {near}?", err=True)
+            click.echo(f"no event has the name {event[:64]!a}; did you mean {near}?", err=True)
 
 
 @audit.command()
@@ -128,17 +136,20 @@ def list_events(
     "--anchor",
     metavar="SEQ:MAC",
     callback=_anchor,
-    help="A row that was kept elsewhere: it has to be there.",
+    help="A row that you noted earlier, which must still be there.",
 )
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Output format."
+)
 @with_app
 @refusals
 def verify(state: AppState, anchor: str | None, output: str) -> None:
-    """Verify every row of the trail, and print its head, an anchor to keep elsewhere.
+    """Verify every row of the trail, and print its head.
 
-    Exits 1 where anything was changed, removed, added or moved, with a line for each row.
+    Keep the head elsewhere, and give it as --anchor later. If any row was changed, removed, added
+    or moved, print a line for each problem and exit 1.
     """
-    if not _is_kept(state) and not _has_rows(state):
+    if not _is_on(state) and not _has_rows(state):
         raise fail(_SWITCH_ON)
     with progress_bar("verifying") as progress:
         found = state.trail.verify(anchor, progress)
@@ -154,8 +165,8 @@ def verify(state: AppState, anchor: str | None, output: str) -> None:
 @with_app
 @refusals
 def audit_of_credential(state: AppState, credential_id: str, limit: int, output: str) -> None:
-    """List what was done to a credential, also to one that is deleted, the newest first."""
-    _print_events(state, Sought(target=_as_kept(credential_id)), limit, output)
+    """List the audit events of a credential, also of a deleted one, the newest first."""
+    _print_events(state, Sought(target=_as_stored(credential_id)), limit, output)
 
 
 def _print_verification(found: Verification, anchor: str | None, output: str) -> None:
@@ -172,7 +183,7 @@ def _print_verification(found: Verification, anchor: str | None, output: str) ->
     click.echo(f"rows  {found.rows}")
     click.echo(f"head  {head or '-'}")
     if anchor is not None and found.holds:
-        click.echo("the anchor holds")
+        click.echo("the anchor matches")
     for problem in found.problems:
         click.echo(printable(problem), err=True)
 
@@ -180,21 +191,21 @@ def _print_verification(found: Verification, anchor: str | None, output: str) ->
 def _print_events(
     state: AppState, sought: Sought, limit: int, output: str
 ) -> Sequence[Sequence[Any]]:
-    kept = _is_kept(state)
+    is_on = _is_on(state)
     found: Sequence[Sequence[Any]] = []
     if state.database.present():
         found = state.database.read(lambda rows: rows.audit.newest(sought, limit))
-    if not kept and not found and not _has_rows(state):
+    if not is_on and not found and not _has_rows(state):
         raise fail(_SWITCH_ON)
-    if not kept:
-        click.echo(f"these are old: {_SWITCH_ON}", err=True)
+    if not is_on:
+        click.echo(f"these events are old: {_SWITCH_ON}", err=True)
     if not found and output == "table":
-        click.echo("no such events", err=True)
+        click.echo("no events found", err=True)
     print_rows([_row(row, as_text=output == "table") for row in found], output)
     return found
 
 
-def _is_kept(state: AppState) -> bool:
+def _is_on(state: AppState) -> bool:
     settings = state.loaded.settings.audit
     return settings.enabled and "database" in settings.sinks
 
@@ -205,12 +216,12 @@ def _has_rows(state: AppState) -> bool:
 
 
 def _row(row: Sequence[Any], *, as_text: bool) -> dict[str, Any]:
-    """Return a row to print; what stands in it may be anything that a database holds."""
+    """Make the printed form of a row, whose values may be of any type."""
     seq, at, *values, details, _ = row
     members = (seq, _time(at), *values, details if as_text else _parsed(details))
     shown = {name: _plain(value) for name, value in zip(Recorded._fields, members, strict=True)}
     if as_text:
-        del shown["request_id"]  # a table is wide enough
+        del shown["request_id"]  # the table is wide enough without it
         return {name: _cut(value) for name, value in shown.items()}
     return shown
 
@@ -223,7 +234,7 @@ def _time(at: Any) -> Any:
 
 
 def _parsed(details: Any) -> Any:
-    """Return details as the object that they are; anything else as it stands there."""
+    """Decode details to a JSON object; return anything else unchanged."""
     if not isinstance(details, str) or details.count("[") + details.count("{") > _NESTED:
         return details
     try:
@@ -234,7 +245,7 @@ def _parsed(details: Any) -> Any:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _plain(value: Any) -> Any:
@@ -250,6 +261,6 @@ def _microseconds(given: datetime | None) -> int | None:
     return None if given is None else round(given.timestamp() * 1_000_000)
 
 
-def _as_kept(typed: str | None) -> str | None:
-    """Return a text as rows have it."""
+def _as_stored(typed: str | None) -> str | None:
+    """Return a text in its stored form, so that it compares equal to the rows."""
     return None if typed is None else written(typed, 255)

@@ -1,4 +1,4 @@
-"""`flask m9m config …`."""
+"""`flask m9m config`: show, check and describe the settings."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ..settings import Loaded, check_secret_key, describe, json_schema, load, ne
 from ..state import EXTENSION
 from .output import fail, output_option, print_document, print_rows, settings_errors
 
-_APP_FILES = ("wsgi.py", "app.py")  # where Flask looks for an app that nobody named
+_APP_FILES = ("wsgi.py", "app.py")  # where Flask looks for an app by default
 
 
 @click.group()
 def config() -> None:
     """Show and check the settings."""
-    # What loading an app logs about them, these commands say themselves.
+    # Loading the app logs warnings about the settings; these commands print them themselves.
     logging.getLogger("flask_m9m").disabled = True
 
 
@@ -29,7 +29,7 @@ def config() -> None:
 @click.pass_context
 @settings_errors
 def show(context: click.Context, output: str) -> None:
-    """Show every setting in force and where it comes from; secrets are masked."""
+    """Show every setting in force and its source; secrets are masked."""
     rows = describe(_loaded(context))
     if output == "table":
         print_rows(
@@ -47,7 +47,7 @@ def show(context: click.Context, output: str) -> None:
 @config.command()
 @click.pass_context
 def validate(context: click.Context) -> None:
-    """Check the settings, also those of an app that cannot start; exit 1 on problems."""
+    """Check the settings, also of an app that cannot start; exit 1 on problems."""
     try:
         loaded = _loaded(context)
     except SettingsError as error:
@@ -60,8 +60,8 @@ def validate(context: click.Context) -> None:
     settings = loaded.settings
     if settings.security.jwt.secret is None and not settings.development.enabled:
         click.echo(
-            "warning: JWT is switched off, there is no security.jwt.secret: routes that need "
-            "authentication let nobody through (run: flask m9m init)",
+            "warning: JWT is switched off because security.jwt.secret is not set: routes accept no "
+            "tokens (run: flask m9m init)",
             err=True,
         )
     files = ", ".join(ascii(str(file))[1:-1] for file in loaded.files) or "no file was found"
@@ -74,35 +74,36 @@ def validate(context: click.Context) -> None:
 @settings_errors
 def get(context: click.Context, path: str) -> None:
     """Print the value of one setting, as JSON; secrets are masked."""
-    values = {one: value for one, value, _ in describe(_loaded(context))}
+    values = {name: value for name, value, _ in describe(_loaded(context))}
     if path in values:
         click.echo(json.dumps(values[path]))
         return
-    below = {one: value for one, value in values.items() if one.startswith(f"{path}.")}
+    below = {name: value for name, value in values.items() if name.startswith(f"{path}.")}
     if not below:
         near = nearest_path(path)
-        raise fail(f"there is no setting {path!a}" + (f"; did you mean {near}?" if near else ""))
+        raise fail(f"no setting is named {path!a}" + (f"; did you mean {near}?" if near else ""))
     print_document(below, "json")
 
 
 @config.command()
 def schema() -> None:
-    """Print a JSON Schema of config.yaml, so that editors complete it."""
+    """Print a JSON Schema of config.yaml, for completion in editors."""
     print_document(json_schema(), "json")
 
 
 def _loaded(context: click.Context) -> Loaded:
-    """Return the app's settings; those that the sources give where there is no app to ask."""
+    """Return the app's settings; without a loadable app, those of files and the environment."""
     info = context.ensure_object(ScriptInfo)
     try:
         app = info.load_app()
     except Exception as error:
         if (cause := settings_error(error)) is not None:
             raise cause from None
-        # Whatever else keeps the app from starting is not what was asked about.
+        # Any other error of the app is not about the settings: go on without the app.
         if info.app_import_path or any(Path(name).exists() for name in _APP_FILES):
             click.echo(
-                f"the app cannot be loaded, so this is without it: {type(error).__name__}", err=True
+                f"the app cannot be loaded ({type(error).__name__}): going on without its settings",
+                err=True,
             )
         return load()
     state = app.extensions.get(EXTENSION)
@@ -113,7 +114,7 @@ def _loaded(context: click.Context) -> Loaded:
 
 
 def settings_error(error: BaseException | None) -> SettingsError | None:
-    """Return what is wrong with the settings, if that is behind an app's error."""
+    """Find a `SettingsError` among the causes of an error."""
     for _ in range(20):
         if error is None or isinstance(error, SettingsError):
             return error

@@ -1,4 +1,4 @@
-"""`flask m9m cors …`."""
+"""`flask m9m cors`: check which cross-origin requests browsers may send."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from .output import fail, with_app
 
 @click.group()
 def cors() -> None:
-    """Ask what browsers are allowed."""
+    """Check cross-origin requests against the CORS policies."""
 
 
 @cors.command()
 @click.argument("origin")
 @click.argument("method")
 @click.argument("path")
-@click.option("--header", "headers", multiple=True, help="A request header; may be repeated.")
+@click.option(
+    "--header", "headers", multiple=True, help="A request header of the page; may be repeated."
+)
 @with_app
 def check(state: AppState, origin: str, method: str, path: str, headers: tuple[str, ...]) -> None:
-    """Say whether a page of ORIGIN may send METHOD to PATH, and which rule decides it.
+    """Tell whether a page of ORIGIN may send METHOD to PATH, and which rule decides it.
 
     Exit 1 if it may not.
     """
@@ -39,7 +41,7 @@ def check(state: AppState, origin: str, method: str, path: str, headers: tuple[s
         click.get_current_context().exit(1)
     click.echo(f"allowed: {policy.cors.explain(origin)}")
     if methods is None:
-        click.echo("no route answers there: the browser will read the app's 404")
+        click.echo("no route matches PATH: the browser will get the app's 404")
     for name, value in fields:
         click.echo(f"  {name}: {value}")
 
@@ -48,7 +50,7 @@ def _right_form(origin: str) -> str:
     try:
         parse_origin_rule(origin)
     except ValueError as error:
-        return f" (browsers would not send it so: {error})"
+        return f" (browsers do not send an origin in this form: {error})"
     return ""
 
 
@@ -57,4 +59,4 @@ def _request(app: Flask, path: str) -> Request:
         with app.test_request_context(path, method="OPTIONS") as context:
             return context.request
     except ValueError:
-        raise fail(f"{path!a} is no path: write one as /workflows/1") from None
+        raise fail(f"{path!a} is not a path: write it like /workflows/1") from None

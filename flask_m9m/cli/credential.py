@@ -1,4 +1,4 @@
-"""`flask m9m credential …`."""
+"""`flask m9m credential`: manage stored credentials and rotate their encryption keys."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from .output import (
 
 @click.group()
 def credential() -> None:
-    """Make, show, change, rotate, import, export and audit stored credentials.
+    """Manage stored credentials: create, show, change, rotate, import, export, audit.
 
-    Values come from a file, standard input or by a prompt; never as an argument, which others
-    could read.
+    Values are read from a file, from standard input or by a prompt. They are never an argument,
+    which other users of the machine could read.
     """
 
 
@@ -42,41 +42,47 @@ credential.add_command(audit_of_credential)
 
 @credential.command()
 @click.argument("name")
-@click.option("--type", "type", required=True, help="Its credential type (apiKey, basicAuth).")
-@click.option("--owner", help="The subject whose it is; left out, the app's own.")
-@click.option("--resolve", is_flag=True, help="Let ${NAME} in values stand for the environment's.")
+@click.option("--type", "type", required=True, help="Credential type (apiKey, basicAuth).")
+@click.option("--owner", help="Subject that owns it; by default the app.")
+@click.option(
+    "--resolve",
+    is_flag=True,
+    help="Replace ${NAME} in values by environment variables when the credential is read.",
+)
 @data_option
 @with_app
 @refusals
 def create(
     state: AppState, name: str, type: str, owner: str | None, resolve: bool, data: str | None
 ) -> None:
-    """Keep a credential."""
+    """Store a credential."""
     credentials = credentials_of(state)
     if type not in credentials.types:
-        credentials.types.check(type, {})  # says which there are
+        credentials.types.check(type, {})  # raises an error that lists the types
     fields = read_fields(data, type, credentials.types.required(type))
     click.echo(f"created {credentials.create(name, type, fields, owner, resolve).id}")
 
 
 @credential.command("list")
-@click.option("--type", "type", help="Only those of one type.")
+@click.option("--type", "type", help="Only credentials of this type.")
 @output_option
 @with_app
 @refusals
 def list_credentials(state: AppState, type: str | None, output: str) -> None:
     """List credentials without their data, the oldest first."""
-    print_rows([_row(one) for one in credentials_of(state).list(type)], output)
+    print_rows([_row(info) for info in credentials_of(state).list(type)], output)
 
 
 @credential.command()
 @click.argument("credential_id", metavar="ID")
-@click.option("--show", is_flag=True, help="Print its data too, secrets in plain text.")
-@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default="yaml")
+@click.option("--show", is_flag=True, help="Print the data too, with secrets in plain text.")
+@click.option(
+    "-o", "--output", type=click.Choice(["json", "yaml"]), default="yaml", help="Output format."
+)
 @with_app
 @refusals
 def get(state: AppState, credential_id: str, show: bool, output: str) -> None:
-    """Show a credential, its data only with --show."""
+    """Show a credential; its data only with --show."""
     credentials = credentials_of(state)
     document = _row(_known(credentials, credential_id))
     if show:
@@ -86,12 +92,12 @@ def get(state: AppState, credential_id: str, show: bool, output: str) -> None:
 
 @credential.command()
 @click.argument("credential_id", metavar="ID")
-@click.option("--name", help="Its new name; alone, the data stays as it is.")
+@click.option("--name", help="New name; without --data the fields stay as they are.")
 @data_option
 @with_app
 @refusals
 def update(state: AppState, credential_id: str, name: str | None, data: str | None) -> None:
-    """Change a credential's name, or all its fields."""
+    """Change a credential's name, or replace all its fields."""
     credentials = credentials_of(state)
     type = _known(credentials, credential_id).type
     fields = None
@@ -106,7 +112,7 @@ def update(state: AppState, credential_id: str, name: str | None, data: str | No
 @with_app
 @refusals
 def delete(state: AppState, credential_id: str) -> None:
-    """Forget a credential."""
+    """Delete a credential."""
     credentials = credentials_of(state)
     _known(credentials, credential_id)
     credentials.delete(credential_id)
@@ -114,59 +120,60 @@ def delete(state: AppState, credential_id: str) -> None:
 
 
 @credential.command()
-@click.option("--dry-run", is_flag=True, help="Read and decrypt all, but change nothing.")
+@click.option("--dry-run", is_flag=True, help="Read and decrypt everything, but change nothing.")
 @click.option(
     "--cipher",
     type=click.Choice(["aes-256-gcm", "fernet"]),
-    help="What to seal with; left out, credentials.cipher.",
+    help="Cipher to encrypt with; by default credentials.cipher.",
 )
 @with_app
 @refusals
 def rotate(state: AppState, dry_run: bool, cipher: str | None) -> None:
-    """Seal every credential anew under today's key, while the app goes on.
+    """Re-encrypt every credential under the current key, while the app runs.
 
-    It can be stopped at any moment, and run again. At the end it says which keys are needed.
+    You can stop the command at any moment and run it again. At the end it lists the keys that are
+    still needed.
     """
     credentials, settings = credentials_of(state), state.loaded.settings.credentials
     other = None
     if cipher not in (None, settings.cipher):
         other = Cipher(settings.model_copy(update={"cipher": cipher}))
-    with progress_bar("sealing anew") as progress:
+    with progress_bar("re-encrypting") as progress:
         result = credentials.rotate(progress, dry_run=dry_run, cipher=other)
     _print_rotated(result, state.cipher, dry_run=dry_run)
     if other is not None:
         click.echo(
-            f"credentials.cipher is {settings.cipher}, with which new ones are sealed: set it to "
-            f"{cipher}",
+            f"credentials.cipher is still {settings.cipher}, the cipher for new credentials: set "
+            f"it to {cipher}",
             err=True,
         )
     if result.unreadable:
-        raise fail(f"{len(result.unreadable)} do not open, and stay as they are")
+        raise fail(f"{len(result.unreadable)} credentials cannot be decrypted and stay as they are")
 
 
 def _print_rotated(result: Rotated, cipher: Cipher, *, dry_run: bool) -> None:
-    """Say what was done, and which keys the settings need from now on."""
-    click.echo(f"{'to be sealed' if dry_run else 'sealed'} anew: {result.resealed}")
+    """Print the counts, and which keys the settings need from now on."""
+    click.echo(f"{'to be re-encrypted' if dry_run else 're-encrypted'}: {result.resealed}")
     primary, *previous = cipher.keys.ids
     for key_id, count in result.keys_in_use.items():
         place = "encryption_key" if key_id == primary else "previous_keys"
-        click.echo(f"the key {key_id} (credentials.{place}) is needed: {count}")
+        click.echo(f"the key {key_id} (credentials.{place}) is needed by {count} records")
     for key_id in previous:
         if key_id not in result.keys_in_use:
             click.echo(
-                f"the key {key_id} (credentials.previous_keys) is not needed: drop it, once what "
-                "m9m.cipher encrypted under it is encrypted anew, which is the app's to do"
+                f"the key {key_id} (credentials.previous_keys) is not needed: remove it as "
+                "soon as the app has re-encrypted its own data, that of m9m.cipher and of columns"
             )
     for credential_id in result.unreadable:
         shown = printable(credential_id)
-        click.echo(f"credential {shown} does not open: {DecryptionFailed.hint}", err=True)
+        click.echo(f"credential {shown} cannot be decrypted: {DecryptionFailed.hint}", err=True)
 
 
 def _known(credentials: Credentials, credential_id: str) -> CredentialInfo:
-    for one in credentials.list():
-        if one.id == credential_id:
-            return one
-    raise fail("no credential of that id is there")
+    for info in credentials.list():
+        if info.id == credential_id:
+            return info
+    raise fail("no credential has that id: see flask m9m credential list")
 
 
 def _row(info: CredentialInfo) -> dict[str, Any]:

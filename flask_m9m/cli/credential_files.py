@@ -1,4 +1,4 @@
-"""`flask m9m credential import` and `export`."""
+"""`flask m9m credential import` and `export`: credentials in files of n8n and m9m."""
 
 from __future__ import annotations
 
@@ -17,15 +17,21 @@ from .output import fail, output_option, print_rows, refusals, with_app
 
 @click.command("import")
 @click.argument("path", metavar="FILE")
-@click.option("--from", "source", type=click.Choice(["n8n", "m9m"]), required=True)
+@click.option(
+    "--from",
+    "source",
+    type=click.Choice(["n8n", "m9m"]),
+    required=True,
+    help="Format of the file.",
+)
 @key_file_option
 @click.option(
     "--deployment-keys",
     metavar="FILE",
-    help="The rows of n8n's table deployment_key as JSON, where its keys rotate.",
+    help="The rows of n8n's table deployment_key as JSON, if that n8n rotates its keys.",
 )
-@click.option("--owner", help="The subject whose they become; left out, the app's own.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, but change nothing.")
+@click.option("--owner", help="Subject that will own them; by default the app.")
+@click.option("--dry-run", is_flag=True, help="Show what would be imported, but change nothing.")
 @output_option
 @with_app
 @refusals
@@ -39,11 +45,11 @@ def import_credentials(
     dry_run: bool,
     output: str,
 ) -> None:
-    """Take in credentials of n8n or m9m, and say of each what came of it.
+    """Import credentials of n8n or m9m, and list the result of each.
 
-    FILE, - for standard input, is what n8n export:credentials --all wrote, with --decrypted or
-    without, or m9m's JSON. Ids are kept; those that are there already are skipped. Where some are
-    unreadable the others are taken in, and the exit code is 1.
+    FILE is the output of n8n export:credentials --all, with or without --decrypted, or m9m's JSON;
+    use - for standard input. Ids stay the same; credentials with a known id are skipped. If some
+    are unreadable, the others are imported and the exit code is 1.
     """
     if source == "m9m" and (key_file or deployment_keys):
         raise click.UsageError("--key-file and --deployment-keys are for --from n8n")
@@ -61,38 +67,46 @@ def import_credentials(
 
 
 def _print_imported(result: Imported, output: str, *, dry_run: bool) -> None:
-    """Print what came of each record, and the sums; exit 1 if some are unreadable."""
+    """Print the result of each record and the totals; exit 1 if some are unreadable."""
     outcomes = {
         "to be imported" if dry_run else "imported": result.imported,
         "skipped": result.skipped,
         "unreadable": result.unreadable,
     }
     rows = [
-        {"result": outcome, "id": one.id, "name": one.name, "type": one.type, "reason": one.reason}
+        {
+            "result": outcome,
+            "id": record.id,
+            "name": record.name,
+            "type": record.type,
+            "reason": record.reason,
+        }
         for outcome, records in outcomes.items()
-        for one in records
+        for record in records
     ]
     print_rows(rows, output)
-    sums = ", ".join(f"{outcome}: {len(records)}" for outcome, records in outcomes.items())
-    click.echo(sums, err=True)
+    totals = ", ".join(f"{outcome}: {len(records)}" for outcome, records in outcomes.items())
+    click.echo(totals, err=True)
     if result.unreadable:
         click.get_current_context().exit(1)
 
 
 @click.command("export")
-@click.option("--to", "target", type=click.Choice(["n8n"]), required=True)
+@click.option(
+    "--to", "target", type=click.Choice(["n8n"]), required=True, help="Format of the output."
+)
 @key_file_option
 @click.option(
     "--output",
     metavar="FILE",
-    help="A new file, which only you can read; left out, standard output.",
+    help="New file, readable by you alone; by default standard output.",
 )
 @with_app
 @refusals
 def export_credentials(
     state: AppState, target: str, key_file: str | None, output: str | None
 ) -> None:
-    """Write all credentials as JSON that n8n import:credentials reads, encrypted for that n8n."""
+    """Export all credentials as JSON for n8n import:credentials, encrypted with n8n's key."""
     credentials = credentials_of(state)
     key = read_instance_key(key_file, confirm=True)
     records = credentials.export_n8n(key)
@@ -105,11 +119,13 @@ def export_credentials(
 
 
 def _write_new(path: str, text: str) -> None:
-    """Write a file that was not there, through no link, and which only its owner can read."""
+    """Create a file that only its owner can read; refuse an existing file or link."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except (OSError, ValueError) as error:
-        raise fail(f"{path!a}: {getattr(error, 'strerror', None) or 'this is no path'}") from None
+        raise fail(
+            f"{path!a}: {getattr(error, 'strerror', None) or 'this is not a path'}"
+        ) from None
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)

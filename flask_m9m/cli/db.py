@@ -1,4 +1,4 @@
-"""`flask m9m db …`."""
+"""`flask m9m db`: upgrade and inspect the schema of the database tables."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .output import output_option, print_rows, refusals, with_app
 
 @click.group()
 def db() -> None:
-    """Look after the tables of flask-m9m."""
+    """Upgrade and inspect flask-m9m's database tables."""
 
 
 @db.command()
 @with_app
 @refusals
 def upgrade(state: AppState) -> None:
-    """Bring the tables to this version's schema; SQLite's does it by itself."""
+    """Upgrade the tables to this version's schema (SQLite upgrades automatically)."""
     before, after = state.database.upgrade()
     if before == after:
         click.echo(f"up to date: {after}")
@@ -30,7 +30,7 @@ def upgrade(state: AppState) -> None:
 @with_app
 @refusals
 def status(state: AppState, output: str) -> None:
-    """Show where the database is and which schema it has; exit 1 if it is not this version's."""
+    """Show the database and its schema version; exit 1 if it is not this version's."""
     where, found, newest = state.database.status()
     print_rows([{"database": where, "schema": found, "newest": newest}], output)
     if found not in (None, newest):

@@ -1,4 +1,4 @@
-"""`flask m9m init` and `flask m9m secret`."""
+"""`flask m9m init` and `flask m9m secret`: write a new app's settings and secrets."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _CONFIG = """\
 # Settings of flask-m9m. Every key, with its default: flask m9m config show
 security:
-  # Every route needs @require_auth or @public; with "public" a forgotten mark leaves it open.
+  # Routes without @require_auth or @public: authenticated closes them, public opens them.
   default_access: authenticated
   jwt:
     secret: "${M9M_JWT_SECRET}"
     expiration: "24h"
   cors:
-    # Origins whose pages may call this API, as browsers send them.
+    # Origins whose pages may call this API, written as browsers send them.
     allowed_origins: []
     # - "https://app.example.com"
 
@@ -46,13 +46,13 @@ _IGNORED = (b".env", b"instance/")
 
 _NEXT = """
 next:
-  flask m9m doctor         what is still to mend, each with its fix
-  flask m9m serve --dev    the app, on loopback, while you write it
-  flask m9m serve          the same with gunicorn (pip install 'flask-m9m[serve]')"""
+  flask m9m doctor         find security problems, each with its fix
+  flask m9m serve --dev    serve the app on loopback, for development
+  flask m9m serve          serve it with gunicorn (pip install 'flask-m9m[serve]')"""
 
 
 def fresh_secret(size: int = 32) -> str:
-    """Return random bytes in base64: 32 are an encryption key, or a secret for HS256."""
+    """Return random bytes in base64; 32 are enough for an encryption key or for HS256."""
     return base64.b64encode(secrets.token_bytes(size)).decode()
 
 
@@ -63,45 +63,52 @@ def fresh_secret(size: int = 32) -> str:
     type=click.IntRange(32, 1024),
     default=32,
     show_default=True,
-    help="How many are random; HS384 and HS512 need 48 and 64.",
+    help="Number of random bytes; HS384 needs 48, HS512 needs 64.",
 )
-@click.option("--add", "name", metavar="NAME", help="Add it to .env by this name; print nothing.")
+@click.option(
+    "--add",
+    "name",
+    metavar="NAME",
+    help="Add it to .env under this name; print nothing.",
+)
 def secret(size: int, name: str | None) -> None:
-    """Print a fresh secret or encryption key, or add it to .env."""
+    """Make a random secret or encryption key, and print it or add it to .env."""
     if name is None:
         click.echo(fresh_secret(size))
         return
     if not _NAME.fullmatch(name):
-        raise click.BadParameter(f"{name[:64]!a} is no name of a variable")
+        raise click.BadParameter(
+            f"{name[:64]!a} is not a name: use letters, digits and _, no digit first"
+        )
     if name in _names_in_dotenv():
-        raise fail(f"{_DOTENV} has {name} already, and was left as it is: remove that line first")
+        raise fail(f"{_DOTENV} already has {name}, and was not changed: remove that line first")
     _add_lines(_DOTENV, [f"{name}={fresh_secret(size)}".encode()], 0o600)
     click.echo(f"added {name} to {_DOTENV}")
 
 
 @click.command()
 def init() -> None:
-    """Write .env with fresh secrets, .gitignore and a commented config.yaml; overwrite nothing."""
+    """Write .env with new secrets, .gitignore and a commented config.yaml; overwrite nothing."""
     lines = "".join(f"{name}={fresh_secret(size)}\n" for name, size in _VARIABLES.items())
     if _create(_DOTENV, lines, 0o600):
-        click.echo("wrote .env with fresh secrets: keep it out of version control, and back it up")
+        click.echo("wrote .env with new secrets: keep it out of version control, and back it up")
     else:
-        click.echo(f"{_DOTENV} exists and was left as it is")
+        click.echo(f"{_DOTENV} exists and was not changed")
         there = _names_in_dotenv()
         for name, size in _VARIABLES.items():
             if name not in there:
                 command = f"flask m9m secret --bytes {size} --add {name}"
-                click.echo(f"it has no {name}; to add one: {command}")
+                click.echo(f"it has no {name}; to add it: {command}")
     _ignore()
     if _create(Path("config.yaml"), _CONFIG, 0o644):
         click.echo("wrote config.yaml")
     else:
-        click.echo("config.yaml exists and was left as it is")
+        click.echo("config.yaml exists and was not changed")
     click.echo(_NEXT)
 
 
 def _create(path: Path, text: str, mode: int) -> bool:
-    """Write a new file; return false where there is one, or a link, already."""
+    """Create a file; return `False` if a file or a link of this name exists."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:
@@ -118,7 +125,7 @@ def _names_in_dotenv() -> Set[str]:
 
 
 def _ignore() -> None:
-    """See to it that git ignores `.env`, and the instance folder, where the database lies."""
+    """Have git ignore `.env` and the instance folder, which contains the database."""
     file = Path(".gitignore")
     try:
         known = {line.strip().strip(b"/") for line in file.read_bytes().splitlines()}
@@ -136,10 +143,10 @@ def _ignore() -> None:
 
 
 def _add_lines(path: Path, lines: Sequence[bytes], mode: int) -> None:
-    """Add lines to a file that need not be there, and whose last line need not have ended.
+    """Append lines to a file; create it, and end its last line, where necessary.
 
     Raises:
-        click.ClickException: it cannot be written, or is a link.
+        click.ClickException: the file cannot be written, or is a link.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
     try:

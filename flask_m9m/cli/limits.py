@@ -1,4 +1,4 @@
-"""`flask m9m limits …`."""
+"""`flask m9m limits`: show and reset the rate limits of a client."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .output import fail, output_option, print_rows, refusals, with_app
 Row = dict[str, object]
 
 _KEY = (
-    "KEY is an address, identity:NAME, key:ID (of an API key), custom:TEXT (what a key= callable "
-    "returns) or account:NAME (of a login)"
+    "KEY is an address, identity:NAME, key:ID (of an API key), custom:TEXT (the result of a key= "
+    "callable) or account:NAME (of a login)"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A client that a command asks about.
+    """The client that a KEY argument names.
 
     Attributes:
-        client: what it is counted under.
-        limits: those that may count it.
+        client: the client's key in the store.
+        limits: the limits that may count this client.
     """
 
     client: str
@@ -38,10 +38,10 @@ class Asked:
 
 @click.group()
 def limits() -> None:
-    """Show and reset what is left of rate limits."""
+    """Show and reset the rate limits of clients."""
 
 
-@limits.command(help=f"Show what is left to a client.\n\n{_KEY}.")
+@limits.command(help=f"Show what is left of a client's limits.\n\n{_KEY}.")
 @click.argument("key")
 @click.option("--limit", "name", help="Only the limit of this name.")
 @output_option
@@ -50,10 +50,12 @@ def limits() -> None:
 def show(state: AppState, key: str, name: str | None, output: str) -> None:
     asked, store = _asked(state, key), _store(state)
     chosen = named(counted_by(store, asked), name)
-    print_rows([_row(store.peek(one, asked.client), asked.client, store) for one in chosen], output)
+    print_rows(
+        [_row(store.peek(limit, asked.client), asked.client, store) for limit in chosen], output
+    )
 
 
-@limits.command(help=f"Fill a client's buckets.\n\n{_KEY}.")
+@limits.command(help=f"Reset a client's limits: fill its buckets.\n\n{_KEY}.")
 @click.argument("key")
 @click.option("--limit", "name", help="Only the limit of this name.")
 @with_app
@@ -63,22 +65,29 @@ def reset(state: AppState, key: str, name: str | None) -> None:
     chosen = named(counted_by(store, asked), name)
     for limit in chosen:
         store.reset(limit, asked.client)
-    names = ", ".join(dict.fromkeys(one.name for one in chosen)) or "nothing"
+    names = ", ".join(dict.fromkeys(limit.name for limit in chosen)) or "nothing"
     click.echo(printable(f"reset {names}"))
 
 
 @limits.command()
-@click.option("-n", "most", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option(
+    "-n",
+    "most",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Largest number of clients.",
+)
 @output_option
 @with_app
 @refusals
 def top(state: AppState, most: int, output: str) -> None:
-    """List the clients that have used most of a limit's burst."""
+    """List the clients that have used the largest share of a limit's burst."""
     print_rows(spenders(_store(state), known(state))[:most], output)
 
 
 def known(state: AppState) -> list[RateLimit]:
-    """Return all limits that the settings and the routes have."""
+    """Return all limits of the settings and of the routes."""
     lockout = state.identities.lockout
     general = state.guard.limits.general
     return [
@@ -90,35 +99,38 @@ def known(state: AppState) -> list[RateLimit]:
 
 
 def counted_by(store: LimitStore, asked: Asked) -> list[RateLimit]:
-    """Return the limits that may count a client, and those by which the store knows it."""
+    """Return the limits that may count a client, and those that the store has counted it by."""
     found = {limit.key: limit for limit in asked.limits}
-    for one in store.spenders():
-        limit = one.limit
-        if limit.key not in found and one.client_id == store.client_id(limit, asked.client):
+    for spender in store.spenders():
+        limit = spender.limit
+        if limit.key not in found and spender.client_id == store.client_id(limit, asked.client):
             found[limit.key] = limit
     return list(found.values())
 
 
 def named(candidates: Sequence[RateLimit], name: str | None) -> Sequence[RateLimit]:
-    """Return the limits of a name, all without one.
+    """Return the limits of a name, or all limits if the name is `None`.
 
     Raises:
-        ValueError: there is none of it.
+        ValueError: no limit has this name.
     """
-    chosen = [one for one in candidates if name in (None, one.name)]
+    chosen = [limit for limit in candidates if name in (None, limit.name)]
     if name is not None and not chosen:
-        names = ", ".join(sorted({one.name for one in candidates})) or "none"
-        raise ValueError(f"no limit {name[:64]!a} counts this client (those that do: {names})")
+        names = ", ".join(sorted({limit.name for limit in candidates})) or "none"
+        raise ValueError(f"no limit {name[:64]!a} counts this client; these do: {names}")
     return chosen
 
 
 def spenders(store: LimitStore, known_limits: Iterable[RateLimit]) -> list[Row]:
-    """Return whose buckets are not full, who has used the largest share first."""
+    """Return the clients whose buckets are not full, the largest share used first."""
     names = {limit.key: limit.name for limit in known_limits}
-    found = sorted(store.spenders(), key=lambda one: _share_left(one.hit))
+    found = sorted(store.spenders(), key=lambda spender: _share_left(spender.hit))
     return [
-        {"limit": names.get(one.limit.key, one.limit.name), **_left(one.hit, one.client_id)}
-        for one in found
+        {
+            "limit": names.get(spender.limit.key, spender.limit.name),
+            **_left(spender.hit, spender.client_id),
+        }
+        for spender in found
     ]
 
 
@@ -143,18 +155,18 @@ def _store(state: AppState) -> LimitStore:
     store = state.guard.store
     if not store.shared:
         raise fail(
-            f"rate limits are counted {store.where}, so no command can see them: set "
+            f"rate limits are counted {store.where}, which commands cannot read: set "
             "performance.rate_limit.storage: shared or redis"
         )
     return store
 
 
 def _asked(state: AppState, key: str) -> Asked:
-    """Return the client that a KEY names.
+    """Find the client that a KEY names.
 
     Raises:
-        UsageError: it names none.
-        ClickException: there is no such API key.
+        UsageError: the KEY has none of the accepted forms.
+        ClickException: no API key has this id, or it has no limit of its own.
     """
     kind, _, name = key.partition(":")
     address = state.guard.resolver.key_of(key)
@@ -179,13 +191,13 @@ def _api_key(state: AppState, key_id: str) -> Asked:
             if not own:
                 raise fail(f"the API key {key_id} has no rate limit of its own")
             return Asked(own[0][1], [limit for limit, _ in own])
-    raise fail(f"there is no API key {key_id[:64]!a}")
+    raise fail(f"no API key has the id {key_id[:64]!a}")
 
 
 def _general(state: AppState, kind: str) -> list[RateLimit]:
-    """Return the limits that are no route's and count clients of a kind."""
+    """Return the limits, apart from routes' own, that count clients of a kind."""
     general, default = state.guard.limits.general, state.guard.limits.default_key
-    # Where callers are counted, those whom nobody knows count by their address.
+    # A limit by caller counts requests without a known caller by their address.
     counts = general is not None and kind in ("address", default)
     return [
         *([general] if counts else []),
@@ -199,7 +211,7 @@ def _of_routes(state: AppState, kinds: Sequence[str]) -> Iterator[RateLimit]:
     for _, _, policy in state.routes.all():
         for route_limit in policy.limits:
             key = route_limit.mark.key or default
-            # Whom an identity or a callable's key is not known of counts by the address.
+            # Without an identity or a callable's key, the request counts by its address.
             counted = ("custom" if callable(key) else key, "address")
             if any(kind in counted for kind in kinds):
                 yield from route_limit.fixed or ()

@@ -1,4 +1,4 @@
-"""How commands load their app, print and end."""
+"""Shared parts of commands: loading the app, printing tables and documents, failing."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ output_option = click.option(
     type=click.Choice(["table", "json", "yaml"]),
     default="table",
     show_default=True,
-    help="How to print.",
+    help="Output format.",
 )
 
 
 def fail(message: str) -> click.ClickException:
-    """Return what ends a command with exit code 1."""
+    """Make the exception that prints a message and ends a command with exit code 1."""
     return click.ClickException(message)
 
 
 def settings_errors(command: Command) -> Command:
-    """Print the problems of settings that stop a command, and exit 1."""
+    """Decorate a command to print problems of the settings and exit 1."""
 
     @functools.wraps(command)
     def checked(*args: Any, **kwargs: Any) -> Any:
@@ -59,25 +59,25 @@ def settings_errors(command: Command) -> Command:
 
 
 def refusals(command: Command) -> Command:
-    """Print why a command cannot do what it is told, and exit 1."""
+    """Decorate a command to print expected errors, such as a missing record, and exit 1."""
 
     @functools.wraps(command)
     def checked(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
         except DatabaseUnavailable as error:
-            raise fail(printable(str(error))) from None  # a driver may quote what it found
+            raise fail(printable(str(error))) from None  # a driver's message may quote data
         except DecryptionFailed as error:
-            which = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
-            raise fail(f"{which}{error}: {error.hint}") from None
+            names = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
+            raise fail(f"{names}{error}: {error.hint}") from None
         except (UnreadableImport, UnresolvedVariable) as error:
             raise fail(str(error)) from None
         except StoreFailure as error:
-            raise fail(f"the store of rate limits: {error}") from None
+            raise fail(f"the rate limit store failed: {error}") from None
         except (ValueError, NotFound, Conflict) as error:
             raise fail(getattr(error, "description", None) or str(error)) from None
         except OSError as error:
-            if error.errno == errno.EPIPE:  # click ends these quietly
+            if error.errno == errno.EPIPE:  # click handles this one silently
                 raise
             _drop_unprinted()
             raise fail(error.strerror or str(error)) from None
@@ -86,7 +86,7 @@ def refusals(command: Command) -> Command:
 
 
 def _drop_unprinted() -> None:
-    """Forget what could not be printed, so that the interpreter does not try again at its end."""
+    """Discard unprinted output, so that the interpreter does not try again at exit."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -96,7 +96,7 @@ def _drop_unprinted() -> None:
 
 
 def with_app(command: Command) -> Command:
-    """Run a command inside its app's context and hand it the app's state first."""
+    """Decorate a command to run in the app's context, with the app's state as first argument."""
 
     @click.pass_context
     @settings_errors
@@ -118,12 +118,12 @@ def state_of(app: Flask) -> AppState:
     """
     state: AppState | None = app.extensions.get(EXTENSION)
     if state is None:
-        raise fail(f"the app {app.name!r} has no M9M: call M9M(app)")
+        raise fail(f"the app {app.name!r} does not use flask-m9m: call M9M(app)")
     return state
 
 
 def print_rows(rows: Sequence[Mapping[str, object]], output: str) -> None:
-    """Print rows, all with the same columns, as a table, as JSON or as YAML."""
+    """Print rows with the same columns as a table, as JSON or as YAML."""
     if output != "table":
         print_document(list(rows), output)
         return
@@ -139,7 +139,7 @@ def print_rows(rows: Sequence[Mapping[str, object]], output: str) -> None:
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Give what shows on a terminal how much is done, and of how much; nothing elsewhere."""
+    """Yield a callable that shows progress (done, total) on a terminal, or `None` elsewhere."""
     if not is_terminal(sys.stderr):
         yield None
         return
@@ -157,7 +157,7 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Tell whether a stream is a terminal; one that is closed is `None`."""
+    """Tell whether a stream is a terminal; a closed standard stream is `None`."""
     return stream is not None and stream.isatty()
 
 
@@ -166,7 +166,7 @@ def print_document(document: object, output: str) -> None:
     if output == "yaml":
         click.echo(yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False), nl=False)
     else:
-        # JSON escapes all that a terminal might obey but this one.
+        # JSON escapes all control characters except DEL.
         click.echo(json.dumps(document, indent=2).replace("\x7f", "\\u007f"))
 
 

@@ -1,4 +1,4 @@
-"""`flask m9m routes`."""
+"""`flask m9m routes`: list what every route requires, and check it in CI."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..text import printable
 from .output import output_option, print_rows, with_app
 
 _REMEDIES = {
-    "undecided": "mark them with @require_auth or @public",
-    "public": "anybody reaches them without a credential; --allow those that should be",
+    "undecided": "mark these routes with @require_auth or @public",
+    "public": "these routes need no credential; --allow those that are meant to be public",
 }
 
 
@@ -24,21 +24,21 @@ _REMEDIES = {
     "--fail-on",
     type=click.Choice(list(_REMEDIES)),
     multiple=True,
-    help="Exit 1 if there is such a route: one that only the settings' default decides, or one "
-    "of the app's that anybody reaches without a credential. May be given twice.",
+    help="Exit 1 if such a route exists. undecided: only the settings' default decides about it. "
+    "public: a route of the app that needs no credential. May be repeated.",
 )
 @click.option(
     "--allow",
     metavar="ENDPOINT",
     multiple=True,
-    help="An endpoint, or a pattern of them, that may be public. May be repeated.",
+    help="Endpoint, or a pattern such as status.*, that may be public. May be repeated.",
 )
 @output_option
 @with_app
 def routes(state: AppState, fail_on: Sequence[str], allow: Sequence[str], output: str) -> None:
-    """Show every route with what it demands, and where that is said."""
+    """List every route with its requirements and the source of each."""
     if allow and "public" not in fail_on:
-        raise click.UsageError("--allow goes with --fail-on public")
+        raise click.UsageError("--allow needs --fail-on public")
     rows: list[dict[str, object]] = []
     found: dict[str, list[str]] = {}
     for rule, method, policy in state.routes.all():
@@ -49,7 +49,7 @@ def routes(state: AppState, fail_on: Sequence[str], allow: Sequence[str], output
                 "endpoint": rule.endpoint,
                 "access": policy.access.value,
                 "decided by": policy.decided_by,
-                "schemes": [one.scheme for one in policy.authenticators],
+                "schemes": [authenticator.scheme for authenticator in policy.authenticators],
                 "needs": [words for demand in policy.demands for words in demand.wording()],
                 **_columns(list(_limits(policy, state)), output),
                 "cors": list(policy.cors.origins) if policy.cors is not None else ["off"],
@@ -58,14 +58,14 @@ def routes(state: AppState, fail_on: Sequence[str], allow: Sequence[str], output
             }
         )
         allowed = any(fnmatchcase(rule.endpoint, pattern) for pattern in allow)
-        for what in _findings(policy, allowed or state.routes.is_own(rule.endpoint)):
-            found.setdefault(what, []).append(f"{method} {rule.rule} ({rule.endpoint})")
+        for finding in _findings(policy, allowed or state.routes.is_own(rule.endpoint)):
+            found.setdefault(finding, []).append(f"{method} {rule.rule} ({rule.endpoint})")
     print_rows(rows, output)
-    _report({what: found[what] for what in _REMEDIES if what in fail_on and what in found})
+    _report({kind: found[kind] for kind in _REMEDIES if kind in fail_on and kind in found})
 
 
 def _columns(limits: Sequence[tuple[str, str]], output: str) -> dict[str, object]:
-    """Return limits as programs read them, or, for people, each beside where it is said."""
+    """Make the columns of limits and their sources: two lists, or in a table one text."""
     if output == "table":
         return {"limits": "; ".join(f"{limit}: {origin}" for limit, origin in limits) or None}
     return {
@@ -83,27 +83,27 @@ def _findings(policy: RoutePolicy, expected: bool) -> Iterator[str]:
 
 
 def _report(found: dict[str, list[str]]) -> None:
-    """Name the routes for which the command fails, and exit 1 if there are any."""
-    for what, names in found.items():
+    """Print the routes for which the command fails, and exit 1 if there are any."""
+    for kind, names in found.items():
         for name in names:
-            click.echo(f"{what}: {printable(name)}", err=True)
-        click.echo(f"{len(names)} {what}: {_REMEDIES[what]}", err=True)
+            click.echo(f"{kind}: {printable(name)}", err=True)
+        click.echo(f"{len(names)} {kind}: {_REMEDIES[kind]}", err=True)
     if found:
         click.get_current_context().exit(1)
 
 
 def _limits(policy: RoutePolicy, state: AppState) -> Iterator[tuple[str, str]]:
-    """Yield every limit of a route, the general one last, and where it is said."""
+    """Yield every limit of a route with its source, the general limit last."""
     for route_limit in policy.limits:
         mark = route_limit.mark
         some, shadow = mark.count is not None, mark.shadow
         if route_limit.fixed is None:
             yield _qualified(f"{route_limit.name}: computed", some, shadow), route_limit.origin
-        for one in route_limit.fixed or ():
-            yield _limit(one, some=some, shadow=shadow), route_limit.origin
+        for limit in route_limit.fixed or ():
+            yield _limit(limit, some=some, shadow=shadow), route_limit.origin
     general = state.guard.limits.general
     if policy.unlimited:
-        yield "not the general one", policy.unlimited_decided_by
+        yield "exempt from the general limit", policy.unlimited_decided_by
     elif general is not None:
         yield _limit(general, shadow=state.loaded.settings.performance.rate_limit.shadow), SETTINGS
 
@@ -117,5 +117,5 @@ def _limit(limit: RateLimit, *, some: bool = False, shadow: bool = False) -> str
 
 
 def _qualified(limit: str, some: bool, shadow: bool) -> str:
-    limit += ", of some answers only" * some
-    return limit + ", refuses nothing (shadow)" * shadow
+    limit += ", counts only some responses" * some
+    return limit + ", refuses no request (shadow)" * shadow

@@ -1,4 +1,4 @@
-"""`flask m9m serve`."""
+"""`flask m9m serve`: run the app with gunicorn, or with the development server."""
 
 from __future__ import annotations
 
@@ -26,12 +26,20 @@ _Number = click.IntRange(1)
 
 
 @click.command()
-@click.option("--dev", is_flag=True, help="Flask's development server, on loopback.")
-@click.option("--host", help="Left out, server.host.")
-@click.option("--port", type=click.IntRange(1, 65535), help="Left out, server.port.")
-@click.option("--workers", type=_Number, help="Left out, server.workers. Not with --dev.")
-@click.option("--threads", type=_Number, help="Left out, server.threads. Not with --dev.")
-@click.option("--reload/--no-reload", default=True, help="With --dev: restart when code changes.")
+@click.option("--dev", is_flag=True, help="Use Flask's development server, on loopback only.")
+@click.option("--host", help="Address to listen on; by default server.host.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Port to listen on; by default server.port."
+)
+@click.option(
+    "--workers", type=_Number, help="Worker processes; by default server.workers. Not with --dev."
+)
+@click.option(
+    "--threads", type=_Number, help="Threads per worker; by default server.threads. Not with --dev."
+)
+@click.option(
+    "--reload/--no-reload", default=True, help="With --dev: restart when the code changes."
+)
 @click.pass_context
 @settings_errors
 def serve(
@@ -43,10 +51,13 @@ def serve(
     threads: int | None,
     reload: bool,
 ) -> None:
-    """Serve the app under its settings: with gunicorn, or for development."""
+    """Serve the app with gunicorn, or with --dev for development, as its settings say."""
     if dev and (workers or threads):
-        raise click.UsageError("--dev has one process, with as many threads as it needs")
-    # The process that reloads runs this command again.
+        raise click.UsageError(
+            "--dev takes no --workers and no --threads: it is a single process, which starts "
+            "threads as needed"
+        )
+    # The reloader's child process runs this command again.
     command_line.set(
         {
             "development.enabled": dev or None,
@@ -69,8 +80,8 @@ def _serve_development(state: AppState, host: str | None, port: int | None, relo
     host = host or server.host
     if not is_loopback(host):
         raise fail(
-            f"server.host: {host!a} is not loopback, and development mode answers any origin; "
-            "use 127.0.0.1, ::1 or localhost"
+            f"server.host: {host!a} is not loopback, but development mode answers any origin; use "
+            "127.0.0.1, ::1 or localhost"
         )
     _name_undecided(state)
     state.app.debug = True
@@ -78,11 +89,11 @@ def _serve_development(state: AppState, host: str | None, port: int | None, relo
 
 
 def _serve_production(state: AppState, script: ScriptInfo) -> NoReturn:
-    """Become gunicorn, once nothing stands against it."""
+    """Check the settings, then replace this process by gunicorn."""
     if importlib.util.find_spec("gunicorn") is None:
         raise fail(f"gunicorn is not installed; {REMEDY}")
     if script.create_app is not None:
-        raise fail("gunicorn cannot find the app of a command of its own: name it with --app")
+        raise fail("gunicorn cannot import the app of a custom command: name it with --app")
     state.app.debug = False
     settings = state.loaded.settings
     server = settings.server
@@ -97,11 +108,11 @@ def _serve_production(state: AppState, script: ScriptInfo) -> NoReturn:
     os.environ[HANDED_ON] = server.model_dump_json()
     app = f"flask_m9m.cli.served:load({script.app_import_path!r})"
     command = [sys.executable, "-m", "gunicorn", "-c", "python:flask_m9m.serve", app]
-    os.execv(sys.executable, command)  # noqa: S606  # no shell: the arguments are these
+    os.execv(sys.executable, command)  # noqa: S606  # no shell is involved
 
 
 def _summary(state: AppState, certificate: Certificate | None) -> Iterator[str]:
-    """Say what is on and what is not; no secrets."""
+    """Yield a line for each feature, whether it is on; no secrets."""
     settings = state.loaded.settings
     server = settings.server
     where = bind_address(server.host, server.port)
@@ -114,7 +125,8 @@ def _summary(state: AppState, certificate: Certificate | None) -> Iterator[str]:
         yield f"TLS: {server.tls.min_version} and above, certificate valid until {until}"
     proxies = ", ".join(server.trusted_proxies) or "none"
     yield f"plain HTTP: {_https(settings)}; trusted proxies: {proxies}"
-    schemes = ", ".join(one.scheme for one in state.guard.authenticators) or "none"
+    authenticators = state.guard.authenticators
+    schemes = ", ".join(authenticator.scheme for authenticator in authenticators) or "none"
     yield f"authentication: {schemes}; undecided routes: {settings.security.default_access}"
     yield f"rate limit: {_rate_limit(settings.performance.rate_limit, state.guard.store)}"
     cors, headers = settings.security.cors, settings.security.headers
@@ -130,13 +142,13 @@ def _https(settings: Settings) -> str:
 
 def _rate_limit(limit: RateLimitSettings, store: LimitStore) -> str:
     if not limit.enabled:
-        return f"off; those of routes are counted {store.where}"
-    rate = f"{limit.requests_per_minute} a minute, a burst of {limit.burst}, by {limit.key}"
-    return f"{rate}, counted {store.where}{', refusing nothing (shadow)' * limit.shadow}"
+        return f"off; limits of routes are counted {store.where}"
+    rate = f"{limit.requests_per_minute} per minute, burst {limit.burst}, by {limit.key}"
+    return f"{rate}, counted {store.where}{', refusing no request (shadow)' * limit.shadow}"
 
 
 def _name_undecided(state: AppState) -> None:
-    """Compile every policy, so that contradictions stop the start, and name undecided routes."""
+    """Compile every policy, so that conflicts stop the start, and print undecided routes."""
     routes = {rule.endpoint for rule, _, policy in state.routes.all() if policy.undecided}
     if routes and state.loaded.settings.security.default_access == "authenticated":
         click.echo(f"undecided, so they need authentication: {', '.join(sorted(routes))}", err=True)

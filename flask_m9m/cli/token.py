@@ -1,4 +1,4 @@
-"""`flask m9m token …`."""
+"""`flask m9m token`: issue, inspect and revoke access tokens."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def token() -> None:
 
 @token.command()
 @click.argument("subject")
-@click.option("--scope", "scopes", multiple=True, help="What it may do; may be repeated.")
-@click.option("--role", "roles", multiple=True, help="What the subject is; may be repeated.")
-@click.option("--expires", help="Its life (15m, 1h); left out, security.jwt.expiration.")
+@click.option("--scope", "scopes", multiple=True, help="Scope of the token; may be repeated.")
+@click.option("--role", "roles", multiple=True, help="Role of the subject; may be repeated.")
+@click.option("--expires", help="Lifetime (15m, 1h); by default security.jwt.expiration.")
 @with_app
 @refusals
 def issue(
@@ -38,60 +38,66 @@ def issue(
 
 @token.command()
 @click.argument("source", required=False)
-@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default="yaml")
+@click.option(
+    "-o", "--output", type=click.Choice(["json", "yaml"]), default="yaml", help="Output format."
+)
 @with_app
 @refusals
 def inspect(state: AppState, source: str | None, output: str) -> None:
-    """Show what a token says and whether it holds; exit 1 if it does not.
+    """Show a token's header and claims, and verify it; exit 1 if it is not valid.
 
-    The token comes from a file SOURCE (- for standard input), from standard input, or by a
-    prompt; never as an argument, which others could read.
+    The token is read from the file SOURCE (- for standard input), from standard input, or by a
+    prompt. It is never an argument, which other users of the machine could read.
     """
     text = _read_token(source).strip()
     try:
         header, claims = inspect_token(text)
     except InvalidToken:
-        raise fail("this is no JWT") from None
-    holds, reason = True, None
+        raise fail("the text is not a JWT") from None
+    valid, reason = True, None
     try:
         state.identities.tokens.verify(text)
     except InvalidToken as error:
-        holds, reason = False, error.reason
+        valid, reason = False, error.reason
     dates = {
         name: datetime.fromtimestamp(claims[name], UTC).isoformat()
         for name in _DATES
         if isinstance(claims.get(name), int) and 0 <= claims[name] < 2**37
     }
-    document = {"header": header, "claims": claims, "dates": dates, "valid": holds}
-    print_document(document if holds else {**document, "reason": reason}, output)
-    if not holds:
+    document = {"header": header, "claims": claims, "dates": dates, "valid": valid}
+    print_document(document if valid else {**document, "reason": reason}, output)
+    if not valid:
         click.get_current_context().exit(1)
 
 
 @token.command()
 @click.argument("source", required=False)
-@click.option("--jti", metavar="ID", help="The token of this id, in place of the token itself.")
-@click.option("--session", metavar="SID", help="A session, with its refresh and access tokens.")
-@click.option("--subject", metavar="NAME", help="Every token and session of a subject.")
+@click.option(
+    "--jti", metavar="ID", help="Revoke the token with this jti, instead of reading a token."
+)
+@click.option(
+    "--session", metavar="SID", help="Revoke a session, with its refresh and access tokens."
+)
+@click.option("--subject", metavar="NAME", help="Revoke every token and session of a subject.")
 @with_app
 @refusals
 def revoke(
     state: AppState, source: str | None, jti: str | None, session: str | None, subject: str | None
 ) -> None:
-    """Revoke one token, a session, or all that a subject has.
+    """Revoke a token, a session, or every token and session of a subject.
 
-    The token comes from a file SOURCE (- for standard input), from standard input, or by a
-    prompt; never as an argument, which others could read.
+    The token is read from the file SOURCE (- for standard input), from standard input, or by a
+    prompt. It is never an argument, which other users of the machine could read.
     """
     ways = [way for way in (source, jti, session, subject) if way is not None]
     if len(ways) > 1:
-        raise click.UsageError("give one of SOURCE, --jti, --session and --subject")
+        raise click.UsageError("give only one of SOURCE, --jti, --session and --subject")
     if "" in ways:
-        raise click.UsageError("what to revoke is not empty")
+        raise click.UsageError("SOURCE, --jti, --session and --subject must not be empty")
     tokens = state.identities.tokens
     if session is not None:
         if not tokens.revoke_session(session):
-            raise fail(f"no session {session[:64]!a} is there, or it has ended already")
+            raise fail(f"no session has the id {session[:64]!a}, or it has ended already")
         click.echo(f"revoked the session {printable(session)}")
     elif subject is not None:
         tokens.revoke_subject(subject)
@@ -109,10 +115,10 @@ def _revoke_token(state: AppState, text: str) -> None:
     try:
         identity = tokens.verify(text)
         if not identity.credential_id:
-            raise fail("the token has no jti: revoke all of its subject's with --subject")
+            raise fail("the token has no jti: revoke every token of its subject with --subject")
         tokens.revoke(text)
     except InvalidToken as error:
-        raise fail(f"this is no access token that holds: {error.reason}") from None
+        raise fail(f"the text is not a valid access token: {error.reason}") from None
     click.echo(printable(f"revoked the token {identity.credential_id} of {identity.subject}"))
 
 
@@ -130,4 +136,7 @@ def _read_token(source: str | None) -> str:
 def _refuse_token(argument: str) -> None:
     if argument.startswith("eyJ") or argument.count(".") == 2:
         command = click.get_current_context().info_name
-        raise click.UsageError(f"a token is no argument: pipe it to flask m9m token {command} -")
+        raise click.UsageError(
+            f"a token as an argument could be read by others: pipe it to flask m9m token "
+            f"{command} -"
+        )

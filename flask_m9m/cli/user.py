@@ -1,4 +1,4 @@
-"""`flask m9m user …`."""
+"""`flask m9m user`: create, list, enable and disable users, and change passwords."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from .output import fail, output_option, print_rows, refusals, with_app
 
 @click.group()
 def user() -> None:
-    """Make, list and disable users, and change their passwords.
+    """Create, list, enable and disable users, and change their passwords.
 
-    A password comes by a prompt, or as one line of standard input; never as an argument, which
-    others could read.
+    A password is read by a prompt, or from the first line of standard input. It is never an
+    argument, which other users of the machine could read.
     """
 
 
 @user.command()
 @click.argument("name")
-@click.option("--scope", "scopes", multiple=True, help="What the user may do; may be repeated.")
-@click.option("--role", "roles", multiple=True, help="What the user is; may be repeated.")
+@click.option("--scope", "scopes", multiple=True, help="Scope of the user; may be repeated.")
+@click.option("--role", "roles", multiple=True, help="Role of the user; may be repeated.")
 @with_app
 @refusals
 def create(state: AppState, name: str, scopes: tuple[str, ...], roles: tuple[str, ...]) -> None:
-    """Make a user; the password comes by a prompt or as one line of standard input."""
-    made = state.identities.users.create(name, _read_password(), roles, " ".join(scopes))
-    click.echo(f"created {made.username}")
+    """Create a user; the password is read by a prompt or from standard input."""
+    created = state.identities.users.create(name, _read_password(), roles, " ".join(scopes))
+    click.echo(f"created {created.username}")
 
 
 @user.command("list")
@@ -37,16 +37,16 @@ def create(state: AppState, name: str, scopes: tuple[str, ...], roles: tuple[str
 @with_app
 @refusals
 def list_users(state: AppState, output: str) -> None:
-    """List all users by name, disabled ones too."""
+    """List all users by name, also disabled ones."""
     rows = [
         {
-            "username": one.username,
-            "scopes": sorted(one.scopes),
-            "roles": sorted(one.roles),
-            "disabled": one.disabled,
-            "created_at": one.created_at.isoformat(timespec="seconds"),
+            "username": account.username,
+            "scopes": sorted(account.scopes),
+            "roles": sorted(account.roles),
+            "disabled": account.disabled,
+            "created_at": account.created_at.isoformat(timespec="seconds"),
         }
-        for one in state.identities.users.list()
+        for account in state.identities.users.list()
     ]
     print_rows(rows, output)
 
@@ -56,12 +56,12 @@ def list_users(state: AppState, output: str) -> None:
 @with_app
 @refusals
 def passwd(state: AppState, name: str) -> None:
-    """Change a password, which revokes all the user's tokens and sessions.
+    """Change a user's password, and revoke all the user's tokens and sessions.
 
-    The new one comes by a prompt or as one line of standard input.
+    The new password is read by a prompt or from the first line of standard input.
     """
     state.identities.users.set_password(name, _read_password())
-    click.echo(f"changed the password of {name}; tokens and sessions of before are revoked")
+    click.echo(f"changed the password of {name}; all earlier tokens and sessions are revoked")
 
 
 @user.command()
@@ -69,9 +69,9 @@ def passwd(state: AppState, name: str) -> None:
 @with_app
 @refusals
 def disable(state: AppState, name: str) -> None:
-    """Keep a user out: the password, all tokens and sessions, and the user's API keys."""
+    """Disable a user: the password, all tokens and sessions, and the API keys."""
     state.identities.users.disable(name)
-    click.echo(f"disabled {name}; tokens and sessions of before are revoked")
+    click.echo(f"disabled {name}; all earlier tokens and sessions are revoked")
 
 
 @user.command()
@@ -79,7 +79,7 @@ def disable(state: AppState, name: str) -> None:
 @with_app
 @refusals
 def enable(state: AppState, name: str) -> None:
-    """Let a disabled user in again; tokens of before stay revoked."""
+    """Enable a disabled user; earlier tokens stay revoked."""
     state.identities.users.enable(name)
     click.echo(f"enabled {name}")
 
@@ -88,7 +88,7 @@ def _read_password() -> str:
     if sys.stdin.isatty():
         return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
     try:
-        line = sys.stdin.readline(LONGEST + 2)  # enough to tell that it is too long
-    except UnicodeDecodeError:  # whose message would tell a part of it
-        raise fail("the password on standard input is not text") from None
+        line = sys.stdin.readline(LONGEST + 2)  # enough to find out that it is too long
+    except UnicodeDecodeError:  # its message would quote part of the password
+        raise fail("the password on standard input is not valid UTF-8") from None
     return line.removesuffix("\n").removesuffix("\r")

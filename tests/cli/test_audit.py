@@ -161,10 +161,10 @@ def test_a_trail_that_is_not_kept_any_more_is_still_shown_and_verified(audited: 
 def test_a_name_of_an_event_that_is_nearly_one_of_ours_is_pointed_out(audited: Folder) -> None:
     result = audited.m9m("audit", "list", "--event", "acess_denied")
     assert (result.returncode, result.stdout) == (0, "")
-    said = "there is no event 'acess_denied'; did you mean access_denied?\n"
-    assert result.stderr == f"no such events\n{said}"
+    said = "no event has the name 'acess_denied'; did you mean access_denied?\n"
+    assert result.stderr == f"no events found\n{said}"
     for other in ("rate_limited", "order.paid"):
-        assert audited.m9m("audit", "list", "--event", other).stderr == "no such events\n"
+        assert audited.m9m("audit", "list", "--event", other).stderr == "no events found\n"
 
 
 def test_a_span_that_ends_before_it_begins_is_wrong_usage(audited: Folder) -> None:

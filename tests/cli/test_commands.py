@@ -41,7 +41,7 @@ def test_init_overwrites_nothing_and_says_what_is_missing(folder: Folder) -> Non
     folder.write("config.yaml", "security: {}\n")
     result = folder.m9m("init")
     assert result.returncode == 0
-    assert ".env exists and was left as it is\n" in result.stdout
+    assert ".env exists and was not changed\n" in result.stdout
     assert "flask m9m secret --bytes 64 --add M9M_JWT_SECRET\n" in result.stdout
     assert "no M9M_ENCRYPTION_KEY" not in result.stdout
     assert (folder.path / ".env").read_text() == "MINE=1\nM9M_ENCRYPTION_KEY=x"
@@ -51,7 +51,7 @@ def test_init_overwrites_nothing_and_says_what_is_missing(folder: Folder) -> Non
 def test_init_follows_no_link(folder: Folder) -> None:
     target = folder.path / "elsewhere"
     (folder.path / ".env").symlink_to(target)
-    assert "left as it is" in folder.m9m("init").stdout
+    assert "was not changed" in folder.m9m("init").stdout
     assert not target.exists()
 
 
@@ -310,7 +310,7 @@ def test_init_adds_to_a_gitignore_only_what_is_not_there(folder: Folder) -> None
 def test_inspect_of_anything_but_a_token_says_so(project: Folder) -> None:
     (project.path / "noise").write_bytes(bytes(range(256)))
     result = project.m9m("token", "inspect", "noise")
-    assert (result.returncode, result.stderr) == (1, "Error: this is no JWT\n")
+    assert (result.returncode, result.stderr) == (1, "Error: the text is not a JWT\n")
 
 
 def test_nothing_that_a_terminal_obeys_is_printed(project: Folder) -> None:
@@ -327,7 +327,7 @@ def test_nothing_that_a_terminal_obeys_is_printed(project: Folder) -> None:
 def test_cors_check_of_no_path_says_so(project: Folder, path: str) -> None:
     result = project.m9m("cors", "check", "https://app.example.com", "GET", path)
     assert result.returncode == 1
-    assert "is no path" in result.stderr
+    assert "is not a path" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_validate_says_when_it_could_not_ask_the_app(project: Folder) -> None:
     for arguments in ({}, {"FLASK_APP": "missing.py"}):
         result = project.m9m("config", "validate", **arguments)
         assert result.returncode == 0
-        assert "without it" in result.stderr
+        assert "going on without its settings" in result.stderr
 
 
 @pytest.mark.parametrize("variable", ["M9M_DEV_MODE", "M9M_DEVELOPMENT_ENABLED"])

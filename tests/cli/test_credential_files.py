@@ -116,8 +116,8 @@ def test_the_key_is_read_from_n8ns_own_config_too(kept: Kept) -> None:
 @pytest.mark.parametrize(
     ("content", "mode", "problem"),
     [
-        (b"test_key", 0o640, "open to others"),
-        (b"test_key", 0o604, "open to others"),
+        (b"test_key", 0o640, "other users can read"),
+        (b"test_key", 0o604, "other users can read"),
         (b"\n", 0o600, "no instance key"),
         (b"\xff", 0o600, "no instance key"),
         (b"x" * 4_097, 0o600, "no instance key"),

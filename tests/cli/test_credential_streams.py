@@ -41,7 +41,7 @@ def test_a_process_reads_what_another_wrote(kept: Kept) -> None:
     refused = kept.run("m9m", "credential", "get", "none")
     assert (refused.returncode, refused.stderr) == (
         1,
-        "Error: no credential of that id is there\n",
+        "Error: no credential has that id: see flask m9m credential list\n",
     )
 
 
@@ -195,7 +195,7 @@ def test_a_terminal_is_asked_for_the_instance_key_and_shows_none(kept: Kept) -> 
     assert INSTANCE_KEY not in printed
     assert len(json.loads((kept.path / "out.json").read_text())) == 3
     code, printed = at_a_terminal(kept, ["update", "id0"], {})
-    assert (code, "the type githubApi asks for no fields" in printed) == (1, True)
+    assert (code, "the type githubApi requires no fields" in printed) == (1, True)
 
 
 @pytest.fixture
@@ -225,6 +225,6 @@ def test_a_terminal_sees_how_far_a_rotation_is(kept: Kept, key: str) -> None:
     use_keys(kept, new_key(), key)
     code, printed = at_a_terminal(kept, ["rotate"], {})
     assert code == 0, printed
-    assert "sealing anew" in printed
+    assert "re-encrypting" in printed
     assert "100%" in printed
-    assert "sealing anew" not in kept.m9m("credential", "rotate").stderr
+    assert "re-encrypting" not in kept.m9m("credential", "rotate").stderr

@@ -53,8 +53,9 @@ def test_a_credential_is_made_listed_shown_changed_and_deleted(kept: Kept) -> No
 
     assert done(kept, "delete", made) == f"deleted {made}"
     assert listed(kept) == []
+    unknown = "Error: no credential has that id: see flask m9m credential list\n"
     for command in (["get", made], ["update", made, "--name", "x"], ["delete", made]):
-        assert failed(kept, *command) == "Error: no credential of that id is there\n"
+        assert failed(kept, *command) == unknown
 
 
 def test_variables_are_resolved_only_where_that_was_asked_for(kept: Kept, key: str) -> None:
@@ -124,7 +125,7 @@ def test_wrong_usage_exits_2_and_repeats_no_value(kept: Kept, arguments: list[st
     result = kept.m9m("credential", *arguments, stdin=DATA)
     assert result.returncode == 2
     if "--data" in arguments:
-        assert "values are no argument" in result.stderr
+        assert "--data must be @FILE or @-" in result.stderr
         assert VALUE not in result.stderr
     assert not (kept.path / "instance").exists()
 
@@ -132,7 +133,7 @@ def test_wrong_usage_exits_2_and_repeats_no_value(kept: Kept, arguments: list[st
 def test_a_store_in_memory_is_told_to_be_out_of_reach(kept: Kept, key: str) -> None:
     use_keys(kept, key, storage="memory")
     for command in (["list"], ["create", "x", "--type=apiKey"], ["rotate"], ["export", "--to=n8n"]):
-        assert "no command shares" in failed(kept, *command, stdin=DATA)
+        assert "commands do not share" in failed(kept, *command, stdin=DATA)
 
 
 def test_without_a_key_the_error_says_what_to_do(kept: Kept) -> None:
@@ -166,16 +167,18 @@ def test_rotation_says_which_keys_are_needed(kept: Kept, key: str) -> None:
     before = everything(kept)
     dry = done(kept, "rotate", "--dry-run").splitlines()
     assert everything(kept) == before
-    assert dry[0] == "to be sealed anew: 2"
-    assert dry[1].endswith("(credentials.previous_keys) is needed: 2")
+    assert dry[0] == "to be re-encrypted: 2"
+    assert dry[1].endswith("(credentials.previous_keys) is needed by 2 records")
     assert len(dry) == 2
     old = dry[1].split()[2]
 
     lines = done(kept, "rotate").splitlines()
-    assert lines[0] == "sealed anew: 2"
-    assert lines[1].endswith("(credentials.encryption_key) is needed: 2")
-    assert lines[2].startswith(f"the key {old} (credentials.previous_keys) is not needed: drop it")
-    assert done(kept, "rotate").splitlines()[0] == "sealed anew: 0"
+    assert lines[0] == "re-encrypted: 2"
+    assert lines[1].endswith("(credentials.encryption_key) is needed by 2 records")
+    assert lines[2].startswith(
+        f"the key {old} (credentials.previous_keys) is not needed: remove it"
+    )
+    assert done(kept, "rotate").splitlines()[0] == "re-encrypted: 0"
     use_keys(kept, following)
     assert all(data_of(kept, one) == {"apiKey": VALUE} for one in made)
 
@@ -183,7 +186,7 @@ def test_rotation_says_which_keys_are_needed(kept: Kept, key: str) -> None:
 def test_rotation_changes_the_cipher(kept: Kept) -> None:
     made = create(kept)
     result = kept.m9m("credential", "rotate", "--cipher", "fernet")
-    assert (result.returncode, result.stdout.splitlines()[0]) == (0, "sealed anew: 1")
+    assert (result.returncode, result.stdout.splitlines()[0]) == (0, "re-encrypted: 1")
     assert result.stderr.startswith("credentials.cipher is aes-256-gcm")
     assert result.stderr.rstrip().endswith("set it to fernet")
     with database(kept) as connection:
@@ -200,9 +203,9 @@ def test_one_that_does_not_open_is_named_and_exits_1(kept: Kept, key: str) -> No
     use_keys(kept, new_key(), key)
     result = kept.m9m("credential", "rotate")
     assert result.returncode == 1
-    assert result.stdout.splitlines()[0] == "sealed anew: 1"
-    assert f"credential {bad} does not open: " in result.stderr
-    assert result.stderr.endswith("Error: 1 do not open, and stay as they are\n")
+    assert result.stdout.splitlines()[0] == "re-encrypted: 1"
+    assert f"credential {bad} cannot be decrypted: " in result.stderr
+    assert result.stderr.endswith("Error: 1 credentials cannot be decrypted and stay as they are\n")
     assert "cipher: message authentication failed" in failed(kept, "get", bad, "--show")
     assert f"Error: credential {bad}: cipher: " in failed(
         kept, "export", "--to=n8n", N8N_ENCRYPTION_KEY="k"

@@ -128,7 +128,7 @@ def test_identities_tenants_accounts_and_api_keys_can_be_asked_for(app: Flask, r
         shown = rows(run("limits", "show", asked, "-o", "json"))
         assert shown[name]["remaining"] == remaining, asked
     assert "no rate limit of its own" in run("limits", "show", f"key:{free.id}", code=1).stderr
-    assert "no API key" in run("limits", "show", "key:other", code=1).stderr
+    assert "no API key has the id" in run("limits", "show", "key:other", code=1).stderr
 
 
 def test_reset_fills_one_bucket_or_all(app: Flask, run: Run) -> None:
@@ -217,9 +217,9 @@ def test_a_store_that_fails_exits_1_with_its_reason(
 def test_routes_tells_which_limits_count_some_answers_or_refuse_nothing(run: Run) -> None:
     listed = json.loads(run("routes", "-o", "json").stdout)
     told = {row["endpoint"]: row["limits"] for row in listed}
-    assert told["free"] == ["not the general one"]
-    assert told["failures"][0].endswith("of some answers only")
-    assert told["trial"][0].endswith("refuses nothing (shadow)")
+    assert told["free"] == ["exempt from the general limit"]
+    assert told["failures"][0].endswith("counts only some responses")
+    assert told["trial"][0].endswith("refuses no request (shadow)")
     assert told["computed"] == [
         "computed: computed",
         "60 per 60 s, burst 10 (at most 69 in any 60 s)",

@@ -84,7 +84,7 @@ def test_a_session_is_revoked_once(project: Folder) -> None:
     assert not holds(project, token)
     assert holds(project, other)
     again = refused(project, "--session", sid)
-    assert again == f"Error: no session '{sid}' is there, or it has ended already\n"
+    assert again == f"Error: no session has the id '{sid}', or it has ended already\n"
 
 
 def test_all_that_a_subject_has_is_revoked(project: Folder) -> None:
@@ -99,8 +99,8 @@ def test_all_that_a_subject_has_is_revoked(project: Folder) -> None:
 @pytest.mark.parametrize(
     ("claims", "reason"),
     [
-        ({"exp": 1_000_000_000}, "this is no access token that holds: the token has expired"),
-        ({"sub": 7}, "this is no access token that holds: the claim sub is not a string"),
+        ({"exp": 1_000_000_000}, "the text is not a valid access token: the token has expired"),
+        ({"sub": 7}, "the text is not a valid access token: the claim sub is not a string"),
         ({"token_use": "id"}, "the claim token_use marks a token that is not an access token"),
         ({"jti": ""}, "the token has no jti"),
     ],
@@ -115,7 +115,7 @@ def test_a_token_that_cannot_be_revoked_is_told_why(
 
 @pytest.mark.parametrize("text", ["", "noise", "an-id-that-is-no-token", "a.b.c"])
 def test_what_is_no_token_revokes_nothing(project: Folder, text: str) -> None:
-    assert "this is no access token that holds" in refused(project, "-", stdin=text)
+    assert "the text is not a valid access token" in refused(project, "-", stdin=text)
     assert not (project.path / "instance").exists()
 
 

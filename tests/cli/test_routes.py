@@ -79,7 +79,7 @@ def rows_of(folder: Folder, *arguments: str) -> dict[tuple[str, str], dict[str, 
 
 def test_each_row_says_where_access_limits_cors_and_headers_come_from(routed: Folder) -> None:
     rows = rows_of(routed)
-    shadow = "9 per 60 s, burst 9 (at most 17 in any 60 s), refuses nothing (shadow)"
+    shadow = "9 per 60 s, burst 9 (at most 17 in any 60 s), refuses no request (shadow)"
     own = rows["GET", "/api/own"]
     assert own["decided by"] == own["cors by"] == own["headers by"] == "view"
     assert own["schemes"] == ["bearer"]
@@ -99,7 +99,7 @@ def test_each_row_says_where_access_limits_cors_and_headers_come_from(routed: Fo
     assert item["limits by"] == ["class Item", "blueprint api", "settings"]
     assert item["headers by"] == "view"
     health = rows["GET", "/health"]
-    assert (health["limits"], health["limits by"]) == (["not the general one"], ["view"])
+    assert (health["limits"], health["limits by"]) == (["exempt from the general limit"], ["view"])
     assert (health["cors by"], health["headers by"]) == ("settings", "settings")
     assert rows["HEAD", "/probe"]["access"] == "public"
     assert ("HEAD", "/health") not in rows
@@ -109,7 +109,7 @@ def test_the_table_has_each_limit_beside_where_it_is_said(routed: Folder) -> Non
     header, *lines = routed.m9m("routes").stdout.splitlines()
     (line,) = (line for line in lines if line.startswith("/api/own "))
     assert "(at most 9 in any 60 s): view; 9 per 60 s" in line
-    assert "refuses nothing (shadow): blueprint api; 60 per" in line
+    assert "refuses no request (shadow): blueprint api; 60 per" in line
     assert "LIMITS BY" not in header
     (line,) = (line for line in lines if line.startswith("/maybe "))
     assert re.split("  +", line)[-4:] == [f"{GENERAL}: settings", "-", "settings", "settings"]
@@ -118,7 +118,7 @@ def test_the_table_has_each_limit_beside_where_it_is_said(routed: Folder) -> Non
 def test_a_general_limit_that_only_reports_says_so(routed: Folder) -> None:
     routed.write("config.yaml", "performance: {rate_limit: {enabled: true, shadow: true}}")
     assert rows_of(routed)["GET", "/maybe"]["limits"] == [
-        "60 per 60 s, burst 10 (at most 69 in any 60 s), refuses nothing (shadow)"
+        "60 per 60 s, burst 10 (at most 69 in any 60 s), refuses no request (shadow)"
     ]
 
 

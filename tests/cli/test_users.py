@@ -82,7 +82,7 @@ def test_a_list_shows_no_hash(project: Folder, output: str) -> None:
 def test_a_new_password_takes_the_place_of_the_old_one(project: Folder) -> None:
     done(project, "create", "ann", stdin=PASSWORD)
     said = done(project, "passwd", "ann", stdin="another horse\r\n")
-    assert said == "changed the password of ann; tokens and sessions of before are revoked"
+    assert said == "changed the password of ann; all earlier tokens and sessions are revoked"
     assert sign_in(project, PASSWORD) == 401
     assert sign_in(project, "another horse") == 200
 
@@ -91,7 +91,7 @@ def test_a_disabled_user_is_kept_out_until_enabled(project: Folder) -> None:
     done(project, "create", "ann", stdin=PASSWORD)
     token = project.m9m("token", "issue", "ann").stdout
     said = done(project, "disable", "ann")
-    assert said == "disabled ann; tokens and sessions of before are revoked"
+    assert said == "disabled ann; all earlier tokens and sessions are revoked"
     assert listed(project)[0]["disabled"] is True
     assert sign_in(project, PASSWORD) == 401
     assert done(project, "enable", "ann") == "enabled ann"
@@ -135,7 +135,7 @@ def test_bytes_that_are_no_text_are_refused_and_not_repeated(project: Folder) ->
         timeout=60,
     )
     assert result.returncode == 1
-    assert result.stderr.strip() == b"Error: the password on standard input is not text"
+    assert result.stderr.strip() == b"Error: the password on standard input is not valid UTF-8"
 
 
 @pytest.mark.parametrize("arguments", [["a:b"], ["ann", "--scope", 'a"b'], ["ann", "--role", "é"]])

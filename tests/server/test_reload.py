@@ -134,7 +134,7 @@ def test_a_broken_certificate_keeps_the_old_and_the_log_says_why(
     kept = pair.certificate.read_bytes(), pair.key.read_bytes()
     pair.certificate.write_text("half a certifi")
     server.signal(signal.SIGHUP)
-    server.wait_until_said("The certificate that is served stays")
+    server.wait_until_said("so the old one stays")
     assert "server.tls.cert_file" in server.said()
     time.sleep(2)
     assert {served_certificate(server) for _ in range(8)} == {serial}
@@ -176,7 +176,7 @@ def test_an_app_that_does_not_start_leaves_the_workers_and_the_log_says_why(
             time.sleep(0.5)
         assert set(load.statuses) == {200}
         workers |= load.workers
-    assert server.said().count("The workers that serve stay") == 2
+    assert server.said().count("so the running workers stay") == 2
     (server.directory / "app.py").write_text(app)
     server.signal(signal.SIGHUP)
     until = time.monotonic() + 15

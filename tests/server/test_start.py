@@ -115,7 +115,7 @@ def test_what_is_on_is_said_and_no_secret(server: Server) -> None:
         "TLS: off",
         "plain HTTP: answered; trusted proxies: 10.0.0.0/8",
         "bearer",
-        "700 a minute, a burst of 70, by address, counted by all workers of this machine",
+        "700 per minute, burst 70, by address, counted by all workers of this machine",
         "CORS: https://a.example",
         "security headers: api",
     ):
