@@ -71,7 +71,7 @@ def _limited(command: Decorated) -> Decorated:
         default=100,
         show_default=True,
         metavar="N",
-        help="Largest number of events, up to 10000.",
+        help="Largest number of events.",
     )(command)
 
 

@@ -28,7 +28,7 @@ from .output import (
 
 @click.group()
 def credential() -> None:
-    """Manage stored credentials: create, show, change, rotate, import, export, audit.
+    """Manage stored credentials and re-encrypt them.
 
     Values are read from a file, from standard input or by a prompt. They are never an argument,
     which other users of the machine could read.

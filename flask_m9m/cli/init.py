@@ -72,7 +72,7 @@ def fresh_secret(size: int = 32) -> str:
     help="Add it to .env under this name; print nothing.",
 )
 def secret(size: int, name: str | None) -> None:
-    """Make a random secret or encryption key, and print it or add it to .env."""
+    """Make a random secret; print it or add it to .env."""
     if name is None:
         click.echo(fresh_secret(size))
         return
@@ -88,7 +88,10 @@ def secret(size: int, name: str | None) -> None:
 
 @click.command()
 def init() -> None:
-    """Write .env with new secrets, .gitignore and a commented config.yaml; overwrite nothing."""
+    """Write .env, .gitignore and config.yaml for a new app.
+
+    .env gets new secrets, and config.yaml has comments. Existing settings are not overwritten.
+    """
     lines = "".join(f"{name}={fresh_secret(size)}\n" for name, size in _VARIABLES.items())
     if _create(_DOTENV, lines, 0o600):
         click.echo("wrote .env with new secrets: keep it out of version control, and back it up")

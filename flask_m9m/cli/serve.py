@@ -51,7 +51,7 @@ def serve(
     threads: int | None,
     reload: bool,
 ) -> None:
-    """Serve the app with gunicorn, or with --dev for development, as its settings say."""
+    """Serve the app with gunicorn, or for development."""
     if dev and (workers or threads):
         raise click.UsageError(
             "--dev takes no --workers and no --threads: it is a single process, which starts "

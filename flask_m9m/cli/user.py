@@ -13,7 +13,7 @@ from .output import fail, output_option, print_rows, refusals, with_app
 
 @click.group()
 def user() -> None:
-    """Create, list, enable and disable users, and change their passwords.
+    """Manage users and their passwords.
 
     A password is read by a prompt, or from the first line of standard input. It is never an
     argument, which other users of the machine could read.
