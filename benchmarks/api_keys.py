@@ -30,9 +30,9 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from flask_m9m.auth.api_key import ApiKeyAuthenticator
+from flask_m9m.auth.api_key_format import digest_of, make_key
 from flask_m9m.auth.api_keys import ApiKeys
-from flask_m9m.auth.key_format import digest_of, make_key
+from flask_m9m.auth.schemes.api_key import ApiKeyAuthenticator
 from flask_m9m.errors import InvalidApiKey
 from flask_m9m.http.address import Client
 from flask_m9m.settings import settings_of

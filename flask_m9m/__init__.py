@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .auth.identity import Identity
 from .context import (
     csp_nonce,
     current_identity,
@@ -22,7 +23,6 @@ from .decorators import (
 )
 from .errors import M9MError, SettingsError
 from .extension import M9M
-from .identity import Identity
 from .settings import Settings
 
 if TYPE_CHECKING:

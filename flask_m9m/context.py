@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from flask import Response, after_this_request, current_app, has_request_context
 from werkzeug.local import LocalProxy
 
+from .auth.identity import Identity
 from .exchange import IDENTITY, NOT_LOADED, Exchange
 from .http.headers import new_nonce
-from .identity import Identity
 from .request_ids import REQUEST_ID
 from .state import EXTENSION, current_exchange, current_request, current_state
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .audit import Circumstances
+from .auth.identity import Identity
 from .errors import M9MError
 from .http.address import Client
-from .identity import Identity
 from .marks import LimitMark, Mark
 from .policy import RoutePolicy
 from .ratelimit import Hit, Want

@@ -11,18 +11,18 @@ from flask import Blueprint, Flask, Response
 from werkzeug.exceptions import HTTPException, default_exceptions
 
 from .auth import TokenPair
+from .auth.identity import Identity
+from .auth.signed_links import MaxAge
 from .context import csp_nonce
 from .decorators import ViewDecorator, require_auth, require_signed_url
 from .errors import SettingsError
 from .facade import Facade
 from .hooks import Hooks
-from .identity import Identity
 from .logs import mark_lines
 from .marks import Mark
 from .routes import Protections
 from .services import Assembly
 from .settings import Settings, SettingsSource, check_secret_key, load
-from .signing import MaxAge
 from .sizes import limit_sizes
 from .state import EXTENSION, AppState, current_state
 from .wsgi import GuardedApp

@@ -21,6 +21,7 @@ from werkzeug.wrappers import Response
 from werkzeug.wsgi import get_current_url, get_host
 
 from .auth import Authenticator, Identities, challenges
+from .auth.signed_links import Links
 from .errors import (
     AccessDenied,
     AddressNotAllowed,
@@ -46,7 +47,6 @@ from .request_ids import REQUEST_ID, request_id_of
 from .sealing import ResponseHeaders
 from .settings import Settings
 from .sightings import Sightings
-from .signing import Links
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -9,12 +9,12 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .auth.identity import Identity
 from .dev_secret import with_secret
 from .errors import Answered, InvalidRequest, M9MError, Problem, SettingsError
 from .exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, Exchange
 from .facade import Facade
 from .guard import Guard
-from .identity import Identity
 from .marks import CORSMark, HeadersMark, Opening
 from .policy import Access, Level, PolicyCompiler, RoutePolicy
 from .prefix_rules import read_policies

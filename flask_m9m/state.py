@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from .auth import AppCallbacks, Identities
+    from .auth.identity import Identity
     from .credentials import Caller, Credentials, CredentialTypes
     from .crypto.cipher import Cipher
-    from .identity import Identity
     from .storage import Database
 
 EXTENSION = "m9m"

@@ -8,7 +8,7 @@ import time
 
 from demo_client import Demo
 
-from flask_m9m.tokens import Issuer, SigningKey, SigningKeyRing
+from flask_m9m.auth.jwt import Issuer, SigningKey, SigningKeyRing
 
 SECURITY = (
     "Content-Security-Policy",

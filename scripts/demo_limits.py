@@ -10,7 +10,7 @@ from pathlib import Path
 from demo_client import Demo
 from demo_server import EXAMPLE, serving
 
-from flask_m9m.tokens import Issuer, SigningKey, SigningKeyRing
+from flask_m9m.auth.jwt import Issuer, SigningKey, SigningKeyRing
 
 RUN = "/workflows/1/run"
 

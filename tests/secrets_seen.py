@@ -8,9 +8,9 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from flask_m9m.auth import api_keys, key_format
-from flask_m9m.crypto import PasswordHasher
-from flask_m9m.tokens import issuer
+from flask_m9m.auth import api_key_format, api_keys
+from flask_m9m.auth.jwt import issuer
+from flask_m9m.auth.passwords import PasswordHasher
 
 _RUN = re.compile(r"[\x21-\x7e]{16,}")  # shorter ones may stand anywhere
 _FEWEST = 6  # different characters, likewise
@@ -32,8 +32,8 @@ def write_down(path: Path) -> None:
             with path.open("a", encoding="ascii") as file:
                 file.write(f"{longest}\n")
 
-    make_key = _noting_result(key_format.make_key, lambda key: note(key[-38:]))
-    key_format.make_key = api_keys.make_key = make_key
+    make_key = _noting_result(api_key_format.make_key, lambda key: note(key[-38:]))
+    api_key_format.make_key = api_keys.make_key = make_key
     issuer.sign = _noting_result(issuer.sign, lambda token: note(token.rpartition(".")[2]))
     hashed = PasswordHasher.hash
 

@@ -14,9 +14,9 @@ from flask import Blueprint, Response, jsonify
 from pydantic import AwareDatetime, BeforeValidator, Field
 
 from ..auth import ApiKeys
+from ..auth.identity import is_scope
 from ..decorators import require_auth
 from ..errors import ValidationError
-from ..identity import is_scope
 from ..state import current_state
 from ..storage import ApiKey
 from ..storage import moment as moment_at

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..auth.identity import Identity
 from ..errors import AccessDenied
-from ..identity import Identity
 from ..state import current_exchange
 
 MANAGE = "m9m:manage"

@@ -15,6 +15,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 from pydantic import Field
 
+from ..auth.names import checked_name, name_of
 from ..credentials import CredentialInfo, Credentials
 from ..decorators import require_auth
 from ..errors import (
@@ -27,7 +28,6 @@ from ..errors import (
     ValidationError,
 )
 from ..state import current_state
-from ..text import checked_name, name_of
 from .bodies import Body, moment, read
 from .caller import managing_caller
 

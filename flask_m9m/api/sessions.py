@@ -10,6 +10,8 @@ from pydantic import Field
 
 from ..audit import EventName
 from ..auth import ACCESS, REFRESH, Identities, TokenPair, cookie_of
+from ..auth.identity import Identity
+from ..auth.names import is_control, name_of, normalize
 from ..decorators import public, require_auth
 from ..errors import (
     AuthenticationRequired,
@@ -20,9 +22,7 @@ from ..errors import (
     ValidationError,
 )
 from ..http import csrf
-from ..identity import Identity
 from ..state import current_exchange, current_state
-from ..text import is_control, name_of, normalize
 from .bodies import Body, moment, read
 
 logger = logging.getLogger("flask_m9m")

@@ -30,8 +30,8 @@ from json.encoder import encode_basestring_ascii as _text
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import DecryptionFailed, TrailBroken
+from ..settings.wording import printable
 from ..storage import EndRow
-from ..text import printable
 from .events import Event
 
 if TYPE_CHECKING:

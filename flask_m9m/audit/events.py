@@ -10,8 +10,8 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ..settings.wording import printable
 from ..storage import moment
-from ..text import printable
 
 SUCCESS = "success"
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from .api_keys import ApiKeys
-from .authenticator import Authenticator, challenges
-from .cookies import ACCESS, REFRESH, cookie_of
-from .custom import BUILT_IN
-from .declared import AppCallbacks, CallbackDecorators, IdentityLoader, LoadedIdentities
+from .app_callbacks import AppCallbacks, CallbackDecorators, IdentityLoader, LoadedIdentities
 from .identities import Identities
+from .schemes.app_scheme import BUILT_IN
+from .schemes.authenticator import Authenticator, challenges
+from .schemes.cookie import ACCESS, REFRESH, cookie_of
 from .sessions import TokenPair
 from .sign_in import PasswordVerifier
 from .tokens import Tokens

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from ..audit import AuditTrail, EventName
 from ..errors import Conflict, NotFound
-from ..identity import names
 from ..ratelimit import parse_limits
 from ..settings import parse_duration
 from ..storage import ApiKey, ChangeFeed, Topic, moment
-from ..text import checked_name, name_of
-from .key_format import digest_of, make_key
+from .api_key_format import digest_of, make_key
+from .identity import names
+from .names import checked_name, name_of
 
 if TYPE_CHECKING:
     from ..storage.transaction import Transaction

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..audit import AuditTrail
-from ..crypto import PasswordHasher
-from ..identity import Identity
 from ..ratelimit import LimitStore
 from ..settings import BasicAuthSettings, SecuritySettings
 from ..storage import ChangeFeed, User
-from .api_key import ApiKeyAuthenticator
 from .api_keys import ApiKeys
-from .authenticator import Authenticator
-from .basic import BasicAuthenticator
-from .bearer import BearerAuthenticator
-from .cookies import CookieAuthenticator, SessionCookies
-from .custom import AppScheme
-from .declared import AppCallbacks, LoadedIdentities
+from .app_callbacks import AppCallbacks, LoadedIdentities
+from .identity import Identity
 from .lockout import Lockout
+from .passwords import PasswordHasher
+from .schemes.api_key import ApiKeyAuthenticator
+from .schemes.app_scheme import AppScheme
+from .schemes.authenticator import Authenticator
+from .schemes.basic import BasicAuthenticator
+from .schemes.bearer import BearerAuthenticator
+from .schemes.cookie import CookieAuthenticator, SessionCookies
 from .sign_in import ConfiguredUser, SignIn
 from .tokens import Tokens
 from .users import Users

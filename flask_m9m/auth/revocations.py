@@ -16,10 +16,10 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidToken
-from ..identity import Identity
 from ..processes.forking import fork_safe_lock
 from ..storage import ChangeFeed, Topic
-from ..text import name_of
+from .identity import Identity
+from .names import name_of
 
 if TYPE_CHECKING:
     from ..storage.transaction import Transaction

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..audit import AuditTrail, EventName
 from ..errors import Conflict, InvalidToken
-from ..identity import Identity, names
 from ..settings import JWTSettings
 from ..storage import ChangeFeed, Session, moment
-from ..text import checked_name, name_of
-from ..tokens import Issuer, Verifier
+from .identity import Identity, names
+from .jwt import Issuer, Verifier
+from .names import checked_name, name_of
 from .revocations import revoke_session, version_of
 
 if TYPE_CHECKING:

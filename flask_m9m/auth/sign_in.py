@@ -14,15 +14,15 @@ from typing import NamedTuple
 
 from werkzeug.exceptions import HTTPException
 
-from ..crypto import PasswordHasher, in_turn
 from ..errors import DatabaseUnavailable, InvalidCredentials
 from ..http.address import Client
-from ..identity import Identity
 from ..processes.forking import fork_safe_lock, watch
 from ..settings import BasicAuthSettings
 from ..storage import ChangeFeed, Topic, User
-from ..text import normalize
+from .identity import Identity
 from .lockout import Lockout
+from .names import normalize
+from .passwords import PasswordHasher, in_turn
 
 PasswordVerifier = Callable[[str, str], Identity | bool | None]
 """Verify a name and a password, both in NFC: return an identity, `True`, or `None` or `False`."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..audit import AuditTrail, EventName
 from ..errors import InvalidToken, Problem, SettingsError
-from ..identity import Identity
 from ..settings import JWTSettings, parse_duration
 from ..storage import ChangeFeed, User, moment
-from ..text import name_of, normalize
-from ..tokens import ClaimRules, Issuer, SigningKey, SigningKeyRing, Verifier, new_jti
+from .identity import Identity
+from .jwt import ClaimRules, Issuer, SigningKey, SigningKeyRing, Verifier, new_jti
+from .names import name_of, normalize
 from .revocations import Revocations, revoke_subject, revoke_token, version_of
 from .sessions import Sessions, TokenPair
 

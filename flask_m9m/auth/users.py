@@ -9,12 +9,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..audit import AuditTrail, EventName
-from ..crypto import LONGEST, PasswordHasher
 from ..errors import Conflict, NotFound, ServiceUnavailable
-from ..identity import names
 from ..processes.forking import fork_safe_lock
 from ..storage import ChangeFeed, Topic, User, moment
-from ..text import checked_name, is_control, is_surrogate, name_of
+from .identity import names
+from .names import checked_name, is_control, is_surrogate, name_of
+from .passwords import LONGEST, PasswordHasher
 from .revocations import revoke_subject
 
 if TYPE_CHECKING:

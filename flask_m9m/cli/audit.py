@@ -14,9 +14,9 @@ import click
 from ..audit import Anchor, EventName, Recorded, Verification
 from ..audit.events import written
 from ..settings import parse_duration
+from ..settings.wording import printable
 from ..state import AppState
 from ..storage import Sought, moment
-from ..text import printable
 from .output import (
     fail,
     output_option,

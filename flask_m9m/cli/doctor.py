@@ -23,7 +23,7 @@ from ..doctor import (
 )
 from ..errors import SettingsError
 from ..settings import load
-from ..text import printable
+from ..settings.wording import printable
 from .config import settings_error
 from .output import output_option, print_document, state_of
 

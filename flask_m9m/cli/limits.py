@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import click
 
-from ..auth.api_key import own_limits
 from ..auth.lockout import account_key
+from ..auth.schemes.api_key import own_limits
 from ..limits import custom_key, identity_key
 from ..ratelimit import Hit, LimitStore, RateLimit
+from ..settings.wording import printable
 from ..state import AppState
-from ..text import printable
 from .output import fail, output_option, print_rows, refusals, with_app
 
 Row = dict[str, object]

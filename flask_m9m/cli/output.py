@@ -25,8 +25,8 @@ from ..errors import (
     UnresolvedVariable,
 )
 from ..ratelimit import StoreFailure
+from ..settings.wording import printable
 from ..state import EXTENSION, AppState
-from ..text import printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -9,8 +9,8 @@ import click
 
 from ..policy import FLASK, SETTINGS, Access, RoutePolicy
 from ..ratelimit import RateLimit
+from ..settings.wording import printable
 from ..state import AppState
-from ..text import printable
 from .output import output_option, print_rows, with_app
 
 _REMEDIES = {

@@ -18,8 +18,8 @@ from ..server import HANDED_ON, REMEDY
 from ..server.address import bind_address, check_development, check_free, is_loopback
 from ..server.tls import Certificate
 from ..settings import RateLimitSettings, Settings
+from ..settings.wording import printable
 from ..state import AppState
-from ..text import printable
 from .output import fail, settings_errors, state_of
 
 _Number = click.IntRange(1)

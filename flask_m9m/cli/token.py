@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 import click
 
+from ..auth.jwt import inspect as inspect_token
 from ..errors import InvalidToken
+from ..settings.wording import printable
 from ..state import AppState
-from ..text import printable
-from ..tokens import inspect as inspect_token
 from .output import fail, print_document, refusals, with_app
 
 _DATES = ("iat", "nbf", "exp")

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from ..crypto import LONGEST
+from ..auth.passwords import LONGEST
 from ..state import AppState
 from .output import fail, output_option, print_rows, refusals, with_app
 

@@ -9,10 +9,10 @@ from typing import Final
 
 from werkzeug.local import LocalProxy
 
+from ..auth.identity import Identity
+from ..auth.names import name_of
 from ..errors import NotFound
-from ..identity import Identity
 from ..storage import SealedCredential
-from ..text import name_of
 
 _ADMIN = "admin"
 

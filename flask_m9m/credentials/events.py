@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..audit import AuditTrail, Event, EventName
-from ..identity import Identity
+from ..auth.identity import Identity
 from ..storage import SealedCredential
 from .caller import Caller
 

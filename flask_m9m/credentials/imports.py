@@ -18,10 +18,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NoReturn
 
+from ..auth.names import checked_name
 from ..crypto.cipher import Cipher
 from ..errors import UnreadableImport
 from ..storage import SealedCredential
-from ..text import checked_name
 from .fields import serialized
 from .keys import KeyCheck
 from .shelf import Rows, Shelf, bound_to

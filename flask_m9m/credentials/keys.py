@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from ..crypto.cipher import Cipher
 from ..errors import DecryptionFailed, Problem, SettingsError
-from ..text import printable
+from ..settings.wording import printable
 from .shelf import Rows, Shelf
 
 _CANARY = b"flask-m9m credential canary"

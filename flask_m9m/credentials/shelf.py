@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from ..auth.names import name_of
 from ..crypto.cipher import Record
 from ..processes.forking import watch
 from ..storage import ChangeFeed, Envelope, SealedCredential
-from ..text import name_of
 
 if TYPE_CHECKING:
     from ..storage.transaction import Transaction

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from ..audit import AuditTrail, EventName
+from ..auth.identity import Identity
+from ..auth.names import checked_name
 from ..crypto.cipher import Cipher
 from ..errors import AccessDenied, Conflict, DecryptionFailed, NotFound
-from ..identity import Identity
 from ..storage import SealedCredential, moment
-from ..text import checked_name
 from .caller import CURRENT, SYSTEM, Caller, WhoCalls, as_known, existing_for, is_admin, sees_all
 from .events import event_of
 from .fields import deserialized, serialized

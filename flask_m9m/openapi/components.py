@@ -9,10 +9,10 @@ from typing import Any
 from zlib import crc32
 
 from ..auth import ACCESS, Authenticator
-from ..auth.cookies import CSRF_HEADER
+from ..auth.schemes.cookie import CSRF_HEADER
+from ..auth.signed_links import PARAMETER
 from ..errors import PROBLEM_JSON, ErrorFormat
 from ..settings import Settings
-from ..signing import PARAMETER
 
 SIGNED_URL = "signed_url"
 CSRF_TOKEN = "csrf_token"  # noqa: S105

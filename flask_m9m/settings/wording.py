@@ -32,10 +32,12 @@ def quoted(text: str) -> str:
     """Quote and escape text, shorten it, and remove user and password from URLs."""
     text = _USER_INFORMATION.sub("//…@", text[:_MAX_SCANNED])
     cut = text[:_MAX_SHOWN]
-    visible = "".join(
-        character if character.isprintable() else ascii(character)[1:-1] for character in cut
-    )
-    return f'"{visible}{"…" if len(text) > _MAX_SHOWN else ""}"'
+    return f'"{printable(cut)}{"…" if len(text) > _MAX_SHOWN else ""}"'
+
+
+def printable(text: str) -> str:
+    """Escape all unprintable characters, which a terminal or log viewer might interpret."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def describe_value(path: str, value: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flask_m9m import require_auth
-from flask_m9m.auth.key_format import make_key
+from flask_m9m.auth.api_key_format import make_key
 from flask_m9m.errors import InvalidToken
 from flask_m9m.testing import Clock
 
@@ -31,7 +31,7 @@ FIELDS = ("event", "outcome", "subject", "scheme", "method", "route", "target")
 
 @pytest.fixture(autouse=True)
 def _cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_m9m.crypto.passwords.METHOD", "scrypt:1024:8:1")
+    monkeypatch.setattr("flask_m9m.auth.passwords.METHOD", "scrypt:1024:8:1")
 
 
 @pytest.fixture

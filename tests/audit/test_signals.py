@@ -12,7 +12,7 @@ from flask import Flask, has_request_context
 
 from flask_m9m import M9M, current_identity, require_auth, signals
 from flask_m9m.audit import Event, EventName
-from flask_m9m.auth.key_format import make_key
+from flask_m9m.auth.api_key_format import make_key
 from flask_m9m.testing import Clock, make_settings
 
 from .served import PASSWORD, Served, bearer, make_app, serving
@@ -23,7 +23,7 @@ Heard = list[tuple[Any, Event]]
 
 @pytest.fixture(autouse=True)
 def _cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_m9m.crypto.passwords.METHOD", "scrypt:1024:8:1")
+    monkeypatch.setattr("flask_m9m.auth.passwords.METHOD", "scrypt:1024:8:1")
 
 
 def signal(name: str) -> Signal:

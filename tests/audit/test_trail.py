@@ -424,7 +424,7 @@ def test_the_head_is_logged_once_an_hour(
 def test_no_secret_is_in_rows_or_lines(
     sqlite_url: str, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("flask_m9m.crypto.passwords.METHOD", "scrypt:1024:8:1")
+    monkeypatch.setattr("flask_m9m.auth.passwords.METHOD", "scrypt:1024:8:1")
     secret, key = secrets.token_urlsafe(48), new_key()
     app, m9m = make_living_app(
         clock,

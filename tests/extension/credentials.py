@@ -21,7 +21,7 @@ from typing import Any
 from flask import Flask, request
 
 from flask_m9m import M9M, public, require_auth
-from flask_m9m.auth.key_format import make_key
+from flask_m9m.auth.api_key_format import make_key
 from flask_m9m.errors import M9MError
 from flask_m9m.testing import Clock, make_settings
 
@@ -270,7 +270,7 @@ class Life:
 
 def main() -> None:
     """Lead a life, say what was secret in it, and die."""
-    import flask_m9m.crypto.passwords as passwords
+    import flask_m9m.auth.passwords as passwords
 
     passwords.METHOD = "scrypt:1024:8:1"
     clock, secret = Clock(), secrets.token_urlsafe(48)

@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from flask import Flask
 
 from flask_m9m import M9M, require_auth
-from flask_m9m.auth.api_key import KnownKey, KnownKeys
-from flask_m9m.auth.key_format import make_key
+from flask_m9m.auth.api_key_format import make_key
+from flask_m9m.auth.identity import Identity
+from flask_m9m.auth.schemes.api_key import KnownKey, KnownKeys
 from flask_m9m.errors import Conflict, DatabaseUnavailable, NotFound
-from flask_m9m.identity import Identity
 from flask_m9m.storage import ApiKey
 from flask_m9m.testing import Clock, client_as, make_settings
 from tests.conftest import CHALLENGES

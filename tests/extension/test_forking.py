@@ -14,8 +14,8 @@ import pytest
 from flask_m9m.processes import forking
 from flask_m9m.testing import client_as
 
+from ..auth.test_basic import credential
 from .conftest import Secured
-from .test_basic import credential
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="there is no fork"),

@@ -7,9 +7,9 @@ from base64 import b64encode
 import pytest
 from flask import Flask
 
+from flask_m9m.auth.jwt import Issuer
+from flask_m9m.auth.names import checked_name, name_of
 from flask_m9m.errors import InvalidToken, NotFound
-from flask_m9m.text import checked_name, name_of
-from flask_m9m.tokens import Issuer
 from tests.extension.conftest import Secured
 
 PASSWORD = "correct horse"
@@ -19,7 +19,7 @@ ODD = ["a\0b", "\ud800", "", "x" * 256, "a\u0301\u0316" * 500_000, "a\x7f", "a\n
 
 @pytest.fixture(autouse=True)
 def _cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_m9m.crypto.passwords.METHOD", "scrypt:1024:8:1")
+    monkeypatch.setattr("flask_m9m.auth.passwords.METHOD", "scrypt:1024:8:1")
 
 
 def status(app: Flask, token: str) -> int:

@@ -33,7 +33,7 @@ TABLES = {"m9m_users", "m9m_api_keys", "m9m_sessions", "m9m_revocations", "m9m_c
 
 @pytest.fixture(autouse=True)
 def _cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_m9m.crypto.passwords.METHOD", SCRYPT)
+    monkeypatch.setattr("flask_m9m.auth.passwords.METHOD", SCRYPT)
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ import pytest
 from flask import Flask
 
 from flask_m9m import M9M
+from flask_m9m.auth.jwt import SigningKey
+from flask_m9m.auth.jwt.jws import sign
+from flask_m9m.auth.passwords import PasswordHasher
 from flask_m9m.auth.sessions import TokenPair
 from flask_m9m.auth.tokens import Tokens
-from flask_m9m.crypto import PasswordHasher
 from flask_m9m.errors import Conflict, InvalidToken
 from flask_m9m.storage.identity_rows import IdentityRows
 from flask_m9m.testing import Clock
-from flask_m9m.tokens import SigningKey
-from flask_m9m.tokens.jws import sign
 from tests.extension.conftest import Secured
 
 PASSWORD = "correct horse"
@@ -29,7 +29,7 @@ BASIC = {"enabled": True}
 
 @pytest.fixture(autouse=True)
 def _cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_m9m.crypto.passwords.METHOD", "scrypt:1024:8:1")
+    monkeypatch.setattr("flask_m9m.auth.passwords.METHOD", "scrypt:1024:8:1")
 
 
 def get(app: Flask, authorization: str) -> int:
@@ -119,7 +119,7 @@ def test_a_rehash_never_puts_back_the_password_of_before(
     app, m9m = secured()
     with app.app_context():
         m9m.users.create("ann", PASSWORD)
-        monkeypatch.setattr("flask_m9m.crypto.passwords.METHOD", "scrypt:2048:8:1")
+        monkeypatch.setattr("flask_m9m.auth.passwords.METHOD", "scrypt:2048:8:1")
         m9m.users.verify_password("ann", "no")  # so that the hash of nobody is there
         once(monkeypatch, PasswordHasher, "hash", lambda: m9m.users.set_password("ann", OTHER))
         m9m.users.verify_password("ann", PASSWORD)

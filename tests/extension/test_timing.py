@@ -17,7 +17,7 @@ import pytest
 from flask import Flask
 
 from flask_m9m import M9M
-from flask_m9m.auth.key_format import make_key
+from flask_m9m.auth.api_key_format import make_key
 from flask_m9m.testing import Clock
 from tests.extension.conftest import Secured
 
@@ -32,7 +32,7 @@ Act = Callable[[], None]
 @pytest.fixture(autouse=True)
 def _cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hash fast, and yet for several times as long as all else in a request."""
-    monkeypatch.setattr("flask_m9m.crypto.passwords.METHOD", "scrypt:1024:8:1")
+    monkeypatch.setattr("flask_m9m.auth.passwords.METHOD", "scrypt:1024:8:1")
 
 
 def differences(acts: Mapping[str, Act], rounds: int) -> dict[str, float]:

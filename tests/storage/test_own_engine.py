@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from flask import Flask, current_app
 
 from flask_m9m import M9M, require_auth
-from flask_m9m.auth.key_format import make_key
+from flask_m9m.auth.api_key_format import make_key
 from flask_m9m.errors import DatabaseUnavailable
 from flask_m9m.settings import settings_of
 from flask_m9m.storage import Database

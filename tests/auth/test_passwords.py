@@ -5,9 +5,9 @@ import threading
 import pytest
 from werkzeug.security import generate_password_hash
 
-from flask_m9m.crypto import PasswordHasher
+from flask_m9m.auth.names import normalize
+from flask_m9m.auth.passwords import PasswordHasher
 from flask_m9m.errors import ServiceUnavailable
-from flask_m9m.text import normalize
 
 
 def test_a_hash_is_scrypt_with_the_parameters_of_owasp_and_its_own_salt() -> None:

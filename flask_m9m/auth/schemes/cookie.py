@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from werkzeug.http import dump_cookie
 
-from ..errors import CSRFFailed, InvalidToken, Problem, SettingsError
-from ..http import csrf
-from ..http.address import Client
-from ..settings import JWTSettings
-from ..signing import derived_key
+from ...errors import CSRFFailed, InvalidToken, Problem, SettingsError
+from ...http import csrf
+from ...http.address import Client
+from ...settings import JWTSettings
+from ..sessions import TokenPair
+from ..signed_links import derived_key
+from ..tokens import Tokens
 from .authenticator import Authenticator, Proved
-from .sessions import TokenPair
-from .tokens import Tokens
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

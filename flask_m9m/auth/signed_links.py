@@ -43,8 +43,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from itsdangerous import BadData, Signer
 from itsdangerous.encoding import base64_decode, base64_encode
 
-from .errors import InvalidSignature, Problem, SettingsError
-from .settings import JWTSettings, parse_duration
+from ..errors import InvalidSignature, Problem, SettingsError
+from ..settings import JWTSettings, parse_duration
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

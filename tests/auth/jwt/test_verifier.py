@@ -9,9 +9,9 @@ from typing import Any
 import jwt
 import pytest
 
+from flask_m9m.auth.jwt import ClaimRules, Issuer, SigningKey, SigningKeyRing, Verifier
 from flask_m9m.errors import InvalidToken
 from flask_m9m.testing import Clock
-from flask_m9m.tokens import ClaimRules, Issuer, SigningKey, SigningKeyRing, Verifier
 
 SECRET = bytes(range(32))
 RING = SigningKeyRing([SigningKey(SECRET)])
@@ -163,7 +163,7 @@ def test_dates_are_judged_to_the_second(clock: Clock, claims: dict[str, Any], go
 
 
 def encode_raw(claims: dict[str, Any]) -> str:
-    from flask_m9m.tokens.jws import sign
+    from flask_m9m.auth.jwt.jws import sign
 
     return sign(claims, RING.current, "at+jwt")
 
@@ -373,7 +373,7 @@ def test_threads_share_the_cache(clock: Clock) -> None:
 
 @pytest.mark.parametrize("depth", [10, 300, 600, 900, 1400])
 def test_claims_nested_deep_are_taken_or_refused_and_nothing_else(clock: Clock, depth: int) -> None:
-    from flask_m9m.tokens.jws import _encode
+    from flask_m9m.auth.jwt.jws import _encode
 
     payload = b'{"sub":"ann","exp":%d,"a":' % (NOW + 60) + b"[" * depth + b"]" * depth + b"}"
     head = f"{_encode(HEADER)}.{_encode(payload)}"

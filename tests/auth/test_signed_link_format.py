@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from flask_m9m.audit import AuditTrail
 from flask_m9m.audit.chain import KeyCipher
 from flask_m9m.auth import Tokens
+from flask_m9m.auth.signed_links import LONGEST, Links
 from flask_m9m.errors import InvalidSignature, InvalidToken, SettingsError
 from flask_m9m.settings import AuditSettings, DatabaseSettings, JWTSettings
-from flask_m9m.signing import LONGEST, Links
 from flask_m9m.storage import ChangeFeed, Database
 from flask_m9m.testing import Clock, make_settings
 

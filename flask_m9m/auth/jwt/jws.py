@@ -17,8 +17,8 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
-from ..errors import InvalidToken
-from .keys import SigningKey, SigningKeyRing
+from ...errors import InvalidToken
+from .signing_keys import SigningKey, SigningKeyRing
 
 LONGEST = 8_192
 """The longest accepted token, in characters."""

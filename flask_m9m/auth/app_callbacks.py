@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..errors import InvalidCredentials
-from ..identity import Identity
 from ..processes.forking import fork_safe_lock
 from ..settings import parse_duration
-from .custom import BUILT_IN
+from .identity import Identity
+from .schemes.app_scheme import BUILT_IN
 from .sign_in import PasswordVerifier
 
 if TYPE_CHECKING:
-    from .custom import AuthenticateRequest
+    from .schemes.app_scheme import AuthenticateRequest
 
 Verify = TypeVar("Verify", bound=Callable[[str, str], Identity | bool | None])
 LoadIdentity = TypeVar("LoadIdentity", bound=Callable[[Identity], Identity | None])

@@ -7,12 +7,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import sha256
 
-from ..errors import InvalidToken
+from ...errors import InvalidToken
+from ...processes.forking import fork_safe_lock
 from ..identity import Identity
-from ..processes.forking import fork_safe_lock
 from .claims import ClaimRules, Judged
 from .jws import LONGEST, parse_object, verify
-from .keys import SigningKeyRing
+from .signing_keys import SigningKeyRing
 
 
 class Verifier:

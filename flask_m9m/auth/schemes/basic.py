@@ -5,11 +5,11 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING
 
-from ..errors import InvalidCredentials, M9MError
-from ..http.address import Client
-from ..text import LONGEST_NAME, is_control, normalize
+from ...errors import InvalidCredentials, M9MError
+from ...http.address import Client
+from ..names import LONGEST_NAME, is_control, normalize
+from ..sign_in import SignIn
 from .authenticator import Authenticator, Proved, credential_of
-from .sign_in import SignIn
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

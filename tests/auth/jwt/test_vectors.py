@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from flask_m9m.auth.jwt import SigningKey, SigningKeyRing
+from flask_m9m.auth.jwt.jws import verify
 from flask_m9m.errors import InvalidToken
-from flask_m9m.tokens import SigningKey, SigningKeyRing
-from flask_m9m.tokens.jws import verify
 from tests.vectors import load_vectors
 
 WYCHEPROOF = "wycheproof/json_web_signature_test.json"

@@ -3,7 +3,7 @@
 from .claims import ClaimRules
 from .issuer import Issuer, new_jti
 from .jws import inspect
-from .keys import SigningKey, SigningKeyRing
+from .signing_keys import SigningKey, SigningKeyRing
 from .verifier import Verifier
 
 __all__ = ["ClaimRules", "Issuer", "SigningKey", "SigningKeyRing", "Verifier", "inspect", "new_jti"]

@@ -50,8 +50,3 @@ def checked_name(argument: str, typed: object) -> str:
     if name is None or not name.isprintable():
         raise ValueError(f"{argument} must be 1 to {LONGEST_NAME} printable characters")
     return name
-
-
-def printable(text: str) -> str:
-    """Escape all unprintable characters, which a terminal or log viewer might interpret."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

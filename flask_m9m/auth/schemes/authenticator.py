@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import M9MError
-from ..http.address import Client
+from ...errors import M9MError
+from ...http.address import Client
+from ...ratelimit import RateLimit
 from ..identity import Identity
-from ..ratelimit import RateLimit
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

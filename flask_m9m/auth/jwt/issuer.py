@@ -11,7 +11,7 @@ from typing import Any
 from ..identity import names
 from .claims import ACCESS_TOKEN, REFRESH_TOKEN, RESERVED
 from .jws import sign
-from .keys import SigningKeyRing
+from .signing_keys import SigningKeyRing
 
 _LONGEST_LIFE = 36_525 * 86_400  # seconds: a century
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from ..errors import AccessDenied, FreshTokenRequired, InvalidToken, M9MError
-from ..http.address import Client
+from ...errors import AccessDenied, FreshTokenRequired, InvalidToken, M9MError
+from ...http.address import Client
 from ..identity import is_scope
+from ..tokens import Tokens
 from .authenticator import Authenticator, Proved, credential_of
-from .tokens import Tokens
 
 _ERRORS: dict[type[M9MError], str] = {
     InvalidToken: "invalid_token",

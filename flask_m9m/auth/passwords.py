@@ -14,7 +14,7 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from ..errors import ServiceUnavailable
 from ..processes.forking import watch
-from ..text import normalize
+from .names import normalize
 
 METHOD = "scrypt:131072:8:1"
 """N=2^17, r=8, p=1."""

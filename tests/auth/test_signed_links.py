@@ -19,8 +19,8 @@ from flask_m9m import (
     require_auth,
     require_signed_url,
 )
+from flask_m9m.auth.signed_links import Links
 from flask_m9m.errors import InvalidSignature
-from flask_m9m.signing import Links
 from flask_m9m.testing import Clock, client_as, make_settings
 from tests.bodies import error_of
 from tests.conftest import MakeApp

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_m9m.auth.key_format import digest_of, is_key, make_key
+from flask_m9m.auth.api_key_format import digest_of, is_key, make_key
 
 PREFIX = "m9m_sk_"
 KNOWN = "m9m_sk_0123456789ABCDEFGHIJKLMNOPQRSTUV1ggZdL"

@@ -28,7 +28,7 @@ SITE = "https://localhost"
 
 @pytest.fixture(autouse=True)
 def _cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_m9m.crypto.passwords.METHOD", "scrypt:1024:8:1")
+    monkeypatch.setattr("flask_m9m.auth.passwords.METHOD", "scrypt:1024:8:1")
 
 
 def make(url: str, clock: Clock, *, cors: Any = None, **jwt: Any) -> tuple[Flask, M9M]:

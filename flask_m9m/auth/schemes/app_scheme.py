@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from werkzeug.exceptions import Unauthorized
 
-from ..errors import InvalidCredentials, M9MError
-from ..http.address import Client
+from ...errors import InvalidCredentials, M9MError
+from ...http.address import Client
 from ..identity import Identity
 from .api_key import ApiKeyAuthenticator
 from .authenticator import Authenticator, Proved
 from .basic import BasicAuthenticator
 from .bearer import BearerAuthenticator
-from .cookies import CookieAuthenticator
+from .cookie import CookieAuthenticator
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -13,12 +13,12 @@ import sqlalchemy as sa
 from flask import Flask
 
 from flask_m9m import Identity
+from flask_m9m.auth.jwt import SigningKey
+from flask_m9m.auth.jwt.jws import sign
 from flask_m9m.auth.users import Users
 from flask_m9m.errors import DatabaseUnavailable, InvalidToken
 from flask_m9m.storage import tables
 from flask_m9m.testing import Clock
-from flask_m9m.tokens import SigningKey
-from flask_m9m.tokens.jws import sign
 from tests.extension.conftest import Secured
 
 PASSWORD, OTHER = "correct horse", "battery staple"
@@ -27,7 +27,7 @@ SECRET = "x1" * 32
 
 @pytest.fixture(autouse=True)
 def _cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_m9m.crypto.passwords.METHOD", "scrypt:1024:8:1")
+    monkeypatch.setattr("flask_m9m.auth.passwords.METHOD", "scrypt:1024:8:1")
 
 
 def status(app: Flask, token: str) -> int:
@@ -228,7 +228,7 @@ def test_a_hash_that_cannot_be_renewed_keeps_nobody_out(
     app, m9m = secured(basic_auth={"enabled": True})
     with app.app_context():
         m9m.users.create("ann", PASSWORD)
-    monkeypatch.setattr("flask_m9m.crypto.passwords.METHOD", "scrypt:2048:8:1")
+    monkeypatch.setattr("flask_m9m.auth.passwords.METHOD", "scrypt:2048:8:1")
 
     def read_only(*_: object, **__: object) -> None:
         raise DatabaseUnavailable("attempt to write a readonly database")

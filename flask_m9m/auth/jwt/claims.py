@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..errors import InvalidToken
+from ...errors import InvalidToken
 from ..identity import Identity, freeze
-from ..text import normalize
+from ..names import normalize
 
 ACCESS_TOKEN = "at+jwt"  # noqa: S105  # RFC 9068 §2.1
 REFRESH_TOKEN = "refresh+jwt"  # noqa: S105  # no standard names one

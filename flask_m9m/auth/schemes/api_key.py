@@ -10,15 +10,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import InvalidApiKey, InvalidRequest, M9MError
-from ..http.address import Client
+from ...errors import InvalidApiKey, InvalidRequest, M9MError
+from ...http.address import Client
+from ...processes.forking import fork_safe_lock
+from ...ratelimit import RateLimit, parse_limits
+from ...settings import APIKeySettings
+from ...storage import ApiKey, ChangeFeed, Topic, User, moment
+from ..api_key_format import digest_of, is_key
 from ..identity import FrozenDict, Identity
-from ..processes.forking import fork_safe_lock
-from ..ratelimit import RateLimit, parse_limits
-from ..settings import APIKeySettings
-from ..storage import ApiKey, ChangeFeed, Topic, User, moment
 from .authenticator import Authenticator, Proved, credential_of
-from .key_format import digest_of, is_key
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flask_m9m.auth.jwt import SigningKey, SigningKeyRing, inspect
+from flask_m9m.auth.jwt.jws import LONGEST, parse, parse_object, sign, verify
 from flask_m9m.errors import InvalidToken
-from flask_m9m.tokens import SigningKey, SigningKeyRing, inspect
-from flask_m9m.tokens.jws import LONGEST, parse, parse_object, sign, verify
 
 SECRET = bytes(range(64))
 KEY = SigningKey(SECRET)

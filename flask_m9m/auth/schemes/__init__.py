@@ -1,0 +1,1 @@
+"""Authentication schemes: one module per scheme, and the interface that all have."""
