@@ -309,7 +309,7 @@ class DatabaseUnavailable(ServiceUnavailable):
 
 
 class SchemaError(DatabaseUnavailable):
-    """The database's tables are missing, or have another version (migration needed)."""
+    """The database's tables are missing, or their version is not the expected one."""
 
 
 class Unwritable(DatabaseUnavailable):
