@@ -12,9 +12,8 @@ from typing import Any, TypeVar, cast, overload
 from flask import Response
 
 from .context import settle_later
-from .exchange import ON_REQUEST, Exchange
-from .marked_views import add_mark, layers_of
-from .marks import (
+from .guard.exchange import ON_REQUEST, Exchange
+from .guard.marks import (
     CacheableMark,
     CORSMark,
     Demand,
@@ -27,6 +26,7 @@ from .marks import (
     SignedURLMark,
     UnlimitedMark,
 )
+from .marked_views import add_mark, layers_of
 from .state import current_request, current_state
 
 View = TypeVar("View", bound=Callable[..., Any])

@@ -17,9 +17,9 @@ from .context import csp_nonce
 from .decorators import ViewDecorator, require_auth, require_signed_url
 from .errors import SettingsError
 from .facade import Facade
+from .guard.marks import Mark
 from .hooks import Hooks
 from .logs import mark_lines
-from .marks import Mark
 from .routes import Protections
 from .services import Assembly
 from .settings import Settings, SettingsSource, check_secret_key, load

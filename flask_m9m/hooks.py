@@ -13,13 +13,13 @@ from werkzeug.exceptions import SecurityError
 
 from .context import settle_later
 from .errors import Answered, M9MError
-from .exchange import ON_REQUEST, Exchange
+from .guard.exchange import ON_REQUEST, Exchange
 from .processes.forking import fork_safe_lock
 from .state import current_request
 
 if TYPE_CHECKING:
-    from .guard import Guard
-    from .policy import RoutePolicy
+    from .guard.pipeline import Guard
+    from .guard.policy import RoutePolicy
     from .routes import Routes
     from .state import AppState
 

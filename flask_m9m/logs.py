@@ -11,7 +11,7 @@ import logging
 
 from flask import has_request_context
 
-from .request_ids import REQUEST_ID
+from .guard.request_ids import REQUEST_ID
 from .state import current_request
 
 LOGGER = logging.getLogger("flask_m9m")

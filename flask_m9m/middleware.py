@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .auth.identity import Identity
 from .dev_secret import with_secret
 from .errors import Answered, InvalidRequest, M9MError, Problem, SettingsError
-from .exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, Exchange
 from .facade import Facade
-from .guard import Guard
-from .marks import CORSMark, HeadersMark, Opening
-from .policy import Access, Level, PolicyCompiler, RoutePolicy
+from .guard.exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, Exchange
+from .guard.marks import CORSMark, HeadersMark, Opening
+from .guard.pipeline import Guard
+from .guard.policy import Access, Level, RoutePolicy
+from .guard.policy_compiler import PolicyCompiler
 from .prefix_rules import read_policies
 from .prefixes import Prefixes, PrefixRules, path_of, prefix_problem
 from .processes.forking import fork_safe_lock

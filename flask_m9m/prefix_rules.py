@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from .errors import Problem, SettingsError
-from .marks import CORSMark, HeadersMark, LimitMark, Mark, Opening, Requirement
-from .policy import Access
+from .guard.marks import CORSMark, HeadersMark, LimitMark, Mark, Opening, Requirement
+from .guard.policy import Access
 from .prefixes import PrefixRule, PrefixRules, prefix_problem
 from .ratelimit import limit_name
 from .settings.wording import kind, shown

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .errors import Problem, SettingsError
-from .marks import ANY_OTHER_METHOD, Mark
-from .policy import Access, Level, PolicyCompiler, RoutePolicy
+from .guard.marks import ANY_OTHER_METHOD, Mark
+from .guard.policy import Access, Level, RoutePolicy
+from .guard.policy_compiler import PolicyCompiler
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

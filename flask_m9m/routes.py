@@ -14,9 +14,10 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
 
 from .errors import Problem, SettingsError
+from .guard.marks import ANY_OTHER_METHOD, USUAL_METHODS, Mark, Opening
+from .guard.policy import FLASK, Level, RoutePolicy
+from .guard.policy_compiler import PolicyCompiler
 from .marked_views import enclosed_by, layers_of, marks_of, owners_of
-from .marks import ANY_OTHER_METHOD, USUAL_METHODS, Mark, Opening
-from .policy import FLASK, Level, PolicyCompiler, RoutePolicy
 
 if TYPE_CHECKING:
     from flask import Request

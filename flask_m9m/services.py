@@ -10,14 +10,14 @@ from werkzeug.wrappers import Response
 
 from .audit import AuditTrail, Circumstances
 from .auth import AppCallbacks, Identities
-from .guard import Guard
+from .guard.ignored_forwarding import make_ignored_forwarding
+from .guard.metrics.metrics import Metrics, make_metrics
+from .guard.observers import make_observers
+from .guard.pipeline import Guard
 from .http.address import ProxyHeader
-from .metrics import Metrics, make_metrics
-from .observing import make_observers
 from .processes.forking import fork_safe_lock
 from .ratelimit import limit_stores
 from .settings import Settings
-from .sightings import make_sightings
 from .storage import ChangeFeed, Database
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Assembly:
 
     def _make_guard(self, response_class: type[Response]) -> Guard:
         settings = self._settings
-        sightings = make_sightings(
+        ignored_forwarding = make_ignored_forwarding(
             ProxyHeader(settings.server.proxy_headers),
             settings.performance.rate_limit.path,
             self._app,
@@ -118,7 +118,7 @@ class Assembly:
             settings,
             self.identities,
             self._stores.limits,
-            sightings,
+            ignored_forwarding,
             observers=make_observers(self.trail, self._clock, self.metrics),
             response_class=response_class,
             clock=self._clock,

@@ -12,8 +12,8 @@ from flask import Request, current_app, has_request_context, request
 from .audit import AuditTrail, Circumstances
 from .dev_secret import with_secret
 from .errors import SettingsError
-from .exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, ON_REQUEST, Exchange
-from .guard import Guard
+from .guard.exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, ON_REQUEST, Exchange
+from .guard.pipeline import Guard
 from .processes.forking import fork_safe_lock
 from .routes import Protections, Routes
 from .services import Assembly

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from werkzeug.wsgi import ClosingIterator
 
 from .errors import InternalError
-from .exchange import EXCHANGE, Exchange
-from .guard import Guard
+from .guard.exchange import EXCHANGE, Exchange
+from .guard.pipeline import Guard
 from .http.headers import HeaderFields
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from flask_m9m import M9M
 from flask_m9m.testing import Clock, make_settings
 
-pytest_plugins = ["tests.databases", "tests.redis_servers"]
+pytest_plugins = ["tests.databases", "tests.redis_servers", "tests.secured"]
 
 if "M9M_TEST_SECRETS_SEEN" in os.environ:  # before other modules take the names that it wraps
     from tests.secrets_seen import write_down

@@ -51,7 +51,7 @@ def serve_metrics(app: Flask, settings: MetricsSettings) -> None:
 
 
 def _show() -> Response:
-    from ..metrics.exposition import CONTENT_TYPE, expose
+    from ..guard.metrics.exposition import CONTENT_TYPE, expose
 
     metrics = current_state("metrics").assembly.metrics
     assert metrics is not None  # noqa: S101  # else there were no such route

@@ -9,7 +9,7 @@ import click
 
 from ..auth.lockout import account_key
 from ..auth.schemes.api_key import own_limits
-from ..limits import custom_key, identity_key
+from ..guard.limiter import custom_key, identity_key
 from ..ratelimit import Hit, LimitStore, RateLimit
 from ..settings.wording import printable
 from ..state import AppState

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 import click
 
-from ..policy import FLASK, SETTINGS, Access, RoutePolicy
+from ..guard.policy import FLASK, SETTINGS, Access, RoutePolicy
 from ..ratelimit import RateLimit
 from ..settings.wording import printable
 from ..state import AppState

@@ -7,8 +7,8 @@ from ipaddress import ip_network
 
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from ..guard.ignored_forwarding import NEAR
 from ..http.address import UNIX, Networks
-from ..sightings import NEAR
 from .findings import Finding, Kind, Severity
 from .subject import Subject, finds
 
@@ -75,15 +75,15 @@ def wide_networks(subject: Subject) -> Iterator[Finding]:
 @finds(NOT_TRUSTED, STRANGER)
 def ignored_headers(subject: Subject) -> Iterator[Finding]:
     """Read the forwarding headers of the last 30 days from peers that are still not trusted."""
-    sightings = subject.state.guard.sightings
+    ignored_forwarding = subject.state.guard.ignored_forwarding
     proxies = subject.settings.server.trusted_proxies
     trusted = Networks(proxy for proxy in proxies if proxy != UNIX)
-    for sighting in sightings.seen():
-        if sighting.peer in proxies or trusted.contains(sighting.peer):
+    for field in ignored_forwarding.seen():
+        if field.peer in proxies or trusted.contains(field.peer):
             continue
-        if -86_400 < subject.now - sighting.seen_at < _MONTH:
-            kind = NOT_TRUSTED if sighting.kind == NEAR else STRANGER
-            yield kind.at(f"{sightings.field} from {sighting.peer}", peer=sighting.peer)
+        if -86_400 < subject.now - field.seen_at < _MONTH:
+            kind = NOT_TRUSTED if field.kind == NEAR else STRANGER
+            yield kind.at(f"{ignored_forwarding.field} from {field.peer}", peer=field.peer)
 
 
 @finds(HOST)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from ..guard.policy import Access
 from ..marked_views import held_by
-from ..policy import Access
 from ..wsgi import GuardedApp
 from .findings import Finding, Kind, Severity
 from .subject import Route, Subject, finds

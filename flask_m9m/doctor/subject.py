@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..policy import RoutePolicy
+from ..guard.policy import RoutePolicy
 from ..settings import Settings
 from ..storage.engine import sqlite_path, url_of
 from .backends import DatabaseAnswer, Unreachable, ask_database, ask_redis

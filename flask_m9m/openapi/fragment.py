@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..auth import BUILT_IN
+from ..guard.policy import FLASK, Access, RoutePolicy
 from ..http import csrf
-from ..policy import FLASK, Access, RoutePolicy
 from .components import ANSWERS, CSRF_TOKEN, component_of, components, security_schemes
 
 if TYPE_CHECKING:
-    from ..guard import Guard
+    from ..guard.pipeline import Guard
 
 METHODS = frozenset(("get", "put", "post", "delete", "options", "head", "patch", "trace"))
 """The operations of a Path Item Object (OpenAPI 3.1.1 §4.8.9)."""

@@ -19,7 +19,7 @@ from flask_m9m.auth.users import Users
 from flask_m9m.errors import DatabaseUnavailable, InvalidToken
 from flask_m9m.storage import tables
 from flask_m9m.testing import Clock
-from tests.extension.conftest import Secured
+from tests.secured import Secured
 
 PASSWORD, OTHER = "correct horse", "battery staple"
 SECRET = "x1" * 32

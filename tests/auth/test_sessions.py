@@ -10,7 +10,7 @@ from flask import Flask
 
 from flask_m9m.errors import Conflict, InvalidToken
 from flask_m9m.testing import Clock
-from tests.extension.conftest import Secured
+from tests.secured import Secured
 
 
 def status(app: Flask, token: str) -> Any:

@@ -13,7 +13,7 @@ from werkzeug.security import generate_password_hash
 from flask_m9m import M9M
 from flask_m9m.errors import Conflict, DatabaseUnavailable, NotFound
 from flask_m9m.testing import Clock
-from tests.extension.conftest import Secured
+from tests.secured import Secured
 
 PASSWORD = "correct horse"
 BASIC = {"enabled": True}

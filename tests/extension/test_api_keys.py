@@ -23,7 +23,7 @@ from flask_m9m.storage import ApiKey
 from flask_m9m.testing import Clock, client_as, make_settings
 from tests.conftest import CHALLENGES
 from tests.databases import settle
-from tests.extension.conftest import Secured
+from tests.secured import Secured
 
 
 def make(app: Flask, m9m: M9M, **options: Any) -> tuple[ApiKey, str]:

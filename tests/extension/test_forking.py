@@ -13,9 +13,9 @@ import pytest
 
 from flask_m9m.processes import forking
 from flask_m9m.testing import client_as
+from tests.secured import Secured
 
 from ..auth.test_basic import credential
-from .conftest import Secured
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="there is no fork"),

@@ -10,7 +10,7 @@ from flask import Flask
 from flask_m9m.auth.jwt import Issuer
 from flask_m9m.auth.names import checked_name, name_of
 from flask_m9m.errors import InvalidToken, NotFound
-from tests.extension.conftest import Secured
+from tests.secured import Secured
 
 PASSWORD = "correct horse"
 NFC, NFD = "jos\u00e9", "jose\u0301"

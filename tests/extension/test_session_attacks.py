@@ -19,7 +19,7 @@ from flask_m9m.auth.tokens import Tokens
 from flask_m9m.errors import Conflict, InvalidToken
 from flask_m9m.storage.identity_rows import IdentityRows
 from flask_m9m.testing import Clock
-from tests.extension.conftest import Secured
+from tests.secured import Secured
 
 PASSWORD = "correct horse"
 OTHER = "battery staple"

@@ -19,7 +19,7 @@ from flask import Flask
 from flask_m9m import M9M
 from flask_m9m.auth.api_key_format import make_key
 from flask_m9m.testing import Clock
-from tests.extension.conftest import Secured
+from tests.secured import Secured
 
 ROUNDS = 40
 TRIES = 3

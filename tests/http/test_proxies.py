@@ -20,7 +20,7 @@ from werkzeug.serving import make_server
 from flask_m9m import M9M, get_client_address, get_request_id
 from flask_m9m.testing import make_settings
 
-from ..extension.proxies import NGINX, StartProxy, starter
+from .proxies import NGINX, StartProxy, starter
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs all of 127.0.0.0/8")
 

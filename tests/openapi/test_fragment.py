@@ -22,8 +22,7 @@ from flask_m9m import (
     unlimited,
 )
 from flask_m9m.testing import client_as
-
-from .conftest import Secured, answers_of, fragment_of
+from tests.secured import Secured, answers_of, fragment_of
 
 KEYS_OFF = {"security": {"api_keys": {"enabled": False}, "lockout": {"enabled": False}}}
 EVERY_SCHEME = {

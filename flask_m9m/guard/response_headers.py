@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ..http.cors import PREFLIGHT_VARY, RESPONSE_FIELDS
+from ..http.headers import HeaderFields, merge_vary, private_cache_control
+from ..ratelimit import Hit
 from .exchange import Exchange
-from .http.cors import PREFLIGHT_VARY, RESPONSE_FIELDS
-from .http.headers import HeaderFields, merge_vary, private_cache_control
 from .policy import ERROR_VARY, RoutePolicy
-from .ratelimit import Hit
 from .request_ids import HEADER
 
 _NO_STORE = ("Cache-Control", "no-store")

@@ -14,21 +14,21 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from .auth.identity import Identity, names
-from .errors import (
+from ..auth.identity import Identity, names
+from ..errors import (
     AccessDenied,
     AuthenticationRequired,
     FreshTokenRequired,
     InvalidSignature,
     M9MError,
 )
-from .ratelimit import RateLimit, parse_limits
-from .settings import settings_of
+from ..ratelimit import RateLimit, parse_limits
+from ..settings import settings_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-    from .auth.signed_links import Links
+    from ..auth.signed_links import Links
 
 USUAL_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"))
 ANY_OTHER_METHOD = "any other method"

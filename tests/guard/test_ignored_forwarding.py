@@ -11,9 +11,15 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_m9m import M9M
+from flask_m9m.guard.ignored_forwarding import (
+    FAR,
+    NEAR,
+    IgnoredField,
+    IgnoredForwarding,
+    make_ignored_forwarding,
+)
 from flask_m9m.http.address import AddressResolver, ProxyHeader
 from flask_m9m.processes.shared_directory import SharedDirectory
-from flask_m9m.sightings import FAR, NEAR, Sighting, Sightings, make_sightings
 from flask_m9m.testing import Clock, make_settings
 
 APP = ("app", "/instance")
@@ -25,58 +31,62 @@ def directory(tmp_path: Path) -> SharedDirectory:
 
 
 @pytest.fixture
-def sightings(directory: SharedDirectory, clock: Clock) -> Sightings:
-    return Sightings(ProxyHeader.X_FORWARDED, directory, clock)
+def ignored(directory: SharedDirectory, clock: Clock) -> IgnoredForwarding:
+    return IgnoredForwarding(ProxyHeader.X_FORWARDED, directory, clock)
 
 
-def look(sightings: Sightings, peer: str, field: str = "X_FORWARDED_FOR", *trusted: str) -> None:
+def look(
+    ignored: IgnoredForwarding, peer: str, field: str = "X_FORWARDED_FOR", *trusted: str
+) -> None:
     environ: dict[str, Any] = {
         "REMOTE_ADDR": peer,
         "wsgi.url_scheme": "http",
         f"HTTP_{field}": "for=192.0.2.1",
     }
-    sightings.look(environ, AddressResolver(trusted).resolve(environ))
+    ignored.look(environ, AddressResolver(trusted).resolve(environ))
 
 
 def test_a_field_from_a_peer_that_is_not_trusted_is_noted(
-    sightings: Sightings, clock: Clock
+    ignored: IgnoredForwarding, clock: Clock
 ) -> None:
-    look(sightings, "10.0.0.7")
-    look(sightings, "8.8.8.8")
-    assert sightings.seen() == [
-        Sighting(FAR, "8.8.8.8", clock()),
-        Sighting(NEAR, "10.0.0.7", clock()),
+    look(ignored, "10.0.0.7")
+    look(ignored, "8.8.8.8")
+    assert ignored.seen() == [
+        IgnoredField(FAR, "8.8.8.8", clock()),
+        IgnoredField(NEAR, "10.0.0.7", clock()),
     ]
 
 
-def test_a_trusted_proxys_field_is_not(sightings: Sightings) -> None:
-    look(sightings, "10.0.0.7", "X_FORWARDED_FOR", "10.0.0.0/8")
-    assert sightings.seen() == []
+def test_a_trusted_proxys_field_is_not(ignored: IgnoredForwarding) -> None:
+    look(ignored, "10.0.0.7", "X_FORWARDED_FOR", "10.0.0.0/8")
+    assert ignored.seen() == []
 
 
-def test_only_the_configured_field_counts(directory: SharedDirectory, sightings: Sightings) -> None:
-    look(sightings, "10.0.0.7", "FORWARDED")
-    assert sightings.seen() == []
-    other = Sightings(ProxyHeader.FORWARDED, directory)
+def test_only_the_configured_field_counts(
+    directory: SharedDirectory, ignored: IgnoredForwarding
+) -> None:
+    look(ignored, "10.0.0.7", "FORWARDED")
+    assert ignored.seen() == []
+    other = IgnoredForwarding(ProxyHeader.FORWARDED, directory)
     look(other, "10.0.0.7", "FORWARDED")
-    assert [one.peer for one in sightings.seen()] == ["10.0.0.7"]
+    assert [one.peer for one in ignored.seen()] == ["10.0.0.7"]
 
 
-def test_a_unix_socket_is_near(sightings: Sightings) -> None:
-    look(sightings, "")
-    assert [(one.kind, one.peer) for one in sightings.seen()] == [(NEAR, "unix")]
+def test_a_unix_socket_is_near(ignored: IgnoredForwarding) -> None:
+    look(ignored, "")
+    assert [(one.kind, one.peer) for one in ignored.seen()] == [(NEAR, "unix")]
 
 
 def test_it_is_noted_once_an_hour_and_logged_once(
-    sightings: Sightings, clock: Clock, caplog: pytest.LogCaptureFixture
+    ignored: IgnoredForwarding, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    look(sightings, "10.0.0.7")
+    look(ignored, "10.0.0.7")
     clock.advance(3_599)
-    look(sightings, "10.0.0.8")
-    assert [one.peer for one in sightings.seen()] == ["10.0.0.7"]
+    look(ignored, "10.0.0.8")
+    assert [one.peer for one in ignored.seen()] == ["10.0.0.7"]
     clock.advance(1)
-    look(sightings, "10.0.0.8")
-    assert [one.peer for one in sightings.seen()] == ["10.0.0.8"]
+    look(ignored, "10.0.0.8")
+    assert [one.peer for one in ignored.seen()] == ["10.0.0.8"]
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
@@ -85,45 +95,49 @@ def test_it_is_noted_once_an_hour_and_logged_once(
     )
 
 
-def test_the_file_is_its_owners_alone(sightings: Sightings, directory: SharedDirectory) -> None:
-    look(sightings, "10.0.0.7")
+def test_the_file_is_its_owners_alone(
+    ignored: IgnoredForwarding, directory: SharedDirectory
+) -> None:
+    look(ignored, "10.0.0.7")
     [path] = directory.path.iterdir()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_directory_that_is_not_safe_disturbs_no_request(
-    sightings: Sightings, directory: SharedDirectory
+    ignored: IgnoredForwarding, directory: SharedDirectory
 ) -> None:
     directory.path.mkdir()
     directory.path.chmod(0o777)
-    look(sightings, "10.0.0.7")
+    look(ignored, "10.0.0.7")
     assert list(directory.path.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"near": 7}', '{"near": ["\\u001b[2J", 1]}', "\0"])
 def test_a_damaged_file_says_nothing(
-    sightings: Sightings, directory: SharedDirectory, text: str
+    ignored: IgnoredForwarding, directory: SharedDirectory, text: str
 ) -> None:
     directory.make()
     path = directory.path_of("sightings.json")
     path.write_text(text)
     path.chmod(0o600)
-    assert sightings.seen() == []
+    assert ignored.seen() == []
 
 
 def test_a_link_in_its_place_is_not_read(
-    sightings: Sightings, directory: SharedDirectory, tmp_path: Path
+    ignored: IgnoredForwarding, directory: SharedDirectory, tmp_path: Path
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text('{"near": ["10.0.0.7", 1]}')
     elsewhere.chmod(0o600)
     directory.make()
     os.symlink(elsewhere, directory.path_of("sightings.json"))
-    assert sightings.seen() == []
+    assert ignored.seen() == []
 
 
 def test_an_app_under_test_leaves_nothing_behind(tmp_path: Path) -> None:
-    private = make_sightings(ProxyHeader.X_FORWARDED, str(tmp_path / "x"), APP, private=True)
+    private = make_ignored_forwarding(
+        ProxyHeader.X_FORWARDED, str(tmp_path / "x"), APP, private=True
+    )
     look(private, "10.0.0.7")
     assert private.seen() == []
     assert not (tmp_path / "x").exists()
@@ -136,9 +150,9 @@ def test_an_apps_requests_are_looked_at(tmp_path: Path) -> None:
     client = app.test_client()
     client.get("/")
     guard = app.extensions["m9m"].guard
-    assert guard.sightings.seen() == []
+    assert guard.ignored.seen() == []
     client.get("/", headers={"X-Forwarded-For": "192.0.2.1"})
-    assert [(one.kind, one.peer) for one in guard.sightings.seen()] == [(NEAR, "127.0.0.1")]
+    assert [(one.kind, one.peer) for one in guard.ignored.seen()] == [(NEAR, "127.0.0.1")]
 
 
 def test_what_proxy_fix_has_read_already_is_none(tmp_path: Path) -> None:
@@ -147,4 +161,4 @@ def test_what_proxy_fix_has_read_already_is_none(tmp_path: Path) -> None:
     M9M(app, settings=make_settings({"performance": limiting}))
     app.wsgi_app = ProxyFix(app.wsgi_app)  # type: ignore[method-assign]
     app.test_client().get("/", headers={"X-Forwarded-For": "192.0.2.1"})
-    assert app.extensions["m9m"].guard.sightings.seen() == []
+    assert app.extensions["m9m"].guard.ignored.seen() == []

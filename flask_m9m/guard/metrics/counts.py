@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..processes.forking import fork_safe_lock, watch
+from ...processes.forking import fork_safe_lock, watch
 
 if TYPE_CHECKING:
-    from .files import CountFiles
+    from .count_files import CountFiles
 
 logger = logging.getLogger("flask_m9m")
 

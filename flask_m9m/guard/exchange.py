@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from .audit import Circumstances
-from .auth.identity import Identity
-from .errors import M9MError
-from .http.address import Client
+from ..audit import Circumstances
+from ..auth.identity import Identity
+from ..errors import M9MError
+from ..http.address import Client
+from ..ratelimit import Hit, Want
 from .marks import LimitMark, Mark
 from .policy import RoutePolicy
-from .ratelimit import Hit, Want
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

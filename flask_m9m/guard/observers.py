@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .audit import AuditTrail
+from ..audit import AuditTrail
+from .audit_observer import AuditObserver
 from .exchange import Observer
-from .metrics import Metrics
-from .request_events import AuditObserver
+from .metrics.metrics import Metrics
 
 
 def make_observers(

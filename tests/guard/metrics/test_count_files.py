@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from flask_m9m.metrics import Counts
-from flask_m9m.request_ids import request_id_of
+from flask_m9m.guard.metrics.counts import Counts
+from flask_m9m.guard.request_ids import request_id_of
 
 if sys.platform == "win32":
     pytest.skip("needs fork and flock", allow_module_level=True)
 
-from flask_m9m.metrics.counts import ENTRIES
-from flask_m9m.metrics.files import SIZE, CountFiles
+from flask_m9m.guard.metrics.count_files import SIZE, CountFiles
+from flask_m9m.guard.metrics.counts import ENTRIES
 from flask_m9m.processes.shared_directory import SharedDirectory
 
 

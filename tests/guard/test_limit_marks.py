@@ -17,7 +17,7 @@ from flask_m9m.ratelimit import Hit, MemoryStore, RateLimit, StoreFailure
 from flask_m9m.testing import Clock, client_as, make_settings
 from tests.conftest import MakeApp
 from tests.databases import settle
-from tests.extension.test_rate_limits import general, unmarked
+from tests.guard.test_rate_limits import general, unmarked
 
 
 def failed(answer: Response) -> bool:

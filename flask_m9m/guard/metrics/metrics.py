@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import Counter
 from functools import lru_cache
 
-from ..errors import (
+from ...errors import (
     InternalError,
     LimitsUnavailable,
     M9MError,
@@ -14,10 +14,10 @@ from ..errors import (
     ServiceUnavailable,
     TooManyAttempts,
 )
+from ...processes.forking import fork_safe_lock
+from ...ratelimit import LimitStore, LimitStores
+from ...settings import RateLimitSettings
 from ..exchange import Exchange
-from ..processes.forking import fork_safe_lock
-from ..ratelimit import LimitStore, LimitStores
-from ..settings import RateLimitSettings
 from .counts import Counts
 
 Amount = tuple[str, int]
@@ -157,8 +157,8 @@ def make_metrics(
     files = None
     if not private:
         try:
-            from ..processes.shared_directory import SharedDirectory
-            from .files import CountFiles
+            from ...processes.shared_directory import SharedDirectory
+            from .count_files import CountFiles
         except ImportError:  # no fcntl: each process counts alone
             pass
         else:

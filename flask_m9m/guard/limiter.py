@@ -1,4 +1,4 @@
-"""Limits: what rate limits take of a request, and give back once its answer is known."""
+"""Limiter: what rate limits take of a request, and give back once its answer is known."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from .errors import LimitsUnavailable, M9MError, RateLimited
+from ..errors import LimitsUnavailable, M9MError, RateLimited
+from ..processes.forking import fork_safe_lock
+from ..ratelimit import Hit, LimitStore, RateLimit, StoreFailure, Want
+from ..settings import RateLimitSettings
 from .exchange import Exchange, Provisional
 from .marks import LimitMark
 from .policy import RouteLimit
-from .processes.forking import fork_safe_lock
-from .ratelimit import Hit, LimitStore, RateLimit, StoreFailure, Want
-from .settings import RateLimitSettings
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
@@ -26,7 +26,7 @@ _LONGEST_KEY = 64
 _QUIET_FOR = 30  # seconds between two lines about one limit
 
 
-class Limits:
+class Limiter:
     """Takes the tokens that a request needs.
 
     Args:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import MappingProxyType
 
-from .audit import SUCCESS, AuditTrail, Event, EventName
-from .errors import (
+from ..audit import SUCCESS, AuditTrail, Event, EventName
+from ..errors import (
     AccessDenied,
     AddressNotAllowed,
     AuthenticationRequired,

@@ -11,7 +11,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from .processes.forking import watch
+from ..processes.forking import watch
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -10,8 +10,8 @@ from functools import cached_property
 from ..auth import Authenticator
 from ..http.cors import RESPONSE_FIELDS, CORSPolicy
 from ..http.headers import SecurityHeaders
-from ..marks import Demand, LimitMark, Mark
 from ..ratelimit import RateLimit, parse_limits
+from .marks import Demand, LimitMark, Mark
 
 ERROR_VARY = ("Accept",)
 SETTINGS = "settings"

@@ -29,7 +29,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from mmap import mmap
 from pathlib import Path
 
-from ..processes.shared_directory import SharedDirectory, allocate
+from ...processes.shared_directory import SharedDirectory, allocate
 from .counts import ENTRIES, ENTRY, LONGEST_KEY
 
 logger = logging.getLogger("flask_m9m")

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, NoReturn
 from werkzeug.wrappers import Response
 from werkzeug.wsgi import get_current_url, get_host
 
-from .auth import Authenticator, Identities, challenges
-from .auth.signed_links import Links
-from .errors import (
+from ..auth import Authenticator, Identities, challenges
+from ..auth.signed_links import Links
+from ..errors import (
     AccessDenied,
     AddressNotAllowed,
     Answered,
@@ -35,23 +35,24 @@ from .errors import (
     LimitsUnavailable,
     M9MError,
 )
+from ..http import csrf
+from ..http.address import AddressResolver, Networks, ProxyHeader, is_host
+from ..http.cors import is_preflight
+from ..ratelimit import LimitStore, StoreFailure, Want
+from ..settings import Settings
 from .exchange import IDENTITY, Exchange, Observer
-from .http import csrf
-from .http.address import AddressResolver, Networks, ProxyHeader, is_host
-from .http.cors import is_preflight
-from .limits import Limits, client_key, limited
+from .ignored_forwarding import IgnoredForwarding
+from .limiter import Limiter, client_key, limited
 from .marks import Mark
-from .policy import Access, PolicyCompiler, RouteLimit, RoutePolicy
-from .ratelimit import LimitStore, StoreFailure, Want
+from .policy import Access, RouteLimit, RoutePolicy
+from .policy_compiler import PolicyCompiler
 from .request_ids import REQUEST_ID, request_id_of
-from .sealing import ResponseHeaders
-from .settings import Settings
-from .sightings import Sightings
+from .response_headers import ResponseHeaders
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-    from .http.headers import HeaderFields
+    from ..http.headers import HeaderFields
 
 logger = logging.getLogger("flask_m9m")
 
@@ -67,7 +68,7 @@ class Guard:
         settings: the app's.
         identities: the app's authentication.
         store: counts rate limits.
-        sightings: notes forwarding fields of peers that are not trusted.
+        ignored_forwarding: notes forwarding fields of peers that are not trusted.
         observers: are told of every exchange as its response goes out, and of every request
             that a limit with `shadow` would have refused.
         response_class: the class of the guard's own responses.
@@ -82,7 +83,7 @@ class Guard:
         settings: Settings,
         identities: Identities,
         store: LimitStore,
-        sightings: Sightings,
+        ignored_forwarding: IgnoredForwarding,
         *,
         observers: Collection[Observer] = (),
         response_class: type[Response] = Response,
@@ -100,7 +101,7 @@ class Guard:
             trust_forwarded_host=server.trust_forwarded_host,
         )
         self.store = store
-        self.sightings = sightings
+        self.ignored_forwarding = ignored_forwarding
         self._callbacks = identities.callbacks
         self._load = identities.load
         self._lockout = identities.lockout
@@ -115,7 +116,7 @@ class Guard:
         self._observers = tuple(observers)
         self.timed = any(observer.timed for observer in self._observers)
         tell = [observer.tried_out for observer in self._observers]
-        self.limits = Limits(limiting, store, clock, observers=tell)
+        self.limits = Limiter(limiting, store, clock, observers=tell)
         general, by_address = self.limits.general, limiting.key == "address"
         self._address_limit = general if by_address and not limiting.shadow else None
         self._identity_limit = None if by_address else general
@@ -141,7 +142,7 @@ class Guard:
     def begin(self, environ: WSGIEnvironment) -> Exchange:
         """Begin a new exchange for a request, even if its environ was used before."""
         client = self.resolver.resolve(environ)
-        self.sightings.look(environ, client)
+        self.ignored_forwarding.look(environ, client)
         request_id = environ[REQUEST_ID] = request_id_of(environ, client.forwarded)
         exchange = Exchange(self, environ, client, request_id)
         if self._any_ambient:

@@ -12,7 +12,9 @@ from ..auth import BUILT_IN, Authenticator
 from ..errors import Problem, SettingsError
 from ..http.cors import CORSPolicy
 from ..http.headers import SecurityHeaders
-from ..marks import (
+from ..ratelimit import limit_name, parse_limits
+from ..settings import CORSSettings, HeadersSettings, Settings
+from .marks import (
     CacheableMark,
     CORSMark,
     Demand,
@@ -23,9 +25,7 @@ from ..marks import (
     Requirement,
     UnlimitedMark,
 )
-from ..ratelimit import limit_name, parse_limits
-from ..settings import CORSSettings, HeadersSettings, Settings
-from .route import SETTINGS, Access, Level, RouteLimit, RoutePolicy
+from .policy import SETTINGS, Access, Level, RouteLimit, RoutePolicy
 
 T = TypeVar("T")
 S = TypeVar("S", bound=BaseModel)

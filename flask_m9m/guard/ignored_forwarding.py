@@ -1,4 +1,4 @@
-"""Sightings: forwarding fields that came from a peer whose word does not count.
+"""IgnoredForwarding: forwarding fields that came from a peer whose word does not count.
 
 Where a proxy is not listed under `server.trusted_proxies`, every client behind it has the proxy's
 address: they share one rate limit, and one lockout. Nothing is broken then, so nothing says so
@@ -21,12 +21,12 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
-from .http.address import UNIX, Client, ProxyHeader, parse_address
+from ..http.address import UNIX, Client, ProxyHeader, parse_address
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-    from .processes.shared_directory import SharedDirectory
+    from ..processes.shared_directory import SharedDirectory
 
 logger = logging.getLogger("flask_m9m")
 
@@ -42,7 +42,7 @@ _LARGEST = 4_096
 _READ_BY_OTHERS = "werkzeug.proxy_fix.orig"  # ProxyFix has made the client the peer already
 
 
-class Sighting(NamedTuple):
+class IgnoredField(NamedTuple):
     """A forwarding field that did not count.
 
     Attributes:
@@ -56,7 +56,7 @@ class Sighting(NamedTuple):
     seen_at: float
 
 
-class Sightings:
+class IgnoredForwarding:
     """Notes them, at most once an hour and process.
 
     Args:
@@ -92,14 +92,14 @@ class Sightings:
         if _READ_BY_OTHERS not in environ:
             self._note(self._directory, client.address or UNIX)
 
-    def seen(self) -> list[Sighting]:
+    def seen(self) -> list[IgnoredField]:
         """Return what any process of the app has noted; nothing where that cannot be read."""
         found = []
         for kind, entry in self._read().items():
             match entry:
                 case [str(peer), int() | float() as seen_at] if kind in (NEAR, FAR):
                     if peer == UNIX or parse_address(peer) is not None:
-                        found.append(Sighting(kind, peer, float(seen_at)))
+                        found.append(IgnoredField(kind, peer, float(seen_at)))
         return sorted(found)
 
     def _note(self, directory: SharedDirectory, peer: str) -> None:
@@ -152,10 +152,10 @@ def _kind(peer: str) -> str:
     return NEAR if peer == UNIX or not ip_address(peer).is_global else FAR
 
 
-def make_sightings(
+def make_ignored_forwarding(
     header: ProxyHeader, path: str | None, app: tuple[str, str], *, private: bool
-) -> Sightings:
-    """Make what notes an app's sightings; nothing is opened yet.
+) -> IgnoredForwarding:
+    """Make what notes an app's ignored; nothing is opened yet.
 
     Args:
         header: which forwarding field is looked for.
@@ -166,9 +166,9 @@ def make_sightings(
     directory = None
     if not private:
         try:
-            from .processes.shared_directory import SharedDirectory
+            from ..processes.shared_directory import SharedDirectory
 
             directory = SharedDirectory(path, app)
         except (ImportError, OSError):  # no fcntl, or no directory for temporary files
             pass
-    return Sightings(header, directory)
+    return IgnoredForwarding(header, directory)

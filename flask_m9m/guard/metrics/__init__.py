@@ -1,0 +1,1 @@
+"""Metrics: counts of what the guard did, summed over a machine's processes, for Prometheus."""
