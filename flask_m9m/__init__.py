@@ -26,7 +26,7 @@ from .extension import M9M
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from .middleware import M9MMiddleware
+    from .wsgi.middleware import M9MMiddleware
 
 __all__ = [
     "M9M",
@@ -57,7 +57,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """Import what Flask apps do not need once it is asked for."""
     if name == "M9MMiddleware":
-        from .middleware import M9MMiddleware
+        from .wsgi.middleware import M9MMiddleware
 
         return M9MMiddleware
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,16 +16,16 @@ from .auth.signed_links import MaxAge
 from .context import csp_nonce
 from .decorators import ViewDecorator, require_auth, require_signed_url
 from .errors import SettingsError
-from .facade import Facade
 from .guard.marks import Mark
 from .hooks import Hooks
 from .logs import mark_lines
 from .routes import Protections
-from .services import Assembly
 from .settings import Settings, SettingsSource, check_secret_key, load
 from .sizes import limit_sizes
 from .state import EXTENSION, AppState, current_state
-from .wsgi import GuardedApp
+from .wsgi.assembly import Assembly
+from .wsgi.facade import Facade
+from .wsgi.guarded_app import GuardedApp
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -21,11 +21,11 @@ import gunicorn
 
 from .audit.lines import write_somewhere
 from .errors import SettingsError
-from .server import HANDED_ON, REMEDY
-from .server.address import bind_address, check_development
-from .server.tls import Certificate
-from .server.worker import BufferingWorker
 from .settings import ServerSettings, load
+from .wsgi.server import HANDED_ON, REMEDY
+from .wsgi.server.bind_address import bind_address, check_development
+from .wsgi.server.tls import Certificate
+from .wsgi.server.worker import BufferingWorker
 
 if gunicorn.version_info < (27,):
     raise RuntimeError(f"flask-m9m needs gunicorn 27, not {gunicorn.__version__}: {REMEDY}")

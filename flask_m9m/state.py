@@ -10,14 +10,14 @@ import click
 from flask import Request, current_app, has_request_context, request
 
 from .audit import AuditTrail, Circumstances
-from .dev_secret import with_secret
 from .errors import SettingsError
 from .guard.exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, ON_REQUEST, Exchange
 from .guard.pipeline import Guard
 from .processes.forking import fork_safe_lock
 from .routes import Protections, Routes
-from .services import Assembly
 from .settings import Loaded, check_secret_key
+from .settings.development_secret import with_secret
+from .wsgi.assembly import Assembly
 
 if TYPE_CHECKING:
     from flask import Flask

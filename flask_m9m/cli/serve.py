@@ -14,12 +14,12 @@ from werkzeug.serving import run_simple
 
 from ..extension import command_line
 from ..ratelimit import LimitStore
-from ..server import HANDED_ON, REMEDY
-from ..server.address import bind_address, check_development, check_free, is_loopback
-from ..server.tls import Certificate
 from ..settings import RateLimitSettings, Settings
 from ..settings.wording import printable
 from ..state import AppState
+from ..wsgi.server import HANDED_ON, REMEDY
+from ..wsgi.server.bind_address import bind_address, check_development, check_free, is_loopback
+from ..wsgi.server.tls import Certificate
 from .output import fail, settings_errors, state_of
 
 _Number = click.IntRange(1)

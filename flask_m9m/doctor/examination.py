@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..errors import Problem, SettingsError
-from ..server.tls import Certificate
+from ..wsgi.server.tls import Certificate
 from . import (
     configuration,
     dependencies,

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from ..guard.policy_compiler import cors_policy
 from ..http.cors import ALLOW_CREDENTIALS, CORSPolicy
-from ..server.address import is_loopback
+from ..wsgi.server.bind_address import is_loopback
 from .findings import Finding, Kind, Severity
 from .subject import Subject, finds
 

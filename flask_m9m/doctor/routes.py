@@ -9,7 +9,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from ..guard.policy import Access
 from ..marked_views import held_by
-from ..wsgi import GuardedApp
+from ..wsgi.guarded_app import GuardedApp
 from .findings import Finding, Kind, Severity
 from .subject import Route, Subject, finds
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.cli.conftest import Folder
-from tests.server.certificates import make_certificate
+from tests.wsgi.server.certificates import make_certificate
 
 ROOT = Path(__file__).parents[2]
 

@@ -26,7 +26,7 @@ from flask_m9m import M9M, cors, public, rate_limit, require_auth, security_head
 from flask_m9m.doctor import Subject
 from flask_m9m.testing import Clock
 from tests.databases import settle
-from tests.server.certificates import make_certificate
+from tests.wsgi.server.certificates import make_certificate
 
 DAY = 86_400.0
 _made: list[Flask] = []

@@ -8,12 +8,12 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from .errors import Problem, SettingsError
-from .guard.marks import CORSMark, HeadersMark, LimitMark, Mark, Opening, Requirement
-from .guard.policy import Access
-from .prefixes import PrefixRule, PrefixRules, prefix_problem
-from .ratelimit import limit_name
-from .settings.wording import kind, shown
+from ..errors import Problem, SettingsError
+from ..guard.marks import CORSMark, HeadersMark, LimitMark, Mark, Opening, Requirement
+from ..guard.policy import Access
+from ..ratelimit import limit_name
+from ..settings.wording import kind, shown
+from .prefix_policies import PrefixRule, PrefixRules, prefix_problem
 
 _REQUIREMENTS = ("scopes", "any_scope", "roles", "schemes", "fresh")
 _OF_LIMITS = ("burst", "key", "cost", "name")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.wsgi import ClosingIterator
 
-from .errors import InternalError
-from .guard.exchange import EXCHANGE, Exchange
-from .guard.pipeline import Guard
-from .http.headers import HeaderFields
+from ..errors import InternalError
+from ..guard.exchange import EXCHANGE, Exchange
+from ..guard.pipeline import Guard
+from ..http.headers import HeaderFields
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

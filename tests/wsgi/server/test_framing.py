@@ -11,7 +11,7 @@ from gunicorn.http import RequestParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_m9m.server.framing import ChunkedBody
+from flask_m9m.wsgi.server.framing import ChunkedBody
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 lines = st.sampled_from(

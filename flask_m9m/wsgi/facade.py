@@ -6,14 +6,14 @@ from collections.abc import Callable, Collection
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .audit import AuditTrail
-from .auth import ApiKeys, AppCallbacks, CallbackDecorators, Tokens, Users
-from .services import Assembly
-from .settings import Settings
+from ..audit import AuditTrail
+from ..auth import ApiKeys, AppCallbacks, CallbackDecorators, Tokens, Users
+from ..settings import Settings
+from .assembly import Assembly
 
 if TYPE_CHECKING:
-    from .credentials import Credentials, CredentialTypes
-    from .crypto.cipher import Cipher
+    from ..credentials import Credentials, CredentialTypes
+    from ..crypto.cipher import Cipher
 
 Check = TypeVar("Check", bound=Callable[[Any], Any])
 
@@ -72,7 +72,7 @@ class Facade(CallbackDecorators):
 
     @cached_property
     def _credential_types(self) -> CredentialTypes:
-        from .credentials import CredentialTypes
+        from ..credentials import CredentialTypes
 
         return CredentialTypes()
 

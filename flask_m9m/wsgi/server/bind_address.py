@@ -7,8 +7,8 @@ import ipaddress
 import socket
 from contextlib import closing
 
-from ..errors import Problem, SettingsError
-from ..settings import Settings
+from ...errors import Problem, SettingsError
+from ...settings import Settings
 
 
 def is_loopback(host: str) -> bool:

@@ -9,27 +9,27 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .auth.identity import Identity
-from .dev_secret import with_secret
-from .errors import Answered, InvalidRequest, M9MError, Problem, SettingsError
+from ..auth.identity import Identity
+from ..errors import Answered, InvalidRequest, M9MError, Problem, SettingsError
+from ..guard.exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, Exchange
+from ..guard.marks import CORSMark, HeadersMark, Opening
+from ..guard.pipeline import Guard
+from ..guard.policy import Access, Level, RoutePolicy
+from ..guard.policy_compiler import PolicyCompiler
+from ..processes.forking import fork_safe_lock
+from ..settings import Loaded, Settings, SettingsSource, load
+from ..settings.development_secret import with_secret
+from .assembly import Assembly
 from .facade import Facade
-from .guard.exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, Exchange
-from .guard.marks import CORSMark, HeadersMark, Opening
-from .guard.pipeline import Guard
-from .guard.policy import Access, Level, RoutePolicy
-from .guard.policy_compiler import PolicyCompiler
-from .prefix_rules import read_policies
-from .prefixes import Prefixes, PrefixRules, path_of, prefix_problem
-from .processes.forking import fork_safe_lock
-from .services import Assembly
-from .settings import Loaded, Settings, SettingsSource, load
-from .wsgi import GuardedApp, begun
+from .guarded_app import GuardedApp, begun
+from .prefix_parsing import read_policies
+from .prefix_policies import Prefixes, PrefixRules, path_of, prefix_problem
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from sqlalchemy import Engine
 
-    from .credentials import Caller, Credentials
+    from ..credentials import Caller, Credentials
 
     Authenticate = TypeVar("Authenticate", bound=Callable[[WSGIEnvironment], Identity | None])
 

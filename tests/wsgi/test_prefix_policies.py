@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_m9m import M9MMiddleware, SettingsError
-from flask_m9m.prefixes import path_of
 from flask_m9m.testing import make_settings
+from flask_m9m.wsgi.prefix_policies import path_of
 from tests.wsgi.conftest import Guarded, ask, client_as, echo
 
 CLOSED = {"security": {"default_access": "authenticated"}}

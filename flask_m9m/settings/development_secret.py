@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from .errors import Problem, SettingsError
-from .settings import Settings
+from ..errors import Problem, SettingsError
+from . import Settings
 
 logger = logging.getLogger("flask_m9m")
 

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from ..errors import Problem, SettingsError
-from ..settings import TLSSettings
+from ...errors import Problem, SettingsError
+from ...settings import TLSSettings
 
 CIPHERS = ":".join(
     (

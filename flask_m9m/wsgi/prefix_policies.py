@@ -17,10 +17,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .errors import Problem, SettingsError
-from .guard.marks import ANY_OTHER_METHOD, Mark
-from .guard.policy import Access, Level, RoutePolicy
-from .guard.policy_compiler import PolicyCompiler
+from ..errors import Problem, SettingsError
+from ..guard.marks import ANY_OTHER_METHOD, Mark
+from ..guard.policy import Access, Level, RoutePolicy
+from ..guard.policy_compiler import PolicyCompiler
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from flask_m9m.errors import SettingsError
-from flask_m9m.server.tls import Certificate
 from flask_m9m.settings import TLSSettings
+from flask_m9m.wsgi.server.tls import Certificate
 
 from .certificates import DAY, Pair, make_certificate, make_key
 

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 
 from werkzeug.wrappers import Response
 
-from .audit import AuditTrail, Circumstances
-from .auth import AppCallbacks, Identities
-from .guard.ignored_forwarding import make_ignored_forwarding
-from .guard.metrics.metrics import Metrics, make_metrics
-from .guard.observers import make_observers
-from .guard.pipeline import Guard
-from .http.address import ProxyHeader
-from .processes.forking import fork_safe_lock
-from .ratelimit import limit_stores
-from .settings import Settings
-from .storage import ChangeFeed, Database
+from ..audit import AuditTrail, Circumstances
+from ..auth import AppCallbacks, Identities
+from ..guard.ignored_forwarding import make_ignored_forwarding
+from ..guard.metrics.metrics import Metrics, make_metrics
+from ..guard.observers import make_observers
+from ..guard.pipeline import Guard
+from ..http.address import ProxyHeader
+from ..processes.forking import fork_safe_lock
+from ..ratelimit import limit_stores
+from ..settings import Settings
+from ..storage import ChangeFeed, Database
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from .credentials import Caller, Credentials, CredentialTypes
-    from .crypto.cipher import Cipher, Record
+    from ..credentials import Caller, Credentials, CredentialTypes
+    from ..crypto.cipher import Cipher, Record
 
     WhoCalls = Callable[[], Caller]
 
@@ -139,7 +139,7 @@ class Assembly:
 
     def cipher(self) -> Cipher:
         """Get the cipher under the settings' keys, made when it is first needed."""
-        from .crypto.cipher import Cipher
+        from ..crypto.cipher import Cipher
 
         with self._lock:
             if self._cipher is None:
@@ -149,7 +149,7 @@ class Assembly:
     def _make_credentials(
         self, cipher: Cipher, who_calls: WhoCalls, types: CredentialTypes
     ) -> Credentials:
-        from .credentials import Credentials, DatabaseShelf, MemoryShelf
+        from ..credentials import Credentials, DatabaseShelf, MemoryShelf
 
         settings = self._settings.credentials
         return Credentials(
@@ -180,7 +180,7 @@ class _TrailKeyCipher:
         return self._cipher().decrypt_record(envelope, _trail_key_record())
 
     def key_id_of(self, envelope: object) -> str | None:
-        from .crypto.cipher import key_id_of
+        from ..crypto.cipher import key_id_of
 
         return key_id_of(envelope)
 
@@ -189,7 +189,7 @@ class _TrailKeyCipher:
 
 
 def _trail_key_record() -> Record:
-    from .crypto.cipher import Record
+    from ..crypto.cipher import Record
 
     return Record("audit", "flask-m9m audit key")  # no credential's type has a space
 
