@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from .auth.identity import Identity
-from .context import (
+from .errors import M9MError, SettingsError
+from .extension.context import (
     csp_nonce,
     current_identity,
     current_user,
@@ -11,7 +12,7 @@ from .context import (
     get_identity,
     get_request_id,
 )
-from .decorators import (
+from .extension.decorators import (
     cacheable,
     cors,
     public,
@@ -21,8 +22,7 @@ from .decorators import (
     security_headers,
     unlimited,
 )
-from .errors import M9MError, SettingsError
-from .extension import M9M
+from .extension.m9m import M9M
 from .settings import Settings
 
 if TYPE_CHECKING:

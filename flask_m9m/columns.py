@@ -47,7 +47,7 @@ from sqlalchemy.sql.elements import Null
 
 from .crypto.cipher import Cipher, key_id_of
 from .errors import DecryptionFailed, SettingsError
-from .state import current_state
+from .extension.app_state import current_state
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect

@@ -9,8 +9,8 @@ from typing import Any
 from flask import Flask
 from flask.testing import FlaskClient
 
+from .extension.app_state import EXTENSION, AppState
 from .settings import Settings, settings_of
-from .state import EXTENSION, AppState
 
 
 class Clock:

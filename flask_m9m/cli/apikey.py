@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
+from ..extension.app_state import AppState
 from ..settings import parse_duration
-from ..state import AppState
 from ..storage import ApiKey
 from .output import output_option, print_rows, refusals, with_app
 

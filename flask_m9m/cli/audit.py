@@ -13,9 +13,9 @@ import click
 
 from ..audit import Anchor, EventName, Recorded, Verification
 from ..audit.events import written
+from ..extension.app_state import AppState
 from ..settings import parse_duration
 from ..settings.wording import printable
-from ..state import AppState
 from ..storage import Sought, moment
 from .output import (
     fail,

@@ -10,8 +10,8 @@ import click
 from flask.cli import ScriptInfo
 
 from ..errors import SettingsError
+from ..extension.app_state import EXTENSION
 from ..settings import Loaded, check_secret_key, describe, json_schema, load, nearest_path
-from ..state import EXTENSION
 from .output import fail, output_option, print_document, print_rows, settings_errors
 
 _APP_FILES = ("wsgi.py", "app.py")  # where Flask looks for an app by default

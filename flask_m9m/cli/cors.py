@@ -6,8 +6,8 @@ import click
 from flask import Flask, Request
 
 from ..errors import CORSRefused
+from ..extension.app_state import AppState
 from ..settings import parse_origin_rule
-from ..state import AppState
 from .output import fail, with_app
 
 

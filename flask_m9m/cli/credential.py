@@ -10,8 +10,8 @@ from ..credentials import CredentialInfo, Credentials
 from ..credentials.rotation import Rotated
 from ..crypto.cipher import Cipher
 from ..errors import DecryptionFailed
+from ..extension.app_state import AppState
 from ..settings.wording import printable
-from ..state import AppState
 from .audit import audit_of_credential
 from .credential_files import export_credentials, import_credentials
 from .credential_input import credentials_of, data_option, read_fields

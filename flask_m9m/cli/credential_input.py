@@ -14,7 +14,7 @@ import click
 from ..credentials import Credentials
 from ..credentials.imports import LARGEST, contents, parsed
 from ..errors import UnreadableImport
-from ..state import AppState
+from ..extension.app_state import AppState
 from .output import fail, is_terminal
 
 _VARIABLE = "N8N_ENCRYPTION_KEY"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..state import AppState
+from ..extension.app_state import AppState
 from .output import output_option, print_rows, refusals, with_app
 
 

@@ -9,10 +9,10 @@ import click
 
 from ..auth.lockout import account_key
 from ..auth.schemes.api_key import own_limits
+from ..extension.app_state import AppState
 from ..guard.limiter import custom_key, identity_key
 from ..ratelimit import Hit, LimitStore, RateLimit
 from ..settings.wording import printable
-from ..state import AppState
 from .output import fail, output_option, print_rows, refusals, with_app
 
 Row = dict[str, object]

@@ -24,9 +24,9 @@ from ..errors import (
     UnreadableImport,
     UnresolvedVariable,
 )
+from ..extension.app_state import EXTENSION, AppState
 from ..ratelimit import StoreFailure
 from ..settings.wording import printable
-from ..state import EXTENSION, AppState
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 
 import click
 
+from ..extension.app_state import AppState
 from ..guard.policy import FLASK, SETTINGS, Access, RoutePolicy
 from ..ratelimit import RateLimit
 from ..settings.wording import printable
-from ..state import AppState
 from .output import output_option, print_rows, with_app
 
 _REMEDIES = {

@@ -12,11 +12,11 @@ import click
 from flask.cli import ScriptInfo
 from werkzeug.serving import run_simple
 
-from ..extension import command_line
+from ..extension.app_state import AppState
+from ..extension.m9m import command_line
 from ..ratelimit import LimitStore
 from ..settings import RateLimitSettings, Settings
 from ..settings.wording import printable
-from ..state import AppState
 from ..wsgi.server import HANDED_ON, REMEDY
 from ..wsgi.server.bind_address import bind_address, check_development, check_free, is_loopback
 from ..wsgi.server.tls import Certificate

@@ -9,8 +9,8 @@ import click
 
 from ..auth.jwt import inspect as inspect_token
 from ..errors import InvalidToken
+from ..extension.app_state import AppState
 from ..settings.wording import printable
-from ..state import AppState
 from .output import fail, print_document, refusals, with_app
 
 _DATES = ("iat", "nbf", "exp")

@@ -7,7 +7,7 @@ import sys
 import click
 
 from ..auth.passwords import LONGEST
-from ..state import AppState
+from ..extension.app_state import AppState
 from .output import fail, output_option, print_rows, refusals, with_app
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flask import Flask
     from werkzeug.routing import Rule
 
-    from ..state import AppState
+    from ..extension.app_state import AppState
 
 
 @dataclass(frozen=True)

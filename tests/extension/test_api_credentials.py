@@ -16,8 +16,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from flask_m9m import M9M
-from flask_m9m.api.credentials import ChangedCredential, NewCredential
 from flask_m9m.errors import NotFound
+from flask_m9m.extension.api.credentials import ChangedCredential, NewCredential
 from flask_m9m.storage import tables
 from flask_m9m.testing import Clock, client_as, make_settings
 from tests.bodies import error_of

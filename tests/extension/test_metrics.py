@@ -205,7 +205,7 @@ def test_other_methods_and_paths_do_not_collide() -> None:
 
 
 def test_without_prometheus_client_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_m9m.api.metrics.find_spec", lambda name: None)
+    monkeypatch.setattr("flask_m9m.extension.api.metrics.find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"pip install 'flask-m9m\[metrics\]'"):
         make()
 

@@ -8,12 +8,11 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 from pydantic import Field
 
-from ..audit import EventName
-from ..auth import ACCESS, REFRESH, Identities, TokenPair, cookie_of
-from ..auth.identity import Identity
-from ..auth.names import is_control, name_of, normalize
-from ..decorators import public, require_auth
-from ..errors import (
+from ...audit import EventName
+from ...auth import ACCESS, REFRESH, Identities, TokenPair, cookie_of
+from ...auth.identity import Identity
+from ...auth.names import is_control, name_of, normalize
+from ...errors import (
     AuthenticationRequired,
     Conflict,
     InvalidCredentials,
@@ -21,8 +20,9 @@ from ..errors import (
     M9MError,
     ValidationError,
 )
-from ..http import csrf
-from ..state import current_exchange, current_state
+from ...http import csrf
+from ..app_state import current_exchange, current_state
+from ..decorators import public, require_auth
 from .bodies import Body, moment, read
 
 logger = logging.getLogger("flask_m9m")

@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flask import Blueprint, Flask, Response
 from werkzeug.exceptions import HTTPException, default_exceptions
 
-from .auth import TokenPair
-from .auth.identity import Identity
-from .auth.signed_links import MaxAge
+from ..auth import TokenPair
+from ..auth.identity import Identity
+from ..auth.signed_links import MaxAge
+from ..errors import SettingsError
+from ..guard.marks import Mark
+from ..settings import Settings, SettingsSource, check_secret_key, load
+from ..wsgi.assembly import Assembly
+from ..wsgi.facade import Facade
+from ..wsgi.guarded_app import GuardedApp
+from .app_state import EXTENSION, AppState, current_state
+from .body_limits import limit_sizes
 from .context import csp_nonce
 from .decorators import ViewDecorator, require_auth, require_signed_url
-from .errors import SettingsError
-from .guard.marks import Mark
 from .hooks import Hooks
-from .logs import mark_lines
+from .log_request_ids import mark_lines
 from .routes import Protections
-from .settings import Settings, SettingsSource, check_secret_key, load
-from .sizes import limit_sizes
-from .state import EXTENSION, AppState, current_state
-from .wsgi.assembly import Assembly
-from .wsgi.facade import Facade
-from .wsgi.guarded_app import GuardedApp
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from .credentials import Credentials
+    from ..credentials import Credentials
 
 Loader = TypeVar("Loader", bound=Callable[[Identity], Any])
 Authenticate = TypeVar("Authenticate", bound=Callable[[], Identity | None])
@@ -204,7 +204,7 @@ class M9M(Facade):
             ValueError: one of `schemes` is not switched on.
             SettingsError: the app's marks contradict each other or the settings.
         """
-        from .openapi import ANSWERS, describe
+        from ..openapi import ANSWERS, describe
 
         state = current_state("m9m.openapi")
         shown = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify
 
+from ..app_state import current_state
 from ..decorators import public, unlimited
-from ..state import current_state
 
 blueprint = Blueprint("m9m_health", __name__)
 

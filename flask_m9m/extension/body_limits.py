@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from .errors import M9MError
+from ..errors import M9MError
 
 if TYPE_CHECKING:
     from flask import Flask
 
-    from .settings import ServerLimits
+    from ..settings import ServerLimits
 
 _FLASK_DEFAULTS = {
     "MAX_CONTENT_LENGTH": None,

@@ -11,7 +11,7 @@ from flask import request
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from ..errors import ValidationError
+from ...errors import ValidationError
 
 _LONGEST = 65_536  # octets of a body that is read
 _MOST_DETAILS = 16

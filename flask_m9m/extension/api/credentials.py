@@ -15,10 +15,9 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 from pydantic import Field
 
-from ..auth.names import checked_name, name_of
-from ..credentials import CredentialInfo, Credentials
-from ..decorators import require_auth
-from ..errors import (
+from ...auth.names import checked_name, name_of
+from ...credentials import CredentialInfo, Credentials
+from ...errors import (
     Conflict,
     DecryptionFailed,
     InternalError,
@@ -27,7 +26,8 @@ from ..errors import (
     UnresolvedVariable,
     ValidationError,
 )
-from ..state import current_state
+from ..app_state import current_state
+from ..decorators import require_auth
 from .bodies import Body, moment, read
 from .caller import managing_caller
 

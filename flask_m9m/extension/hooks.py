@@ -11,17 +11,17 @@ from flask import Flask, Response, after_this_request
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import SecurityError
 
+from ..errors import Answered, M9MError
+from ..guard.exchange import ON_REQUEST, Exchange
+from ..processes.forking import fork_safe_lock
+from .app_state import current_request
 from .context import settle_later
-from .errors import Answered, M9MError
-from .guard.exchange import ON_REQUEST, Exchange
-from .processes.forking import fork_safe_lock
-from .state import current_request
 
 if TYPE_CHECKING:
-    from .guard.pipeline import Guard
-    from .guard.policy import RoutePolicy
+    from ..guard.pipeline import Guard
+    from ..guard.policy import RoutePolicy
+    from .app_state import AppState
     from .routes import Routes
-    from .state import AppState
 
 
 class Hooks:

@@ -11,8 +11,8 @@ import logging
 
 from flask import has_request_context
 
-from .guard.request_ids import REQUEST_ID
-from .state import current_request
+from ..guard.request_ids import REQUEST_ID
+from .app_state import current_request
 
 LOGGER = logging.getLogger("flask_m9m")
 

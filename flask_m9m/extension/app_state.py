@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING
 import click
 from flask import Request, current_app, has_request_context, request
 
-from .audit import AuditTrail, Circumstances
-from .errors import SettingsError
-from .guard.exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, ON_REQUEST, Exchange
-from .guard.pipeline import Guard
-from .processes.forking import fork_safe_lock
+from ..audit import AuditTrail, Circumstances
+from ..errors import SettingsError
+from ..guard.exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, ON_REQUEST, Exchange
+from ..guard.pipeline import Guard
+from ..processes.forking import fork_safe_lock
+from ..settings import Loaded, check_secret_key
+from ..settings.development_secret import with_secret
+from ..wsgi.assembly import Assembly
 from .routes import Protections, Routes
-from .settings import Loaded, check_secret_key
-from .settings.development_secret import with_secret
-from .wsgi.assembly import Assembly
 
 if TYPE_CHECKING:
     from flask import Flask
     from sqlalchemy import Engine
 
-    from .auth import AppCallbacks, Identities
-    from .auth.identity import Identity
-    from .credentials import Caller, Credentials, CredentialTypes
-    from .crypto.cipher import Cipher
-    from .storage import Database
+    from ..auth import AppCallbacks, Identities
+    from ..auth.identity import Identity
+    from ..credentials import Caller, Credentials, CredentialTypes
+    from ..crypto.cipher import Cipher
+    from ..storage import Database
 
 EXTENSION = "m9m"
 
@@ -167,7 +167,7 @@ class AppState:
 
     def _who_calls(self) -> Caller:
         """Return who sends the current request, or nobody; without one, the app itself."""
-        from .credentials import SYSTEM
+        from ..credentials import SYSTEM
 
         if not has_request_context():
             return SYSTEM

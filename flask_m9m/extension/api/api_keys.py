@@ -13,13 +13,13 @@ from typing import Annotated, Any
 from flask import Blueprint, Response, jsonify
 from pydantic import AwareDatetime, BeforeValidator, Field
 
-from ..auth import ApiKeys
-from ..auth.identity import is_scope
+from ...auth import ApiKeys
+from ...auth.identity import is_scope
+from ...errors import ValidationError
+from ...storage import ApiKey
+from ...storage import moment as moment_at
+from ..app_state import current_state
 from ..decorators import require_auth
-from ..errors import ValidationError
-from ..state import current_state
-from ..storage import ApiKey
-from ..storage import moment as moment_at
 from .bodies import Body, moment, read
 from .caller import denied, proved_caller
 

@@ -11,9 +11,8 @@ from typing import Any, TypeVar, cast, overload
 
 from flask import Response
 
-from .context import settle_later
-from .guard.exchange import ON_REQUEST, Exchange
-from .guard.marks import (
+from ..guard.exchange import ON_REQUEST, Exchange
+from ..guard.marks import (
     CacheableMark,
     CORSMark,
     Demand,
@@ -26,8 +25,9 @@ from .guard.marks import (
     SignedURLMark,
     UnlimitedMark,
 )
+from .app_state import current_request, current_state
+from .context import settle_later
 from .marked_views import add_mark, layers_of
-from .state import current_request, current_state
 
 View = TypeVar("View", bound=Callable[..., Any])
 

@@ -13,10 +13,10 @@ from flask.views import View
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
 
-from .errors import Problem, SettingsError
-from .guard.marks import ANY_OTHER_METHOD, USUAL_METHODS, Mark, Opening
-from .guard.policy import FLASK, Level, RoutePolicy
-from .guard.policy_compiler import PolicyCompiler
+from ..errors import Problem, SettingsError
+from ..guard.marks import ANY_OTHER_METHOD, USUAL_METHODS, Mark, Opening
+from ..guard.policy import FLASK, Level, RoutePolicy
+from ..guard.policy_compiler import PolicyCompiler
 from .marked_views import enclosed_by, layers_of, marks_of, owners_of
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Routes:
         """Tell whether an endpoint's view is one of this package, which the settings switch on."""
         innermost = list(layers_of(self._app.view_functions.get(endpoint)))[-1:]
         modules = [getattr(layer, "__module__", None) or "" for layer in innermost]
-        return any(module.startswith(f"{__package__}.") for module in modules)
+        return any(module.startswith("flask_m9m.") for module in modules)
 
     def policy(self, rule: Rule | None, method: str) -> RoutePolicy:
         """Return what holds for a request; for one that no route answers, what holds for all.

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from flask import Response, after_this_request, current_app, has_request_context
 from werkzeug.local import LocalProxy
 
-from .auth.identity import Identity
-from .guard.exchange import IDENTITY, NOT_LOADED, Exchange
-from .guard.request_ids import REQUEST_ID
-from .http.headers import new_nonce
-from .state import EXTENSION, current_exchange, current_request, current_state
+from ..auth.identity import Identity
+from ..guard.exchange import IDENTITY, NOT_LOADED, Exchange
+from ..guard.request_ids import REQUEST_ID
+from ..http.headers import new_nonce
+from .app_state import EXTENSION, current_exchange, current_request, current_state
 
 if TYPE_CHECKING:
-    from .guard.pipeline import Guard
+    from ..guard.pipeline import Guard
 
 
 def settle_later(exchange: Exchange, guard: Guard) -> None:

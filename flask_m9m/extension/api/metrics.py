@@ -7,12 +7,12 @@ from importlib.util import find_spec
 from flask import Flask, Response
 from werkzeug.exceptions import ServiceUnavailable
 
+from ...errors import AccessDenied, AuthenticationRequired, Problem, SettingsError
+from ...http.address import Networks
+from ...settings import MetricsSettings
+from ..app_state import current_exchange, current_state
 from ..decorators import require_auth
-from ..errors import AccessDenied, AuthenticationRequired, Problem, SettingsError
-from ..http.address import Networks
 from ..routes import METRICS_ENDPOINT
-from ..settings import MetricsSettings
-from ..state import current_exchange, current_state
 
 SCOPE = "m9m:metrics"
 
@@ -51,7 +51,7 @@ def serve_metrics(app: Flask, settings: MetricsSettings) -> None:
 
 
 def _show() -> Response:
-    from ..guard.metrics.exposition import CONTENT_TYPE, expose
+    from ...guard.metrics.exposition import CONTENT_TYPE, expose
 
     metrics = current_state("metrics").assembly.metrics
     assert metrics is not None  # noqa: S101  # else there were no such route

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..auth.identity import Identity
-from ..errors import AccessDenied
-from ..state import current_exchange
+from ...auth.identity import Identity
+from ...errors import AccessDenied
+from ..app_state import current_exchange
 
 MANAGE = "m9m:manage"
 """The scope by which an API key manages what its owner has."""

@@ -16,7 +16,7 @@ from types import FunctionType, MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .guard.marks import Demand, Mark, Opening
+from ..guard.marks import Demand, Mark, Opening
 
 _marks: WeakKeyDictionary[Any, tuple[Mark, ...]] = WeakKeyDictionary()
 

@@ -1,0 +1,1 @@
+"""The Flask extension: M9M, decorators, hooks, and what a view can ask about its request."""
