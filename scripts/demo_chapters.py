@@ -8,7 +8,8 @@ import time
 
 from demo_client import Demo
 
-from flask_m9m.auth.jwt import Issuer, SigningKey, SigningKeyRing
+from flask_m9m.auth.jwt.issuer import Issuer
+from flask_m9m.auth.jwt.signing_keys import SigningKey, SigningKeyRing
 
 SECURITY = (
     "Content-Security-Policy",

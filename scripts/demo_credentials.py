@@ -12,7 +12,8 @@ from pathlib import Path
 from demo_client import Answer, Demo
 from demo_server import run_python, serving
 
-from flask_m9m.auth.jwt import Issuer, SigningKey, SigningKeyRing
+from flask_m9m.auth.jwt.issuer import Issuer
+from flask_m9m.auth.jwt.signing_keys import SigningKey, SigningKeyRing
 
 URL = "/api/v1/credentials"
 SECRET = f"xoxb-{secrets.token_hex(12)}"

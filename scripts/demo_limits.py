@@ -10,7 +10,8 @@ from pathlib import Path
 from demo_client import Demo
 from demo_server import EXAMPLE, serving
 
-from flask_m9m.auth.jwt import Issuer, SigningKey, SigningKeyRing
+from flask_m9m.auth.jwt.issuer import Issuer
+from flask_m9m.auth.jwt.signing_keys import SigningKey, SigningKeyRing
 
 RUN = "/workflows/1/run"
 

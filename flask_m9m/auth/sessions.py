@@ -20,7 +20,8 @@ from ..errors import Conflict, InvalidToken
 from ..settings import JWTSettings
 from ..storage import ChangeFeed, Session, moment
 from .identity import Identity, names
-from .jwt import Issuer, Verifier
+from .jwt.issuer import Issuer
+from .jwt.verifier import Verifier
 from .names import checked_name, name_of
 from .revocations import revoke_session, version_of
 

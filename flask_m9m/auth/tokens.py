@@ -13,7 +13,10 @@ from ..errors import InvalidToken, Problem, SettingsError
 from ..settings import JWTSettings, parse_duration
 from ..storage import ChangeFeed, User, moment
 from .identity import Identity
-from .jwt import ClaimRules, Issuer, SigningKey, SigningKeyRing, Verifier, new_jti
+from .jwt.claims import ClaimRules
+from .jwt.issuer import Issuer, new_jti
+from .jwt.signing_keys import SigningKey, SigningKeyRing
+from .jwt.verifier import Verifier
 from .names import name_of, normalize
 from .revocations import Revocations, revoke_subject, revoke_token, version_of
 from .sessions import Sessions, TokenPair

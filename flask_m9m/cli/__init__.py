@@ -10,7 +10,7 @@ from .config import config
 from .cors import cors
 from .credential import credential
 from .db import db
-from .doctor import doctor
+from .doctor.command import doctor
 from .init import init, secret
 from .limits import limits
 from .routes import routes

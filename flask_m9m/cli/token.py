@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
-from ..auth.jwt import inspect as inspect_token
+from ..auth.jwt.jws import inspect as inspect_token
 from ..errors import InvalidToken
 from ..extension.app_state import AppState
 from ..settings.wording import printable

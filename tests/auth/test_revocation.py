@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from flask import Flask
 
 from flask_m9m import Identity
-from flask_m9m.auth.jwt import SigningKey
 from flask_m9m.auth.jwt.jws import sign
+from flask_m9m.auth.jwt.signing_keys import SigningKey
 from flask_m9m.auth.users import Users
 from flask_m9m.errors import DatabaseUnavailable, InvalidToken
 from flask_m9m.storage import tables

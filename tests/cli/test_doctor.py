@@ -243,7 +243,7 @@ def test_control_characters_are_not_printed(folder: Folder) -> None:
 
 
 def test_the_table_in_the_documentation_matches_the_code() -> None:
-    from flask_m9m.doctor import KINDS
+    from flask_m9m.cli.doctor.examination import KINDS
 
     rows = re.findall(r"^\| `([a-z].*)$", (ROOT / "docs" / "doctor.md").read_text(), re.MULTILINE)
     expected = [

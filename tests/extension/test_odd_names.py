@@ -7,7 +7,7 @@ from base64 import b64encode
 import pytest
 from flask import Flask
 
-from flask_m9m.auth.jwt import Issuer
+from flask_m9m.auth.jwt.issuer import Issuer
 from flask_m9m.auth.names import checked_name, name_of
 from flask_m9m.errors import InvalidToken, NotFound
 from tests.secured import Secured

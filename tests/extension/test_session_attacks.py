@@ -11,8 +11,8 @@ import pytest
 from flask import Flask
 
 from flask_m9m import M9M
-from flask_m9m.auth.jwt import SigningKey
 from flask_m9m.auth.jwt.jws import sign
+from flask_m9m.auth.jwt.signing_keys import SigningKey
 from flask_m9m.auth.passwords import PasswordHasher
 from flask_m9m.auth.sessions import TokenPair
 from flask_m9m.auth.tokens import Tokens

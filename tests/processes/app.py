@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from flask import Flask, Response
 
 from flask_m9m import M9M, require_auth
-from flask_m9m.auth.jwt import inspect
+from flask_m9m.auth.jwt.jws import inspect
 
 app = Flask(__name__, instance_path=os.path.abspath("instance"))
 m9m = M9M(app)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_m9m.auth.jwt import SigningKey, SigningKeyRing, inspect
-from flask_m9m.auth.jwt.jws import LONGEST, parse, parse_object, sign, verify
+from flask_m9m.auth.jwt.jws import LONGEST, inspect, parse, parse_object, sign, verify
+from flask_m9m.auth.jwt.signing_keys import SigningKey, SigningKeyRing
 from flask_m9m.errors import InvalidToken
 
 SECRET = bytes(range(64))

@@ -5,7 +5,7 @@ import hmac
 
 import pytest
 
-from flask_m9m.auth.jwt import SigningKey, SigningKeyRing
+from flask_m9m.auth.jwt.signing_keys import SigningKey, SigningKeyRing
 
 SECRET = bytes(range(64))
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from flask_m9m.auth.jwt import SigningKey, SigningKeyRing
 from flask_m9m.auth.jwt.jws import verify
+from flask_m9m.auth.jwt.signing_keys import SigningKey, SigningKeyRing
 from flask_m9m.errors import InvalidToken
 from tests.vectors import load_vectors
 

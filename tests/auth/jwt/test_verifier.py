@@ -9,7 +9,10 @@ from typing import Any
 import jwt
 import pytest
 
-from flask_m9m.auth.jwt import ClaimRules, Issuer, SigningKey, SigningKeyRing, Verifier
+from flask_m9m.auth.jwt.claims import ClaimRules
+from flask_m9m.auth.jwt.issuer import Issuer
+from flask_m9m.auth.jwt.signing_keys import SigningKey, SigningKeyRing
+from flask_m9m.auth.jwt.verifier import Verifier
 from flask_m9m.errors import InvalidToken
 from flask_m9m.testing import Clock
 

@@ -9,23 +9,14 @@ from difflib import get_close_matches
 import click
 from flask.cli import ScriptInfo
 
-from ..doctor import (
-    KINDS,
-    NOT_LOADED,
-    REFUSED,
-    Finding,
-    Report,
-    Severity,
-    Subject,
-    examine,
-    refusals,
-    report,
-)
-from ..errors import SettingsError
-from ..settings import load
-from ..settings.wording import printable
-from .config import settings_error
-from .output import output_option, print_document, state_of
+from ...errors import SettingsError
+from ...settings import load
+from ...settings.wording import printable
+from ..config import settings_error
+from ..output import output_option, print_document, state_of
+from .examination import KINDS, NOT_LOADED, REFUSED, Report, examine, refusals, report
+from .findings import Finding, Severity
+from .subject import Subject
 
 _NEVER_IGNORED = (REFUSED.id, NOT_LOADED.id)
 _ID_WIDTH = max(len(kind.id) for kind in KINDS)

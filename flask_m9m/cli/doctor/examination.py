@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ..errors import Problem, SettingsError
-from ..wsgi.server.tls import Certificate
+from ...errors import Problem, SettingsError
+from ...wsgi.server.tls import Certificate
 from . import (
     configuration,
     dependencies,

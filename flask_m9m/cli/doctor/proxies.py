@@ -7,8 +7,8 @@ from ipaddress import ip_network
 
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from ..guard.ignored_forwarding import NEAR
-from ..http.address import UNIX, Networks
+from ...guard.ignored_forwarding import NEAR
+from ...http.address import UNIX, Networks
 from .findings import Finding, Kind, Severity
 from .subject import Subject, finds
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from ..guard.policy_compiler import header_policy
-from ..http.headers import CONTENT_SECURITY_POLICY, STRICT_TRANSPORT_SECURITY
-from ..settings.presets import HEADER_FIELDS
+from ...guard.policy_compiler import header_policy
+from ...http.headers import CONTENT_SECURITY_POLICY, STRICT_TRANSPORT_SECURITY
+from ...settings.presets import HEADER_FIELDS
 from .findings import Finding, Kind, Severity
 from .subject import Subject, finds
 

@@ -23,7 +23,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_m9m import M9M, cors, public, rate_limit, require_auth, security_headers
-from flask_m9m.doctor import Subject
+from flask_m9m.cli.doctor.subject import Subject
 from flask_m9m.testing import Clock
 from tests.databases import settle
 from tests.wsgi.server.certificates import make_certificate

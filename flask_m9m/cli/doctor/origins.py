@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from ..guard.policy_compiler import cors_policy
-from ..http.cors import ALLOW_CREDENTIALS, CORSPolicy
-from ..wsgi.server.bind_address import is_loopback
+from ...guard.policy_compiler import cors_policy
+from ...http.cors import ALLOW_CREDENTIALS, CORSPolicy
+from ...wsgi.server.bind_address import is_loopback
 from .findings import Finding, Kind, Severity
 from .subject import Subject, finds
 

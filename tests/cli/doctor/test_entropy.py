@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from flask_m9m.doctor.entropy import LEAST_BITS, guessing_bits
+from flask_m9m.cli.doctor.entropy import LEAST_BITS, guessing_bits
 
 
 @pytest.mark.parametrize("seed", range(20))

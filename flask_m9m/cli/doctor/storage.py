@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from ..storage.engine import url_of
-from ..wsgi.server.bind_address import is_loopback
+from ...storage.engine import url_of
+from ...wsgi.server.bind_address import is_loopback
 from .backends import Unreachable
 from .dependencies import KNOWN_ON
 from .findings import Finding, Kind, Severity

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from ..crypto.keys import EncryptionKey
-from ..storage import ApiKey, moment
+from ...crypto.keys import EncryptionKey
+from ...storage import ApiKey, moment
 from .backends import StoredData, Unreachable
 from .findings import Finding, Kind, Severity
 from .subject import Subject, finds

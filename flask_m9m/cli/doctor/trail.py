@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..errors import TrailBroken
-from ..settings.wording import printable
+from ...errors import TrailBroken
+from ...settings.wording import printable
 from .backends import DATABASE_SECONDS, Unreachable, within
 from .findings import Finding, Kind, Severity
 from .keys import key_ids

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..guard.policy import RoutePolicy
-from ..settings import Settings
-from ..storage.engine import sqlite_path, url_of
+from ...guard.policy import RoutePolicy
+from ...settings import Settings
+from ...storage.engine import sqlite_path, url_of
 from .backends import DatabaseAnswer, Unreachable, ask_database, ask_redis
 from .findings import Finding, Kind
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flask import Flask
     from werkzeug.routing import Rule
 
-    from ..extension.app_state import AppState
+    from ...extension.app_state import AppState
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from ..extension.marked_views import held_by
-from ..guard.policy import Access
-from ..wsgi.guarded_app import GuardedApp
+from ...extension.marked_views import held_by
+from ...guard.policy import Access
+from ...wsgi.guarded_app import GuardedApp
 from .findings import Finding, Kind, Severity
 from .subject import Route, Subject, finds
 

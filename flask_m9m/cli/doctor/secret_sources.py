@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from ..settings.files import read_dotenv
-from ..settings.paths import LEAVES, get
-from ..settings.report import SourcesReport
+from ...settings.files import read_dotenv
+from ...settings.paths import LEAVES, get
+from ...settings.report import SourcesReport
 from .subject import Subject
 
 _URL_PASSWORD = re.compile(r"^[\w+.-]+://[^/?#@]*:([^/?#@]+)@")

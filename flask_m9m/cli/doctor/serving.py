@@ -8,8 +8,8 @@ from ipaddress import ip_network
 
 from flask.helpers import get_debug_flag
 
-from ..wsgi.server.bind_address import is_loopback
-from ..wsgi.server.tls import Certificate
+from ...wsgi.server.bind_address import is_loopback
+from ...wsgi.server.tls import Certificate
 from .findings import Finding, Kind, Severity
 from .subject import Subject, finds
 

@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from ..crypto.cipher import key_id_of
-from ..errors import DatabaseUnavailable
-from ..ratelimit import StoreFailure
-from ..ratelimit.redis_pool import packed
-from ..ratelimit.redis_servers import open_servers
-from ..storage import ApiKey
+from ...crypto.cipher import key_id_of
+from ...errors import DatabaseUnavailable
+from ...ratelimit import StoreFailure
+from ...ratelimit.redis_pool import packed
+from ...ratelimit.redis_servers import open_servers
+from ...storage import ApiKey
 
 if TYPE_CHECKING:
-    from ..storage import Database
-    from ..storage.transaction import Transaction
+    from ...storage import Database
+    from ...storage.transaction import Transaction
 
 T = TypeVar("T")
 

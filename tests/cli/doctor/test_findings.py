@@ -15,19 +15,12 @@ from typing import Any
 import pytest
 import yaml
 
-from flask_m9m.doctor import (
-    CHECKS,
-    KINDS,
-    Check,
-    Finding,
-    Severity,
-    Subject,
-    examine,
-    report,
-)
+from flask_m9m.cli.doctor.examination import CHECKS, KINDS, examine, report
+from flask_m9m.cli.doctor.findings import Finding, Severity
+from flask_m9m.cli.doctor.subject import Check, Subject
 from flask_m9m.errors import DatabaseUnavailable
 from flask_m9m.settings import settings_of
-from tests.doctor.bad_apps import (
+from tests.cli.doctor.bad_apps import (
     BAD_APPS,
     GIT,
     BadApp,
