@@ -24,7 +24,7 @@ from ..errors import UnreadableImport
 from ..storage import SealedCredential
 from .fields import serialized
 from .keys import KeyCheck
-from .shelf import Rows, Shelf, bound_to
+from .shelf import Rows, Shelf, StoreTransaction, bound_to
 from .types import CredentialTypes
 
 LARGEST = 2**25
@@ -104,7 +104,7 @@ class Import:
         types: CredentialTypes,
         owner: str,
         now: datetime,
-        kept: Callable[[Rows, Sequence[SealedCredential]], None],
+        kept: Callable[[StoreTransaction, Sequence[SealedCredential]], None],
         *,
         dry_run: bool = False,
     ) -> None:
@@ -188,11 +188,12 @@ class Import:
     def _keep(self, records: Sequence[SealedCredential]) -> None:
         kept = records
         if records and not self._dry_run:
-            with self._shelf.write() as rows:
+            with self._shelf.write() as transaction:
+                rows = transaction.rows
                 kept = [one for one in records if rows.get(one.id) is None]
                 self._keys.keep_canary(rows)
                 rows.add_all(kept)
-                self._told(rows, kept)
+                self._told(transaction, kept)
         ids = {one.id for one in kept}
         for one in records:
             if one.id in ids:

@@ -125,8 +125,8 @@ class Rotation:
             self._done += len(sealed)
         elif sealed:
             with self._shelf.write() as writing:
-                self._keys.keep_canary(writing)
-                self._done += writing.reseal(self._cipher.seal, sealed)
+                self._keys.keep_canary(writing.rows)
+                self._done += writing.rows.reseal(self._cipher.seal, sealed)
 
     def _sealed_anew(self, row: Envelope) -> str | None:
         try:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from ..auth.names import name_of
 from ..crypto.cipher import Record
@@ -32,11 +32,6 @@ def row_of(rows: Rows, credential_id: str) -> SealedCredential | None:
 class Rows(Protocol):
     """What is asked of sealed credentials, and changed in them."""
 
-    @property
-    def transaction(self) -> Transaction | None: ...
-    @property
-    def committed(self) -> list[Callable[[], None]]: ...
-
     def add_all(self, made: Sequence[SealedCredential]) -> None: ...
     def get(self, credential_id: str) -> SealedCredential | None: ...
     def all(
@@ -52,6 +47,20 @@ class Rows(Protocol):
     def add_canary(self, key_id: str, envelope: str) -> None: ...
 
 
+class StoreTransaction(NamedTuple):
+    """A transaction that changes stored credentials.
+
+    Attributes:
+        rows: the rows that it changes.
+        database: the database's transaction, which the audit events join; `None` in memory.
+        committed: callbacks, called after the commit; not called after a rollback.
+    """
+
+    rows: Rows
+    database: Transaction | None
+    committed: list[Callable[[], None]]
+
+
 class Shelf(Protocol):
     """Gives access to the rows, to one who writes at a time."""
 
@@ -63,7 +72,7 @@ class Shelf(Protocol):
         """
         ...
 
-    def write(self) -> AbstractContextManager[Rows]:
+    def write(self) -> AbstractContextManager[StoreTransaction]:
         """Open a transaction that makes changes: all of them, or none.
 
         Raises:
@@ -85,10 +94,10 @@ class DatabaseShelf:
         )
 
     @contextmanager
-    def write(self) -> Iterator[Rows]:
+    def write(self) -> Iterator[StoreTransaction]:
         """Open a transaction that makes changes."""
         with self._feed.database.write() as transaction:
-            yield transaction.credentials
+            yield StoreTransaction(transaction.credentials, transaction, transaction.committed)
 
 
 class MemoryShelf:
@@ -109,23 +118,21 @@ class MemoryShelf:
             return query(self._rows)
 
     @contextmanager
-    def write(self) -> Iterator[Rows]:
+    def write(self) -> Iterator[StoreTransaction]:
         """Open a transaction that makes changes."""
         with self._lock:
-            changed = self._rows.copy()
-            yield changed
-            self._rows = changed
-        for call in changed.committed:
+            rows = self._rows.copy()
+            transaction = StoreTransaction(rows, None, [])
+            yield transaction
+            self._rows = rows
+        for call in transaction.committed:
             call()
 
 
 class MemoryRows:
     """Sealed credentials and canaries in dictionaries."""
 
-    transaction = None
-
     def __init__(self) -> None:
-        self.committed: list[Callable[[], None]] = []
         self._credentials: dict[str, SealedCredential] = {}
         self._canaries: dict[str, str] = {}
 

@@ -24,7 +24,7 @@ from .info import Credential, CredentialInfo, info_of
 from .keys import KeyCheck
 from .n8n import open_plain, opener, writer
 from .rotation import Progress, Rotated, Rotation
-from .shelf import Rows, Shelf, bound_to, row_of
+from .shelf import Shelf, StoreTransaction, bound_to, row_of
 from .types import CredentialTypes
 from .variables import resolved
 
@@ -114,10 +114,10 @@ class Credentials:
         self.types.check(type, data)
         self._keys.check()
         record = replace(record, envelope=self._sealed(record, data))
-        with self._shelf.write() as rows:
-            self._keys.keep_canary(rows)
-            rows.add_all([record])
-            self._changed(rows, "created", caller, record)
+        with self._shelf.write() as transaction:
+            self._keys.keep_canary(transaction.rows)
+            transaction.rows.add_all([record])
+            self._changed(transaction, "created", caller, record)
         return info_of(record)
 
     def get(self, credential_id: str, *, caller: Caller = CURRENT) -> Credential:
@@ -185,7 +185,8 @@ class Credentials:
         """
         self._keys.check()
         who = self._asking_for(credential_id, caller)
-        with self._shelf.write() as rows:
+        with self._shelf.write() as transaction:
+            rows = transaction.rows
             old = existing_for(row_of(rows, credential_id), who)
             new = replace(old, updated_at=moment(self._clock()))
             if name is not None:
@@ -198,7 +199,7 @@ class Credentials:
                 self._keys.keep_canary(rows)
             if not rows.replace(old, new):
                 raise Conflict("the credential changed at the same moment")
-            self._changed(rows, "changed", caller, new)
+            self._changed(transaction, "changed", caller, new)
         return info_of(new)
 
     def delete(self, credential_id: str, *, caller: Caller = CURRENT) -> None:
@@ -208,10 +209,10 @@ class Credentials:
             NotFound: there is none of that id for this caller.
         """
         who = self._asking_for(credential_id, caller)
-        with self._shelf.write() as rows:
-            record = existing_for(row_of(rows, credential_id), who)
-            rows.delete(record.id)
-            self._changed(rows, "deleted", caller, record)
+        with self._shelf.write() as transaction:
+            record = existing_for(row_of(transaction.rows, credential_id), who)
+            transaction.rows.delete(record.id)
+            self._changed(transaction, "deleted", caller, record)
 
     def test(self, credential_id: str, *, caller: Caller = CURRENT) -> Any:
         """Ask the app's checker for the credential's type, and return what it returns.
@@ -322,8 +323,8 @@ class Credentials:
     ) -> Imported:
         owner, now = self._owner_for(caller, owner), moment(self._clock())
 
-        def kept(rows: Rows, made: Sequence[SealedCredential]) -> None:
-            self._changed(rows, "imported", caller, *made)
+        def kept(transaction: StoreTransaction, made: Sequence[SealedCredential]) -> None:
+            self._changed(transaction, "imported", caller, *made)
 
         work = Import(
             self._shelf, self.cipher, self._keys, self.types, owner, now, kept, dry_run=dry_run
@@ -383,11 +384,13 @@ class Credentials:
 
     # The audit trail
 
-    def _changed(self, rows: Rows, change: str, caller: Caller, *records: SealedCredential) -> None:
+    def _changed(
+        self, transaction: StoreTransaction, change: str, caller: Caller, *records: SealedCredential
+    ) -> None:
         changed = EventName.CREDENTIAL_CHANGED
         who, trail = self._who(caller), self._trail
         events = [event_of(trail, changed, one, who, change=change) for one in records]
-        trail.record_change(rows.transaction, *events, committed=rows.committed)
+        trail.record_change(transaction.database, *events, committed=transaction.committed)
 
     # What is in it
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import (
     Connection,
@@ -19,9 +19,6 @@ from sqlalchemy import (
 
 from .records import Envelope, SealedCredential
 from .tables import canaries, credentials
-
-if TYPE_CHECKING:
-    from .transaction import Transaction
 
 _ROW = (
     credentials.c.id,
@@ -59,20 +56,10 @@ _LONGEST_SEAL = len("m9m:f1:01234567:")
 
 
 class CredentialRows:
-    """The rows of credentials and canaries, over one connection.
+    """The rows of credentials and canaries, over one connection."""
 
-    Attributes:
-        transaction: of which they are a part.
-    """
-
-    def __init__(self, connection: Connection, transaction: Transaction) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.transaction = transaction
-
-    @property
-    def committed(self) -> list[Callable[[], None]]:
-        """What is called once changes are there."""
-        return self.transaction.committed
 
     def add_all(self, made: Sequence[SealedCredential]) -> None:
         """Keep new credentials."""

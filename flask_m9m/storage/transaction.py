@@ -52,7 +52,7 @@ class Transaction:
     @property
     def credentials(self) -> CredentialRows:
         """The rows of stored credentials."""
-        return CredentialRows(self._connection, self)
+        return CredentialRows(self._connection)
 
     @property
     def audit(self) -> AuditRows:

@@ -210,8 +210,8 @@ def test_a_change_that_fails_in_the_middle_leaves_memory_as_it_was() -> None:
     shelf = MemoryShelf()
 
     def fail() -> None:
-        with shelf.write() as rows:
-            rows.add_canary("00000000", "x")
+        with shelf.write() as transaction:
+            transaction.rows.add_canary("00000000", "x")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
