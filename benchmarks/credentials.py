@@ -32,7 +32,7 @@ from cryptography.fernet import Fernet, MultiFernet
 from sqlalchemy_utils import StringEncryptedType
 from sqlalchemy_utils.types.encrypted.encrypted_type import AesGcmEngine, FernetEngine
 
-from flask_m9m.credentials import Credentials, DatabaseShelf
+from flask_m9m.credentials import Credentials, DatabaseCredentialStore
 from flask_m9m.crypto.cipher import Cipher, Record
 from flask_m9m.settings import settings_of
 from flask_m9m.storage import ChangeFeed, Database, SealedCredential, moment
@@ -82,7 +82,7 @@ class Ours:
         own = {"encryption_key": keys[0], "previous_keys": keys[1:], "cipher": self._kind}
         self.cipher = Cipher(settings_of({"credentials": own}).credentials)
         feed = ChangeFeed(self._database, propagation=1.0, max_staleness=30.0)
-        self.credentials = Credentials(DatabaseShelf(feed), self.cipher)
+        self.credentials = Credentials(DatabaseCredentialStore(feed), self.cipher)
 
     def encrypt(self) -> object:
         return self.cipher.encrypt_record(self._plaintext, self._record)

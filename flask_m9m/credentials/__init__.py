@@ -3,7 +3,7 @@
 from .caller import CURRENT, SYSTEM, Caller
 from .imports import Imported, ImportedRecord
 from .info import Credential, CredentialInfo
-from .shelf import DatabaseShelf, MemoryShelf, Shelf
+from .shelf import CredentialStore, DatabaseCredentialStore, MemoryCredentialStore
 from .store import Credentials
 from .types import CredentialTypes
 
@@ -13,11 +13,11 @@ __all__ = [
     "Caller",
     "Credential",
     "CredentialInfo",
+    "CredentialStore",
     "CredentialTypes",
     "Credentials",
-    "DatabaseShelf",
+    "DatabaseCredentialStore",
     "Imported",
     "ImportedRecord",
-    "MemoryShelf",
-    "Shelf",
+    "MemoryCredentialStore",
 ]

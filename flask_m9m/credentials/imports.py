@@ -24,7 +24,7 @@ from ..errors import UnreadableImport
 from ..storage import SealedCredential
 from .fields import serialized
 from .keys import KeyCheck
-from .shelf import Rows, Shelf, StoreTransaction, bound_to
+from .shelf import CredentialStore, Rows, StoreTransaction, bound_to
 from .types import CredentialTypes
 
 LARGEST = 2**25
@@ -86,7 +86,7 @@ class Import:
     """One import.
 
     Args:
-        shelf: where credentials are kept.
+        store: where credentials are kept.
         cipher: encrypts them.
         keys: keeps the canary.
         types: the types that the app knows; others are taken as they are.
@@ -98,7 +98,7 @@ class Import:
 
     def __init__(
         self,
-        shelf: Shelf,
+        store: CredentialStore,
         cipher: Cipher,
         keys: KeyCheck,
         types: CredentialTypes,
@@ -108,7 +108,7 @@ class Import:
         *,
         dry_run: bool = False,
     ) -> None:
-        self._shelf = shelf
+        self._store = store
         self._cipher = cipher
         self._keys = keys
         self._types = types
@@ -160,7 +160,7 @@ class Import:
         found: list[str] = []
         for first in range(0, len(ids), _LOOK):
             some = ids[first : first + _LOOK]
-            found += self._shelf.read(partial(_taken, some))
+            found += self._store.read(partial(_taken, some))
         return frozenset(found)
 
     def _sealed(self, entry: object, record_id: str, open_data: Open) -> SealedCredential:
@@ -188,7 +188,7 @@ class Import:
     def _keep(self, records: Sequence[SealedCredential]) -> None:
         kept = records
         if records and not self._dry_run:
-            with self._shelf.write() as transaction:
+            with self._store.write() as transaction:
                 rows = transaction.rows
                 kept = [one for one in records if rows.get(one.id) is None]
                 self._keys.keep_canary(rows)

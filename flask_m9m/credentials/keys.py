@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from ..crypto.cipher import Cipher
 from ..errors import DecryptionFailed, Problem, SettingsError
 from ..settings.wording import printable
-from .shelf import Rows, Shelf
+from .shelf import CredentialStore, Rows
 
 _CANARY = b"flask-m9m credential canary"
 _PATH = "credentials.encryption_key"
@@ -22,12 +22,12 @@ class KeyCheck:
     """Checks the keys of the settings when stored credentials are first used.
 
     Args:
-        shelf: where they are kept.
+        store: where they are kept.
         cipher: with the keys.
     """
 
-    def __init__(self, shelf: Shelf, cipher: Cipher) -> None:
-        self._shelf = shelf
+    def __init__(self, store: CredentialStore, cipher: Cipher) -> None:
+        self._store = store
         self._cipher = cipher
         self._checked = False
 
@@ -40,7 +40,7 @@ class KeyCheck:
         """
         if self._checked:
             return
-        canaries, missing = self._shelf.read(lambda rows: (rows.canaries(), self._missing(rows)))
+        canaries, missing = self._store.read(lambda rows: (rows.canaries(), self._missing(rows)))
         problems = [*self._wrong(canaries), *_to_be_listed(missing)]
         if problems:
             raise SettingsError(problems)

@@ -17,7 +17,7 @@ from ..crypto.cipher import Cipher
 from ..errors import DecryptionFailed
 from ..storage import Envelope
 from .keys import KeyCheck, needed_keys
-from .shelf import Shelf, bound_to
+from .shelf import CredentialStore, bound_to
 
 Progress = Callable[[int, int], None]
 """Told how many are done, and of how many."""
@@ -46,7 +46,7 @@ class Rotation:
     """One rotation.
 
     Args:
-        shelf: where credentials are kept.
+        store: where credentials are kept.
         cipher: with the keys; its primary one seals.
         keys: keeps its canary.
         trail: whose key is sealed anew as well, and which is told.
@@ -56,7 +56,7 @@ class Rotation:
 
     def __init__(
         self,
-        shelf: Shelf,
+        store: CredentialStore,
         cipher: Cipher,
         keys: KeyCheck,
         trail: AuditTrail,
@@ -64,7 +64,7 @@ class Rotation:
         *,
         dry_run: bool = False,
     ) -> None:
-        self._shelf = shelf
+        self._store = store
         self._cipher = cipher
         self._keys = keys
         self._trail = trail
@@ -92,14 +92,14 @@ class Rotation:
         return Rotated(self._done, list(self._unreadable), self._keys_in_use())
 
     def _keys_in_use(self) -> Mapping[str, int]:
-        needed, key_id = self._shelf.read(needed_keys), self._trail.sealed_with()
+        needed, key_id = self._store.read(needed_keys), self._trail.sealed_with()
         if key_id is not None and key_id != self._cipher.keys.primary.id:  # after a dry run
             needed[key_id] = needed.get(key_id, 0) + 1
         return needed
 
     def _walk(self) -> int:
         """Go once through all that is sealed otherwise; return how many were sealed anew."""
-        counts = self._shelf.read(lambda rows: rows.sealed_with())
+        counts = self._store.read(lambda rows: rows.sealed_with())
         counts.pop(self._cipher.seal, None)
         before = self._done
         total = before + sum(counts.values())
@@ -117,14 +117,14 @@ class Rotation:
             after = batch[-1].id
 
     def _next(self, seal: str, after: str) -> Sequence[Envelope]:
-        return self._shelf.read(lambda rows: rows.sealed_by(seal, after, _BATCH))
+        return self._store.read(lambda rows: rows.sealed_by(seal, after, _BATCH))
 
     def _replace(self, rows: Sequence[Envelope]) -> None:
         sealed = [(row, new) for row in rows if (new := self._sealed_anew(row)) is not None]
         if self._dry_run:
             self._done += len(sealed)
         elif sealed:
-            with self._shelf.write() as writing:
+            with self._store.write() as writing:
                 self._keys.keep_canary(writing.rows)
                 self._done += writing.rows.reseal(self._cipher.seal, sealed)
 

@@ -61,7 +61,7 @@ class StoreTransaction(NamedTuple):
     committed: list[Callable[[], None]]
 
 
-class Shelf(Protocol):
+class CredentialStore(Protocol):
     """Gives access to the rows, to one who writes at a time."""
 
     def read(self, query: Callable[[Rows], T]) -> T:
@@ -81,7 +81,7 @@ class Shelf(Protocol):
         ...
 
 
-class DatabaseShelf:
+class DatabaseCredentialStore:
     """Keeps credentials in the app's database; reading makes none."""
 
     def __init__(self, feed: ChangeFeed) -> None:
@@ -100,7 +100,7 @@ class DatabaseShelf:
             yield StoreTransaction(transaction.credentials, transaction, transaction.committed)
 
 
-class MemoryShelf:
+class MemoryCredentialStore:
     """Keeps credentials in memory, encrypted all the same; they are gone with the process."""
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ from .info import Credential, CredentialInfo, info_of
 from .keys import KeyCheck
 from .n8n import open_plain, opener, writer
 from .rotation import Progress, Rotated, Rotation
-from .shelf import Shelf, StoreTransaction, bound_to, row_of
+from .shelf import CredentialStore, StoreTransaction, bound_to, row_of
 from .types import CredentialTypes
 from .variables import resolved
 
@@ -37,7 +37,7 @@ class Credentials:
     identity, or nobody; outside, and with `caller=SYSTEM`, the app itself asks.
 
     Args:
-        shelf: where they are kept.
+        store: where they are kept.
         cipher: encrypts and decrypts them.
         trail: told what is read and changed.
         environment: names that records made with `resolve=True` may read.
@@ -49,7 +49,7 @@ class Credentials:
 
     def __init__(
         self,
-        shelf: Shelf,
+        store: CredentialStore,
         cipher: Cipher,
         trail: AuditTrail,
         environment: Sequence[str] = (),
@@ -59,14 +59,14 @@ class Credentials:
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         self.types = types or CredentialTypes()
-        self._shelf = shelf
+        self._store = store
         self.cipher = cipher
         self._trail = trail
         self._environment = frozenset(environment)
         self._who_calls = who_calls
         self._clock = clock
         self._environ = environ
-        self._keys = KeyCheck(shelf, cipher)
+        self._keys = KeyCheck(store, cipher)
 
     def asked_by(self, who_calls: WhoCalls) -> Credentials:
         """Return the same records, with somebody else to tell who asks."""
@@ -114,7 +114,7 @@ class Credentials:
         self.types.check(type, data)
         self._keys.check()
         record = replace(record, envelope=self._sealed(record, data))
-        with self._shelf.write() as transaction:
+        with self._store.write() as transaction:
             self._keys.keep_canary(transaction.rows)
             transaction.rows.add_all([record])
             self._changed(transaction, "created", caller, record)
@@ -185,7 +185,7 @@ class Credentials:
         """
         self._keys.check()
         who = self._asking_for(credential_id, caller)
-        with self._shelf.write() as transaction:
+        with self._store.write() as transaction:
             rows = transaction.rows
             old = existing_for(row_of(rows, credential_id), who)
             new = replace(old, updated_at=moment(self._clock()))
@@ -209,7 +209,7 @@ class Credentials:
             NotFound: there is none of that id for this caller.
         """
         who = self._asking_for(credential_id, caller)
-        with self._shelf.write() as transaction:
+        with self._store.write() as transaction:
             record = existing_for(row_of(transaction.rows, credential_id), who)
             transaction.rows.delete(record.id)
             self._changed(transaction, "deleted", caller, record)
@@ -242,7 +242,7 @@ class Credentials:
             DatabaseUnavailable: what was sealed anew stays so; call it again.
         """
         sealing, keys = cipher or self.cipher, self._keys
-        rotation = Rotation(self._shelf, sealing, keys, self._trail, progress, dry_run=dry_run)
+        rotation = Rotation(self._store, sealing, keys, self._trail, progress, dry_run=dry_run)
         return rotation.run()
 
     # Other programs' records
@@ -327,7 +327,7 @@ class Credentials:
             self._changed(transaction, "imported", caller, *made)
 
         work = Import(
-            self._shelf, self.cipher, self._keys, self.types, owner, now, kept, dry_run=dry_run
+            self._store, self.cipher, self._keys, self.types, owner, now, kept, dry_run=dry_run
         )
         return work.run(records_of(records), open_data)
 
@@ -361,14 +361,14 @@ class Credentials:
         if who is None:
             return []
         owner = None if sees_all(who) else who.subject  # type: ignore[union-attr]
-        return self._shelf.read(lambda rows: rows.all(owner, type, envelopes=envelopes))
+        return self._store.read(lambda rows: rows.all(owner, type, envelopes=envelopes))
 
     def _found(self, credential_id: str, caller: Caller) -> SealedCredential:
         """Return a record that exists for a caller; who asks for another's is written down.
 
         Who that is, is asked here: the query may run in a thread of its own, outside the request.
         """
-        record, who = self._shelf.read(lambda rows: row_of(rows, credential_id)), self._who(caller)
+        record, who = self._store.read(lambda rows: row_of(rows, credential_id)), self._who(caller)
         try:
             return existing_for(record, who)
         except NotFound as error:

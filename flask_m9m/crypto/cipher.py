@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..errors import DecryptionFailed, Problem, SettingsError
 from ..settings import CredentialSettings
 from . import aead, fernet
-from .keys import EncryptionKey, KeyRing
+from .keys import EncryptionKey, EncryptionKeyRing
 
 
 class _Format(NamedTuple):
@@ -73,13 +73,15 @@ class Cipher:
 
     def __init__(self, settings: CredentialSettings) -> None:
         self._writer = _BY_CIPHER[settings.cipher]
-        self._ring: KeyRing | None = None
+        self._ring: EncryptionKeyRing | None = None
         if settings.encryption_key is not None:
             texts = (settings.encryption_key, *settings.previous_keys)
-            self._ring = KeyRing([EncryptionKey(text.get_secret_value()) for text in texts])
+            self._ring = EncryptionKeyRing(
+                [EncryptionKey(text.get_secret_value()) for text in texts]
+            )
 
     @property
-    def keys(self) -> KeyRing:
+    def keys(self) -> EncryptionKeyRing:
         """The ring of keys.
 
         Raises:

@@ -106,7 +106,7 @@ class EncryptionKey:
             self._text = ""
 
 
-class KeyRing:
+class EncryptionKeyRing:
     """The keys that decrypt, the one that encrypts first; one is found by its id, never tried.
 
     Ids of texts are known, and compared, when the ring is first used; those of other keys at once.
@@ -127,7 +127,7 @@ class KeyRing:
         _by_id([key for key in self._keys if key.is_stretched])
 
     def __repr__(self) -> str:
-        return f"KeyRing({list(self._keys)})"
+        return f"EncryptionKeyRing({list(self._keys)})"
 
     @property
     def primary(self) -> EncryptionKey:

@@ -149,11 +149,12 @@ class Assembly:
     def _make_credentials(
         self, cipher: Cipher, who_calls: WhoCalls, types: CredentialTypes
     ) -> Credentials:
-        from ..credentials import Credentials, DatabaseShelf, MemoryShelf
+        from ..credentials import Credentials, DatabaseCredentialStore, MemoryCredentialStore
 
         settings = self._settings.credentials
+        in_memory = settings.storage == "memory"
         return Credentials(
-            MemoryShelf() if settings.storage == "memory" else DatabaseShelf(self._feed),
+            MemoryCredentialStore() if in_memory else DatabaseCredentialStore(self._feed),
             cipher,
             self.trail,
             settings.environment,

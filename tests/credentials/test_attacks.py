@@ -12,7 +12,7 @@ from flask import Flask, request
 
 from flask_m9m import Identity, current_identity, require_auth
 from flask_m9m.audit import Event
-from flask_m9m.credentials import MemoryShelf, rotation
+from flask_m9m.credentials import MemoryCredentialStore, rotation
 from flask_m9m.credentials.variables import resolved
 from flask_m9m.crypto.keys import EncryptionKey
 from flask_m9m.errors import DecryptionFailed, NotFound, SettingsError, UnresolvedVariable
@@ -207,16 +207,16 @@ def test_nothing_piles_up_in_a_key_however_much_it_seals(keep: Kept, key: str) -
 
 
 def test_a_change_that_fails_in_the_middle_leaves_memory_as_it_was() -> None:
-    shelf = MemoryShelf()
+    store = MemoryCredentialStore()
 
     def fail() -> None:
-        with shelf.write() as transaction:
+        with store.write() as transaction:
             transaction.rows.add_canary("00000000", "x")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
-    assert shelf.read(lambda rows: rows.canaries()) == {}
+    assert store.read(lambda rows: rows.canaries()) == {}
 
 
 def test_who_asks_is_whoever_sends_the_request_wherever_the_query_runs(

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from flask_m9m.crypto import keys
-from flask_m9m.crypto.keys import EncryptionKey, KeyRing
+from flask_m9m.crypto.keys import EncryptionKey, EncryptionKeyRing
 from flask_m9m.errors import SettingsError
 
 from .independent import everything_in, hkdf, id_of, spellings
@@ -86,7 +86,7 @@ def test_what_is_not_quite_base64_or_hex_is_text() -> None:
 
 def test_a_text_is_stretched_once_and_not_before_it_is_needed(stretched: list[bytes]) -> None:
     text = EncryptionKey(TEXT)
-    ring = KeyRing([key(OCTETS), text])
+    ring = EncryptionKeyRing([key(OCTETS), text])
     assert stretched == []
     for _ in range(2):
         assert ring.find("00000000") is None
@@ -126,14 +126,14 @@ def test_two_threads_that_need_a_text_at_once_stretch_it_once(
 
 def test_a_ring_finds_a_key_by_its_id_alone() -> None:
     first, second = key(OCTETS), key(OCTETS[::-1])
-    ring = KeyRing([first, second])
+    ring = EncryptionKeyRing([first, second])
     assert ring.primary is first
     assert ring.ids == (first.id, second.id)
     assert ring.find(second.id) is second
     for unknown in ("", "00000000", first.id.upper(), first.id + "0", f" {first.id}"):
         assert ring.find(unknown) is None
     with pytest.raises(ValueError, match="at least one key"):
-        KeyRing([])
+        EncryptionKeyRing([])
 
 
 def test_two_keys_of_one_id_make_no_ring() -> None:
@@ -142,12 +142,12 @@ def test_two_keys_of_one_id_make_no_ring() -> None:
     assert one.derive(b"x", 32) != other.derive(b"x", 32)
     for same in ([one, other], [one, one], [key(OCTETS), one, other]):
         with pytest.raises(SettingsError, match="two keys of one id; list each key once"):
-            KeyRing(same)
+            EncryptionKeyRing(same)
 
 
 @pytest.mark.usefixtures("stretched")
 def test_two_texts_of_one_id_are_found_out_before_anything_is_encrypted() -> None:
-    ring = KeyRing([key(OCTETS), EncryptionKey(TEXT), EncryptionKey(TEXT)])
+    ring = EncryptionKeyRing([key(OCTETS), EncryptionKey(TEXT), EncryptionKey(TEXT)])
     for _ in range(2):
         with pytest.raises(SettingsError, match="two keys of one id"):
             _ = ring.primary
@@ -156,7 +156,7 @@ def test_two_texts_of_one_id_are_found_out_before_anything_is_encrypted() -> Non
 def test_neither_repr_nor_traceback_shows_a_key() -> None:
     octets = secrets.token_bytes(32)
     one = key(octets)
-    ring = KeyRing([one])
+    ring = EncryptionKeyRing([one])
     for shown in (repr(one), str(one), repr(ring), f"{ring.primary} {ring}"):
         assert not any(spelling in shown for spelling in spellings(octets))
     assert repr(one) == f"EncryptionKey({id_of(octets)})"
