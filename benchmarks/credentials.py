@@ -73,7 +73,7 @@ class Ours:
         with self._database.write() as transaction:
             for text in records:
                 row = SealedCredential(str(uuid.uuid4()), "x", TYPE, "", False, "", now, now)
-                envelope = self.credentials._sealed(row, {"apiKey": text})
+                envelope = self.credentials._encrypt(row, {"apiKey": text})
                 transaction.credentials.add_all([replace(row, envelope=envelope)])
         self._record, self._plaintext = Record(self._id, TYPE), json.dumps(self._data).encode()
         self._sealed = self.cipher.encrypt_record(self._plaintext, self._record)

@@ -1,4 +1,4 @@
-"""Stored credentials: encrypted, bound, and rotated."""
+"""Stored credentials: encrypted storage, access by owner, key rotation, n8n import and export."""
 
 from .caller import CURRENT, SYSTEM, Caller
 from .imports import Imported, ImportedRecord

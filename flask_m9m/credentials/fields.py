@@ -1,4 +1,4 @@
-"""A credential's fields, as they are encrypted: JSON in UTF-8."""
+"""Serialization of a credential's fields: JSON in UTF-8, before encryption."""
 
 from __future__ import annotations
 
@@ -7,28 +7,33 @@ from collections.abc import Mapping
 from typing import Any
 
 LONGEST = 1_048_576
-"""Octets of a record's data."""
+"""Maximum length of a record's JSON, in bytes."""
 
 
-def serialized(data: Mapping[str, Any]) -> bytes:
-    """Return a credential's fields as they are encrypted.
+def serialize(data: Mapping[str, Any]) -> bytes:
+    """Serialize a credential's fields to JSON in UTF-8.
 
     Raises:
-        ValueError: they are no JSON object, or longer than 1 MiB.
+        ValueError: the data is not a JSON object, or its JSON is longer than 1 MiB.
     """
     if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
-        raise ValueError("a credential's data is an object with texts as names")
+        raise ValueError("credential data must be a JSON object, a mapping with strings as names")
     try:
         text = json.dumps(dict(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         octets = text.encode()
     except (TypeError, ValueError, RecursionError):
-        raise ValueError("a credential's data is JSON") from None
+        raise ValueError(
+            "credential data must be JSON: objects, arrays, Unicode text, finite numbers, true, "
+            "false and null, not nested too deeply"
+        ) from None
     if len(octets) > LONGEST:
-        raise ValueError(f"a credential's data is at most {LONGEST} octets of JSON")
+        raise ValueError(
+            f"credential data must be at most {LONGEST} bytes of JSON, found {len(octets)}"
+        )
     return octets
 
 
-def deserialized(octets: bytes) -> dict[str, Any]:
-    """Return a credential's fields."""
+def deserialize(octets: bytes) -> dict[str, Any]:
+    """Parse the JSON of a credential's fields."""
     data: dict[str, Any] = json.loads(octets)
     return data

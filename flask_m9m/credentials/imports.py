@@ -1,8 +1,8 @@
-"""Imports: another program's records taken in one by one, and each of them accounted for.
+"""Import of credentials from another program: reads its records, with a result for each record.
 
-A record keeps its id where it has one, and one whose id is there already is passed over, so that
-an import that is repeated, or was cut short, adds only what is missing. An id that cannot be one
-here, being too long say, is replaced by a UUID that follows from it; a record without any gets a
+A record keeps its id, and is skipped if a credential with this id exists. So an import that is
+repeated after an interruption adds only the missing records. An id that is not valid here, because
+it is too long for example, is replaced by a UUID derived from it. A record without an id gets a
 new one each time.
 """
 
@@ -22,43 +22,43 @@ from ..auth.names import checked_name
 from ..crypto.cipher import Cipher
 from ..errors import UnreadableImport
 from ..storage import SealedCredential
-from .fields import serialized
+from .fields import serialize
 from .keys import KeyCheck
 from .shelf import CredentialStore, Rows, StoreTransaction, bound_to
 from .types import CredentialTypes
 
 LARGEST = 2**25
-"""Octets of the largest file that is read."""
+"""Maximum size of a file, in bytes: 32 MiB."""
 
 MOST = 100_000
-"""Records of one import."""
+"""Maximum number of records in an import."""
 
-_MOST_NESTED = 1_000_000  # an empty array takes 20 times as much memory as it has octets
+_MOST_NESTED = 1_000_000  # an empty array takes 20 times as much memory as its JSON
 _BATCH = 500
-_LOOK = 50
+_LOOKUP = 50  # ids in one query
 _ID = re.compile(r"[A-Za-z0-9_-]{1,36}")
 _FOREIGN = uuid.UUID("5b0d1d9e-6c0a-4f0e-9d3b-2f6a8f1c7e45")
 _LONGEST_SHOWN = 255
-_THERE = "a credential of that id is there already"
-_TWICE = "another record of that id came before"
+_EXISTS = "a credential with this id exists already"
+_REPEATED = "an earlier record has the same id"
 
 Open = Callable[[object], Mapping[str, Any]]
-"""Returns the fields in a record's `data`, or raises `UnreadableImport`."""
+"""Reads the fields in a record's `data`, or raises `UnreadableImport`."""
 
 Source = Iterable[object] | str | os.PathLike[str]
-"""Records, one record, or the path of a JSON file of either."""
+"""Records, a single record, or the path of a JSON file with either."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedRecord:
-    """What came of one record.
+    """The result for one record.
 
     Attributes:
-        name: its name; where that cannot be read, its place, `record 3` say.
-        id: the id that it has here; of an unreadable one the id that it came with, if any.
+        name: its name; if that cannot be read, its position, such as `record 3`.
+        id: its id in the store; for an unreadable record, its original id, if any.
         type: its credential type.
-        reason: why it was skipped or is unreadable; of its data at most the id of a key that n8n
-            writes before it.
+        reason: why it was skipped or is unreadable; it repeats nothing of the data but the key id
+            that n8n writes in front of it.
     """
 
     name: str
@@ -69,12 +69,12 @@ class ImportedRecord:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What came of an import; every record is in one of the three.
+    """The result of an import; every record is in one of the three lists.
 
     Attributes:
-        imported: those that were kept; in a dry run, that would be.
-        skipped: those that are there already.
-        unreadable: those that could not be taken; none of the others depends on them.
+        imported: the records that were stored; in a dry run, that would be stored.
+        skipped: the records whose id exists already.
+        unreadable: the records that could not be imported; they do not stop the others.
     """
 
     imported: Sequence[ImportedRecord]
@@ -83,16 +83,16 @@ class Imported:
 
 
 class Import:
-    """One import.
+    """An import of records into the store.
 
     Args:
-        store: where credentials are kept.
-        cipher: encrypts them.
-        keys: keeps the canary.
-        types: the types that the app knows; others are taken as they are.
-        owner: whose they become; empty: nobody's.
-        now: when they are made.
-        kept: told what is kept, within the transaction that keeps it.
+        store: the store of credentials.
+        cipher: encrypts the records' data.
+        keys: checks the keys, and stores the primary key's canary.
+        types: the app's credential types; data of other types is not checked.
+        owner: the owner of the imported records; empty for the app itself.
+        now: the time of their creation.
+        record_import: called with the stored records, within their transaction.
         dry_run: read, decrypt and check, but change nothing.
     """
 
@@ -104,7 +104,7 @@ class Import:
         types: CredentialTypes,
         owner: str,
         now: datetime,
-        kept: Callable[[StoreTransaction, Sequence[SealedCredential]], None],
+        record_import: Callable[[StoreTransaction, Sequence[SealedCredential]], None],
         *,
         dry_run: bool = False,
     ) -> None:
@@ -114,7 +114,7 @@ class Import:
         self._types = types
         self._owner = owner
         self._now = now
-        self._told = kept
+        self._record_import = record_import
         self._dry_run = dry_run
         self._seen: set[str] = set()
         self._imported: list[ImportedRecord] = []
@@ -122,62 +122,63 @@ class Import:
         self._unreadable: list[ImportedRecord] = []
 
     def run(self, entries: Sequence[object], open_data: Open) -> Imported:
-        """Take records in, each batch of them in one transaction.
+        """Import records, with one transaction for each batch.
 
         Raises:
-            SettingsError: there is no encryption key, or one that records need is not there.
-            DatabaseUnavailable: what was kept stays; import again, and the rest follows.
+            SettingsError: there is no encryption key, or one that records need is missing.
+            DatabaseUnavailable: the database failed; the batches stored so far stay. Import again
+                to add the rest.
         """
         self._keys.check()
         for first in range(0, len(entries), _BATCH):
             batch = [
-                (entry, _described(entry, number))
+                (entry, _describe(entry, number))
                 for number, entry in enumerate(entries[first : first + _BATCH], first + 1)
             ]
-            self._keep(list(self._readable(batch, open_data)))
+            self._store_batch(list(self._encrypt_batch(batch, open_data)))
         return Imported(self._imported, self._skipped, self._unreadable)
 
-    def _readable(
+    def _encrypt_batch(
         self, batch: Sequence[tuple[object, ImportedRecord]], open_data: Open
     ) -> Iterator[SealedCredential]:
-        there = self._there([record.id for _, record in batch])
+        existing = self._existing([record.id for _, record in batch])
         for entry, record in batch:
-            if record.id in self._seen or record.id in there:
-                reason = _TWICE if record.id in self._seen else _THERE
+            if record.id in self._seen or record.id in existing:
+                reason = _REPEATED if record.id in self._seen else _EXISTS
                 self._skipped.append(replace(record, reason=reason))
                 continue
             try:
-                sealed = self._sealed(entry, record.id, open_data)
+                sealed = self._encrypt(entry, record.id, open_data)
             except (UnreadableImport, ValueError) as error:
-                given = _shown(entry.get("id")) if isinstance(entry, Mapping) else ""
+                given = _text_of(entry.get("id")) if isinstance(entry, Mapping) else ""
                 self._unreadable.append(replace(record, id=given, reason=str(error)))
                 continue
             self._seen.add(record.id)
             yield sealed
 
-    def _there(self, ids: Sequence[str]) -> frozenset[str]:
-        """Return those ids that are taken; no single read takes long, which it is given up for."""
+    def _existing(self, ids: Sequence[str]) -> frozenset[str]:
+        """Return the ids that exist in the store; each query is too short to time out."""
         found: list[str] = []
-        for first in range(0, len(ids), _LOOK):
-            some = ids[first : first + _LOOK]
-            found += self._store.read(partial(_taken, some))
+        for first in range(0, len(ids), _LOOKUP):
+            some = ids[first : first + _LOOKUP]
+            found += self._store.read(partial(_existing_in, some))
         return frozenset(found)
 
-    def _sealed(self, entry: object, record_id: str, open_data: Open) -> SealedCredential:
-        """Check a record, and encrypt it as ours.
+    def _encrypt(self, entry: object, record_id: str, open_data: Open) -> SealedCredential:
+        """Check an imported record, and encrypt its data under our key.
 
         Raises:
-            UnreadableImport: its data cannot be decrypted, or there is none.
-            ValueError: something in it cannot be kept.
+            UnreadableImport: its data is missing or cannot be decrypted.
+            ValueError: its name, type or data is not valid.
         """
         if not isinstance(entry, Mapping):
-            raise UnreadableImport("a record is an object with a name, a type and data")
+            raise UnreadableImport("a record must be a JSON object with a name, a type and data")
         name = checked_name("a credential's name", entry.get("name"))
         type = self._types.check_name(entry.get("type"))
         data = open_data(entry.get("data"))
         if type in self._types:
             self._types.check(type, data)
-        octets = serialized(data)
+        octets = serialize(data)
         record = SealedCredential(
             record_id, name, type, self._owner, False, "", self._now, self._now
         )
@@ -185,32 +186,32 @@ class Import:
             return record
         return replace(record, envelope=self._cipher.encrypt_record(octets, bound_to(record)))
 
-    def _keep(self, records: Sequence[SealedCredential]) -> None:
-        kept = records
+    def _store_batch(self, records: Sequence[SealedCredential]) -> None:
+        added = records
         if records and not self._dry_run:
             with self._store.write() as transaction:
                 rows = transaction.rows
-                kept = [one for one in records if rows.get(one.id) is None]
+                added = [record for record in records if rows.get(record.id) is None]
                 self._keys.keep_canary(rows)
-                rows.add_all(kept)
-                self._told(transaction, kept)
-        ids = {one.id for one in kept}
-        for one in records:
-            if one.id in ids:
-                self._imported.append(ImportedRecord(one.name, one.id, one.type))
-            else:  # somebody made it since it was looked for
-                self._skipped.append(ImportedRecord(one.name, one.id, one.type, _THERE))
+                rows.add_all(added)
+                self._record_import(transaction, added)
+        ids = {record.id for record in added}
+        for record in records:
+            if record.id in ids:
+                self._imported.append(ImportedRecord(record.name, record.id, record.type))
+            else:  # another process added it after the lookup
+                self._skipped.append(ImportedRecord(record.name, record.id, record.type, _EXISTS))
 
 
-def _taken(ids: Sequence[str], rows: Rows) -> list[str]:
-    return [one for one in ids if rows.get(one) is not None]
+def _existing_in(ids: Sequence[str], rows: Rows) -> list[str]:
+    return [record_id for record_id in ids if rows.get(record_id) is not None]
 
 
 def records_of(source: Source) -> list[object]:
     """Return the records of a source.
 
     Raises:
-        UnreadableImport: it is no JSON of records, too large, or cannot be read.
+        UnreadableImport: the file cannot be read, is too large, or is not JSON of records.
     """
     if isinstance(source, str | os.PathLike):
         return listed(parsed(contents(source), ascii(os.fspath(source))))
@@ -218,47 +219,48 @@ def records_of(source: Source) -> list[object]:
 
 
 def listed(found: object) -> list[object]:
-    """Return the records in what JSON says, a single one too.
+    """Return a list of the records in parsed JSON, which may be a single record.
 
     Raises:
-        UnreadableImport: there are none in it, or too many.
+        UnreadableImport: it is neither an array nor an object, or there are too many records.
     """
     if isinstance(found, Mapping):
         return [found]
     if not isinstance(found, Iterable) or isinstance(found, str | bytes):
-        raise UnreadableImport("an import is an array of records, or one record")
+        raise UnreadableImport("an import must be an array of records, or a single record")
     records = list(found)
     if len(records) > MOST:
-        raise UnreadableImport(f"an import has at most {MOST} records")
+        raise UnreadableImport(f"an import can have at most {MOST} records, found {len(records)}")
     return records
 
 
 def contents(path: str | os.PathLike[str]) -> bytes:
-    """Return what is in a file.
+    """Read a file, up to the maximum size and a byte more.
 
     Raises:
-        UnreadableImport: it cannot be read.
+        UnreadableImport: the file cannot be read.
     """
     try:
         with open(path, "rb") as file:
             return file.read(LARGEST + 1)
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "this is no path"
+        why = getattr(error, "strerror", None) or "not a valid path"
         raise UnreadableImport(f"{os.fspath(path)!a}: {why}") from None
 
 
 def parsed(octets: bytes, origin: str) -> object:
-    """Return what JSON in UTF-8 says.
+    """Parse JSON in UTF-8, with or without a byte order mark.
 
     Args:
         octets: the JSON.
-        origin: what to call it.
+        origin: where it comes from, for error messages.
 
     Raises:
-        UnreadableImport: it is none, or longer than 32 MiB; nothing of it is repeated.
+        UnreadableImport: it is not JSON, or is larger than 32 MiB; the message repeats nothing of
+            it.
     """
     if len(octets) > LARGEST:
-        raise UnreadableImport(f"{origin} is longer than {LARGEST} octets")
+        raise UnreadableImport(f"{origin} is larger than {LARGEST} bytes")
     if octets.count(b"[") + octets.count(b"{") > _MOST_NESTED:
         raise UnreadableImport(f"{origin} has more than {_MOST_NESTED} arrays and objects")
     try:
@@ -266,9 +268,9 @@ def parsed(octets: bytes, origin: str) -> object:
     except json.JSONDecodeError as error:
         problem = f"line {error.lineno}, column {error.colno}"
     except UnicodeDecodeError as error:
-        problem = f"octet {error.start + 1} is not UTF-8"
+        problem = f"byte {error.start + 1} is not UTF-8"
     except (ValueError, RecursionError):
-        problem = "a number or the nesting is out of bounds"
+        problem = "a number is out of range, or the nesting too deep"
     raise UnreadableImport(f"{origin} is not JSON ({problem})")
 
 
@@ -276,23 +278,23 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON (RFC 8259 §6)")
 
 
-def _described(entry: object, number: int) -> ImportedRecord:
-    """Return what to call a record, with the id that it is to have."""
+def _describe(entry: object, number: int) -> ImportedRecord:
+    """Return a record's name and type for the result, with the id that it gets in the store."""
     fields = entry if isinstance(entry, Mapping) else {}
     name, type, given = (fields.get(field) for field in ("name", "type", "id"))
-    return ImportedRecord(_shown(name) or f"record {number}", _id_of(given), _shown(type))
+    return ImportedRecord(_text_of(name) or f"record {number}", _id_of(given), _text_of(type))
 
 
-def _shown(given: object) -> str:
-    """Return what is told of a text in a record; numbers are ids of n8n's first versions."""
+def _text_of(given: object) -> str:
+    """Return a text to show, shortened; the ids of n8n's first versions are numbers."""
     is_number = isinstance(given, int) and not isinstance(given, bool) and 0 <= given < 2**63
     text = str(given) if is_number else given
     return text[:_LONGEST_SHOWN] if isinstance(text, str) else ""
 
 
 def _id_of(given: object) -> str:
-    """Return the id that a record has here."""
-    text = given if isinstance(given, str) else _shown(given)
+    """Return the id that a record gets in the store."""
+    text = given if isinstance(given, str) else _text_of(given)
     if not text:
         return str(uuid.uuid4())
     if _ID.fullmatch(text):

@@ -1,4 +1,4 @@
-"""What is known of a credential, without its data and with it."""
+"""Credential and CredentialInfo: a stored credential's metadata, with and without its data."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ..storage import SealedCredential
 
 @dataclass(frozen=True, slots=True)
 class CredentialInfo:
-    """What is known of a stored credential without decrypting it.
+    """The metadata of a stored credential, readable without a key.
 
     Attributes:
-        id: its id.
-        name: what it is for.
+        id: the record's id.
+        name: its name.
         type: its credential type.
-        owner: whose it is; `None`: the app's own.
-        resolve: whether `${NAME}` in its values stands for an environment variable.
-        created_at: in UTC.
-        updated_at: when its name or its data last changed.
+        owner: the subject that owns it; `None` for the app itself.
+        resolve: whether `${NAME}` in its values is replaced by an environment variable.
+        created_at: when it was created, in UTC.
+        updated_at: when its name or its data last changed, in UTC.
     """
 
     id: str
@@ -38,14 +38,21 @@ class Credential(CredentialInfo):
     """A stored credential, decrypted.
 
     Attributes:
-        data: its fields, secrets among them.
+        data: its fields, secrets among them; not shown by `repr`.
     """
 
     data: Mapping[str, Any] = field(repr=False)
 
 
+def credential_of(record: SealedCredential, data: Mapping[str, Any]) -> Credential:
+    """Return a record with its decrypted data."""
+    info = info_of(record)
+    known = {name: getattr(info, name) for name in CredentialInfo.__slots__}
+    return Credential(**known, data=data)
+
+
 def info_of(record: SealedCredential) -> CredentialInfo:
-    """Return what is known of a record without decrypting it."""
+    """Return a record's metadata."""
     return CredentialInfo(
         record.id,
         record.name,

@@ -1,10 +1,10 @@
-"""Rotation: every stored credential sealed anew under today's key and cipher.
+"""Key rotation: re-encrypts every stored credential under the primary key and current cipher.
 
-It walks in batches, seal by seal and by id, while others read and write. What it reads it seals
-outside any transaction, and replaces only where the envelope is still the one that was read: a
-change that came in between is never undone, and is under today's key already or found in the next
-walk; what other processes still seal with an old key after some of these is told at the end.
-Nothing is kept about how far it came, so it can end at any instant and begin again.
+A walk goes through the records in batches, by key and by id, while others read and write. Records
+are re-encrypted outside any transaction. An envelope is replaced only if it has not changed since
+it was read, so that no concurrent change is undone. A record that changed meanwhile is under the
+primary key already, or the next walk finds it. If other processes keep encrypting with an old key,
+the result says so. No progress is stored: a rotation can stop at any moment and start again.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from .keys import KeyCheck, needed_keys
 from .shelf import CredentialStore, bound_to
 
 Progress = Callable[[int, int], None]
-"""Told how many are done, and of how many."""
+"""Called with the number of records done and their total."""
 
 _BATCH = 1_000
-_MOST_WALKS = 10  # a process that still seals with an old key would keep it busy for ever
+_MOST_WALKS = 10  # stops even if another process keeps encrypting with an old key
 
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """What came of a rotation.
+    """The result of a rotation.
 
     Attributes:
-        resealed: how many credentials were sealed anew; in a dry run, how many would be.
-        unreadable: the ids of those that do not open; they are as they were.
-        keys_in_use: the ids of the keys that credentials need afterwards, and how many need each;
-            the audit trail's own key counts as one of them.
+        resealed: how many credentials were re-encrypted; in a dry run, how many would be.
+        unreadable: the ids of credentials that cannot be decrypted; they were not changed.
+        keys_in_use: how many credentials need each key afterwards, by key id; the audit trail's
+            own key counts as one credential.
     """
 
     resealed: int
@@ -43,14 +43,14 @@ class Rotated:
 
 
 class Rotation:
-    """One rotation.
+    """A rotation of the keys of all stored credentials.
 
     Args:
-        store: where credentials are kept.
-        cipher: with the keys; its primary one seals.
-        keys: keeps its canary.
-        trail: whose key is sealed anew as well, and which is told.
-        progress: told after each batch.
+        store: the store of credentials.
+        cipher: the cipher, which encrypts under its primary key.
+        keys: checks the keys, and stores the primary key's canary.
+        trail: the audit trail, whose own key is re-encrypted too, and which records the rotation.
+        progress: called after each batch.
         dry_run: read and decrypt, but change nothing.
     """
 
@@ -74,14 +74,14 @@ class Rotation:
         self._unreadable: dict[str, None] = {}
 
     def run(self) -> Rotated:
-        """Seal all credentials anew.
+        """Re-encrypt all credentials.
 
         Raises:
-            SettingsError: there is no encryption key.
-            DatabaseUnavailable: what was sealed anew stays so.
+            SettingsError: there is no encryption key, or one that records need is missing.
+            DatabaseUnavailable: the database failed; records re-encrypted so far stay so.
         """
         self._keys.check()
-        for _ in range(_MOST_WALKS):  # what changed meanwhile is found by the next walk
+        for _ in range(_MOST_WALKS):  # each walk finds what changed during the one before
             if not self._walk() or self._dry_run:
                 break
         if not self._dry_run:
@@ -98,41 +98,45 @@ class Rotation:
         return needed
 
     def _walk(self) -> int:
-        """Go once through all that is sealed otherwise; return how many were sealed anew."""
+        """Re-encrypt all records under other keys or ciphers, once; return how many there were."""
         counts = self._store.read(lambda rows: rows.sealed_with())
         counts.pop(self._cipher.seal, None)
         before = self._done
         total = before + sum(counts.values())
         for seal in counts:
-            for rows in self._batches(seal):
-                self._replace(rows)
+            for envelopes in self._batches(seal):
+                self._replace(envelopes)
                 if self._progress is not None:
                     self._progress(self._done, total)
         return self._done - before
 
     def _batches(self, seal: str) -> Iterator[Sequence[Envelope]]:
         after = ""
-        while batch := self._next(seal, after):
+        while batch := self._next_batch(seal, after):
             yield batch
             after = batch[-1].id
 
-    def _next(self, seal: str, after: str) -> Sequence[Envelope]:
+    def _next_batch(self, seal: str, after: str) -> Sequence[Envelope]:
         return self._store.read(lambda rows: rows.sealed_by(seal, after, _BATCH))
 
-    def _replace(self, rows: Sequence[Envelope]) -> None:
-        sealed = [(row, new) for row in rows if (new := self._sealed_anew(row)) is not None]
+    def _replace(self, envelopes: Sequence[Envelope]) -> None:
+        replacements = [
+            (envelope, new)
+            for envelope in envelopes
+            if (new := self._reencrypt(envelope)) is not None
+        ]
         if self._dry_run:
-            self._done += len(sealed)
-        elif sealed:
-            with self._store.write() as writing:
-                self._keys.keep_canary(writing.rows)
-                self._done += writing.rows.reseal(self._cipher.seal, sealed)
+            self._done += len(replacements)
+        elif replacements:
+            with self._store.write() as transaction:
+                self._keys.keep_canary(transaction.rows)
+                self._done += transaction.rows.reseal(self._cipher.seal, replacements)
 
-    def _sealed_anew(self, row: Envelope) -> str | None:
+    def _reencrypt(self, envelope: Envelope) -> str | None:
         try:
-            record = bound_to(row)
-            plaintext = self._cipher.decrypt_record(row.envelope, record)
-        except (DecryptionFailed, ValueError, AttributeError):  # or a row that is none of ours
-            self._unreadable[row.id] = None
+            record = bound_to(envelope)
+            plaintext = self._cipher.decrypt_record(envelope.envelope, record)
+        except (DecryptionFailed, ValueError, AttributeError):  # or a row not written by us
+            self._unreadable[envelope.id] = None
             return None
         return self._cipher.encrypt_record(plaintext, record)

@@ -1,4 +1,4 @@
-"""Where credentials are kept: in the database, or in this process's memory."""
+"""Credential stores: encrypted credentials in the database, or in this process's memory."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ T = TypeVar("T")
 
 
 def bound_to(record: SealedCredential | Envelope) -> Record:
-    """Return what a record's envelope is bound to."""
+    """Return the associated data that binds an envelope to its record."""
     return Record(record.id, record.type, record.owner, bool(record.resolve))
 
 
 def row_of(rows: Rows, credential_id: str) -> SealedCredential | None:
-    """Return a record by whatever came as its id."""
+    """Return a record by an id from a client, which may have any form; `None` if there is none."""
     return None if name_of(credential_id) is None else rows.get(credential_id)
 
 
 class Rows(Protocol):
-    """What is asked of sealed credentials, and changed in them."""
+    """The rows of encrypted credentials and canaries; see `CredentialRows` for the methods."""
 
     def add_all(self, made: Sequence[SealedCredential]) -> None: ...
     def get(self, credential_id: str) -> SealedCredential | None: ...
@@ -51,9 +51,10 @@ class StoreTransaction(NamedTuple):
     """A transaction that changes stored credentials.
 
     Attributes:
-        rows: the rows that it changes.
-        database: the database's transaction, which the audit events join; `None` in memory.
-        committed: callbacks, called after the commit; not called after a rollback.
+        rows: the rows of credentials and canaries.
+        database: the database's transaction, in which audit events are written too; `None` in
+            memory.
+        committed: functions to call after the commit; they are not called after a rollback.
     """
 
     rows: Rows
@@ -62,46 +63,46 @@ class StoreTransaction(NamedTuple):
 
 
 class CredentialStore(Protocol):
-    """Gives access to the rows, to one who writes at a time."""
+    """A store of encrypted credentials, with one writer at a time."""
 
     def read(self, query: Callable[[Rows], T]) -> T:
-        """Return what a query finds.
+        """Call a query with the rows, and return its result.
 
         Raises:
-            DatabaseUnavailable: it cannot be told.
+            DatabaseUnavailable: the database cannot be read.
         """
         ...
 
     def write(self) -> AbstractContextManager[StoreTransaction]:
-        """Open a transaction that makes changes: all of them, or none.
+        """Open a transaction: its changes are all made, or none.
 
         Raises:
-            DatabaseUnavailable: nothing was changed.
+            DatabaseUnavailable: the database failed; nothing was changed.
         """
         ...
 
 
 class DatabaseCredentialStore:
-    """Keeps credentials in the app's database; reading makes none."""
+    """Stores credentials in the app's database; reading does not create the database."""
 
     def __init__(self, feed: ChangeFeed) -> None:
         self._feed = feed
 
     def read(self, query: Callable[[Rows], T]) -> T:
-        """Return what a query finds."""
+        """Call a query with the rows, and return its result."""
         return self._feed.ask_if_there(
             lambda transaction: query(transaction.credentials), lambda: query(MemoryRows())
         )
 
     @contextmanager
     def write(self) -> Iterator[StoreTransaction]:
-        """Open a transaction that makes changes."""
+        """Open a transaction."""
         with self._feed.database.write() as transaction:
             yield StoreTransaction(transaction.credentials, transaction, transaction.committed)
 
 
 class MemoryCredentialStore:
-    """Keeps credentials in memory, encrypted all the same; they are gone with the process."""
+    """Stores credentials in this process's memory, encrypted; they are lost when it ends."""
 
     def __init__(self) -> None:
         self._rows = MemoryRows()
@@ -109,17 +110,17 @@ class MemoryCredentialStore:
         watch(self)
 
     def after_fork(self) -> None:
-        """Let the child's threads take turns of their own."""
+        """Give a child process a lock of its own."""
         self._lock = threading.RLock()
 
     def read(self, query: Callable[[Rows], T]) -> T:
-        """Return what a query finds."""
+        """Call a query with the rows, and return its result."""
         with self._lock:
             return query(self._rows)
 
     @contextmanager
     def write(self) -> Iterator[StoreTransaction]:
-        """Open a transaction that makes changes."""
+        """Open a transaction."""
         with self._lock:
             rows = self._rows.copy()
             transaction = StoreTransaction(rows, None, [])
@@ -130,39 +131,39 @@ class MemoryCredentialStore:
 
 
 class MemoryRows:
-    """Sealed credentials and canaries in dictionaries."""
+    """The rows of encrypted credentials and canaries, in dictionaries."""
 
     def __init__(self) -> None:
         self._credentials: dict[str, SealedCredential] = {}
         self._canaries: dict[str, str] = {}
 
     def copy(self) -> MemoryRows:
-        """Return a copy, in which changes leave this one as it is."""
-        made = MemoryRows()
-        made._credentials, made._canaries = dict(self._credentials), dict(self._canaries)
-        return made
+        """Return a copy that can change without changing the original."""
+        rows = MemoryRows()
+        rows._credentials, rows._canaries = dict(self._credentials), dict(self._canaries)
+        return rows
 
     def add_all(self, made: Sequence[SealedCredential]) -> None:
-        """Keep new credentials."""
-        self._credentials.update((one.id, one) for one in made)
+        """Add new credentials."""
+        self._credentials.update((record.id, record) for record in made)
 
     def get(self, credential_id: str) -> SealedCredential | None:
-        """Return a credential by its id."""
+        """Return a credential by its id; `None` if there is none."""
         return self._credentials.get(credential_id)
 
     def all(
         self, owner: str | None = None, type: str | None = None, *, envelopes: bool = True
     ) -> list[SealedCredential]:
-        """Return credentials, the oldest first."""
+        """Return credentials, the oldest first, of one owner or all and of one type or all."""
         found = [
-            one
-            for one in self._credentials.values()
-            if owner in (None, one.owner) and type in (None, one.type)
+            record
+            for record in self._credentials.values()
+            if owner in (None, record.owner) and type in (None, record.type)
         ]
-        return sorted(found, key=lambda one: (one.created_at, one.id))
+        return sorted(found, key=lambda record: (record.created_at, record.id))
 
     def replace(self, old: SealedCredential, new: SealedCredential) -> bool:
-        """Put a credential in the place of an older state of itself, if that is still there."""
+        """Replace a credential unless its envelope changed; tell whether it was replaced."""
         known = self._credentials.get(old.id)
         if known is None or known.envelope != old.envelope:
             return False
@@ -170,43 +171,43 @@ class MemoryRows:
         return True
 
     def delete(self, credential_id: str) -> bool:
-        """Forget a credential; tell whether there was one."""
+        """Delete a credential; tell whether it existed."""
         return self._credentials.pop(credential_id, None) is not None
 
     def seals(self) -> list[str]:
-        """Return with what credentials are sealed."""
+        """Return the seals in use: the cipher and key id that each envelope begins with."""
         return sorted(self.sealed_with())
 
     def sealed_with(self) -> dict[str, int]:
-        """Return with what credentials are sealed, and how many with each."""
-        found: dict[str, int] = {}
-        for one in self._credentials.values():
-            found[one.sealed_with] = found.get(one.sealed_with, 0) + 1
-        return found
+        """Count credentials by seal."""
+        counts: dict[str, int] = {}
+        for record in self._credentials.values():
+            counts[record.sealed_with] = counts.get(record.sealed_with, 0) + 1
+        return counts
 
     def sealed_by(self, seal: str, after: str, most: int) -> list[Envelope]:
-        """Return envelopes of one seal by id, from a place on."""
+        """Return the envelopes of one seal, ordered by id, after a given id."""
         found = [
-            Envelope(one.id, one.type, one.owner, one.resolve, one.envelope)
-            for one in self._credentials.values()
-            if one.sealed_with == seal and one.id > after
+            Envelope(record.id, record.type, record.owner, record.resolve, record.envelope)
+            for record in self._credentials.values()
+            if record.sealed_with == seal and record.id > after
         ]
         return sorted(found)[:most]
 
     def reseal(self, seal: str, envelopes: Sequence[tuple[Envelope, str]]) -> int:
-        """Replace envelopes that are still the ones that were read; return how many were."""
-        done = 0
-        for read, following in envelopes:
-            known = self._credentials.get(read.id)
-            if known is not None and known.envelope == read.envelope:
-                self._credentials[read.id] = replace(known, envelope=following)
-                done += 1
-        return done
+        """Replace the envelopes that have not changed since they were read; return how many."""
+        replaced = 0
+        for old, new in envelopes:
+            known = self._credentials.get(old.id)
+            if known is not None and known.envelope == old.envelope:
+                self._credentials[old.id] = replace(known, envelope=new)
+                replaced += 1
+        return replaced
 
     def canaries(self) -> Mapping[str, str]:
-        """Return the canary of each key by its id."""
+        """Return the canaries by key id."""
         return dict(self._canaries)
 
     def add_canary(self, key_id: str, envelope: str) -> None:
-        """Keep the canary of a key that has none."""
+        """Add the canary of a key that has none."""
         self._canaries[key_id] = envelope

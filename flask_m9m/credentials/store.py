@@ -1,4 +1,4 @@
-"""Credentials: what `m9m.credentials` offers an app."""
+"""Credentials: the API behind `m9m.credentials` to create, read, change, rotate and import them."""
 
 from __future__ import annotations
 
@@ -10,39 +10,47 @@ from copy import copy
 from dataclasses import replace
 from typing import Any
 
-from ..audit import AuditTrail, EventName
-from ..auth.identity import Identity
+from ..audit import AuditTrail
 from ..auth.names import checked_name
 from ..crypto.cipher import Cipher
 from ..errors import AccessDenied, Conflict, DecryptionFailed, NotFound
 from ..storage import SealedCredential, moment
-from .caller import CURRENT, SYSTEM, Caller, WhoCalls, as_known, existing_for, is_admin, sees_all
-from .events import event_of
-from .fields import deserialized, serialized
+from .caller import (
+    CURRENT,
+    SYSTEM,
+    Caller,
+    WhoCalls,
+    choose_owner,
+    normalize_caller,
+    require_visible,
+    sees_all,
+)
+from .events import record_change, record_denial, record_reads
+from .fields import deserialize, serialize
 from .imports import Import, Imported, Open, Source, records_of
-from .info import Credential, CredentialInfo, info_of
+from .info import Credential, CredentialInfo, credential_of, info_of
 from .keys import KeyCheck
 from .n8n import open_plain, opener, writer
 from .rotation import Progress, Rotated, Rotation
 from .shelf import CredentialStore, StoreTransaction, bound_to, row_of
 from .types import CredentialTypes
-from .variables import resolved
+from .variables import resolve_variables
 
 
 class Credentials:
-    """Keeps credentials, encrypted and each bound to its id, type and owner.
+    """An app's stored credentials, each encrypted and bound to its id, type and owner.
 
-    A record that is owned by another does not exist for a caller without the role `admin`, nor
-    does one without an owner, which is the app's own. Inside a request the caller is its
-    identity, or nobody; outside, and with `caller=SYSTEM`, the app itself asks.
+    A caller sees its own records only; with the role `admin` it sees all. Records without an owner
+    belong to the app itself. Inside a request the caller is the request's identity, if any;
+    outside, and with `caller=SYSTEM`, it is the app itself, which sees all.
 
     Args:
-        store: where they are kept.
-        cipher: encrypts and decrypts them.
-        trail: told what is read and changed.
-        environment: names that records made with `resolve=True` may read.
-        who_calls: tells who does where a call does not say.
-        types: the credential types that the app knows.
+        store: the store of the records.
+        cipher: encrypts and decrypts their data.
+        trail: the audit trail of reads and changes.
+        environment: the environment variables that records with `resolve=True` may read.
+        who_calls: returns the caller for calls with `caller=CURRENT`.
+        types: the app's credential types.
         clock: seconds since the epoch.
         environ: the environment.
     """
@@ -69,7 +77,7 @@ class Credentials:
         self._keys = KeyCheck(store, cipher)
 
     def asked_by(self, who_calls: WhoCalls) -> Credentials:
-        """Return the same records, with somebody else to tell who asks."""
+        """Return a view of the same records, with another function for the current caller."""
         other = copy(self)
         other._who_calls = who_calls
         return other
@@ -84,28 +92,28 @@ class Credentials:
         *,
         caller: Caller = CURRENT,
     ) -> CredentialInfo:
-        """Keep a credential.
+        """Store a new credential.
 
         Args:
-            name: what it is for, 1 to 255 printable characters.
-            type: a type of `types`.
-            data: its fields, JSON of at most 1 MiB.
-            owner: whose it is; left out, the caller's, or nobody's where the app itself asks.
-            resolve: whether `${NAME}` in its values stands for an environment variable.
-            caller: who asks.
+            name: its name, 1 to 255 printable characters.
+            type: a registered credential type.
+            data: its fields, at most 1 MiB as JSON.
+            owner: the subject that owns it; by default the caller.
+            resolve: whether `${NAME}` in its values is replaced by an environment variable.
+            caller: the caller; by default, that of the current request.
 
         Raises:
-            ValueError: an argument is wrong.
-            AccessDenied: the caller may not make one for that owner.
-            SettingsError: there is no encryption key, or one that records need is not there.
-            DatabaseUnavailable: it could not be kept.
+            ValueError: an argument is not valid.
+            AccessDenied: the caller may not create credentials for this owner.
+            SettingsError: there is no encryption key, or one that records need is missing.
+            DatabaseUnavailable: the database failed; nothing was stored.
         """
         now = moment(self._clock())
         record = SealedCredential(
             id=str(uuid.uuid4()),
             name=checked_name("a credential's name", name),
             type=type,
-            owner=self._owner_for(caller, owner),
+            owner=choose_owner(self._who(caller), owner),
             resolve=bool(resolve),
             envelope="",
             created_at=now,
@@ -113,53 +121,50 @@ class Credentials:
         )
         self.types.check(type, data)
         self._keys.check()
-        record = replace(record, envelope=self._sealed(record, data))
+        record = replace(record, envelope=self._encrypt(record, data))
         with self._store.write() as transaction:
             self._keys.keep_canary(transaction.rows)
             transaction.rows.add_all([record])
-            self._changed(transaction, "created", caller, record)
+            record_change(self._trail, transaction, self._who(caller), "created", record)
         return info_of(record)
 
     def get(self, credential_id: str, *, caller: Caller = CURRENT) -> Credential:
         """Return a credential, decrypted.
 
         Raises:
-            NotFound: there is none of that id for this caller.
-            DecryptionFailed: its data was changed, or belongs elsewhere.
-            UnresolvedVariable: it names an environment variable that is not set, or not to be read.
-            SettingsError: there is no encryption key, or one that records need is not there.
-            DatabaseUnavailable: it cannot be told.
+            NotFound: the caller sees no credential with this id.
+            DecryptionFailed: its data was altered, or belongs to another record.
+            UnresolvedVariable: it refers to a variable that is not set, or may not be read.
+            SettingsError: there is no encryption key, or one that records need is missing.
+            DatabaseUnavailable: the database cannot be read.
         """
         self._keys.check()
-        record = self._found(credential_id, caller)
-        data = self._opened(record)
+        record = self._find(credential_id, caller)
+        data = self._decrypt(record)
         if record.resolve:
-            data = resolved(data, self._environment, self._environ)
-        read = EventName.CREDENTIAL_READ
-        self._trail.record_change(None, event_of(self._trail, read, record, self._who(caller)))
-        info = info_of(record)
-        known = {name: getattr(info, name) for name in CredentialInfo.__slots__}
-        return Credential(**known, data=data)
+            data = resolve_variables(data, self._environment, self._environ)
+        record_reads(self._trail, self._who(caller), record)
+        return credential_of(record, data)
 
     def list(
         self, type: str | None = None, *, caller: Caller = CURRENT
     ) -> Sequence[CredentialInfo]:
-        """Return what is known of the caller's credentials without decrypting them.
+        """Return the metadata of the credentials that the caller sees, the oldest first.
 
         Args:
-            type: only those of one type.
-            caller: who asks.
+            type: only the credentials of this type.
+            caller: the caller; by default, that of the current request.
         """
-        return [info_of(one) for one in self._visible(caller, type, envelopes=False)]
+        return [info_of(record) for record in self._list_visible(caller, type, envelopes=False)]
 
     def info(self, credential_id: str, *, caller: Caller = CURRENT) -> CredentialInfo:
-        """Return what is known of a credential without decrypting it.
+        """Return the metadata of a credential; nothing is decrypted.
 
         Raises:
-            NotFound: there is none of that id for this caller.
-            DatabaseUnavailable: it cannot be told.
+            NotFound: the caller sees no credential with this id.
+            DatabaseUnavailable: the database cannot be read.
         """
-        return info_of(self._found(credential_id, caller))
+        return info_of(self._find(credential_id, caller))
 
     def update(
         self,
@@ -173,52 +178,52 @@ class Credentials:
 
         Args:
             credential_id: its id.
-            name: the new name; left out, as it is.
-            data: all its fields from now on; left out, as they are.
-            caller: who asks.
+            name: the new name; by default it does not change.
+            data: all its new fields; by default they do not change.
+            caller: the caller; by default, that of the current request.
 
         Raises:
-            NotFound: there is none of that id for this caller.
-            ValueError: an argument is wrong.
-            Conflict: it changed at the same moment; nothing was changed here.
-            DecryptionFailed: its data was changed, or belongs elsewhere.
+            NotFound: the caller sees no credential with this id.
+            ValueError: an argument is not valid.
+            Conflict: it changed at the same time; this change was not made.
+            DecryptionFailed: its data was altered, or belongs to another record.
         """
         self._keys.check()
-        who = self._asking_for(credential_id, caller)
+        who = self._check_visible(credential_id, caller)
         with self._store.write() as transaction:
             rows = transaction.rows
-            old = existing_for(row_of(rows, credential_id), who)
+            old = require_visible(row_of(rows, credential_id), who)
             new = replace(old, updated_at=moment(self._clock()))
             if name is not None:
                 new = replace(new, name=checked_name("a credential's name", name))
             if data is not None:
-                self._opened(old)  # else whoever moved a row would have it sealed where it is now
-                if old.type in self.types:  # an import may bring others
+                self._decrypt(old)  # refuse a row that was moved here
+                if old.type in self.types:  # imports may add other types
                     self.types.check(old.type, data)
-                new = replace(new, envelope=self._sealed(new, data))
+                new = replace(new, envelope=self._encrypt(new, data))
                 self._keys.keep_canary(rows)
             if not rows.replace(old, new):
-                raise Conflict("the credential changed at the same moment")
-            self._changed(transaction, "changed", caller, new)
+                raise Conflict("the credential changed at the same time; read it and try again")
+            record_change(self._trail, transaction, self._who(caller), "changed", new)
         return info_of(new)
 
     def delete(self, credential_id: str, *, caller: Caller = CURRENT) -> None:
-        """Forget a credential.
+        """Delete a credential.
 
         Raises:
-            NotFound: there is none of that id for this caller.
+            NotFound: the caller sees no credential with this id.
         """
-        who = self._asking_for(credential_id, caller)
+        who = self._check_visible(credential_id, caller)
         with self._store.write() as transaction:
-            record = existing_for(row_of(transaction.rows, credential_id), who)
+            record = require_visible(row_of(transaction.rows, credential_id), who)
             transaction.rows.delete(record.id)
-            self._changed(transaction, "deleted", caller, record)
+            record_change(self._trail, transaction, self._who(caller), "deleted", record)
 
     def test(self, credential_id: str, *, caller: Caller = CURRENT) -> Any:
-        """Ask the app's checker for the credential's type, and return what it returns.
+        """Call the app's checker for the credential's type, and return its result.
 
         Raises:
-            NotFound: there is none of that id for this caller, or no checker for its type.
+            NotFound: the caller sees no credential with this id, or its type has no checker.
         """
         credential = self.get(credential_id, caller=caller)
         return self.types.checker_of(credential.type)(credential)
@@ -230,22 +235,22 @@ class Credentials:
         dry_run: bool = False,
         cipher: Cipher | None = None,
     ) -> Rotated:
-        """Seal every credential anew under today's key and cipher, while the app goes on.
+        """Re-encrypt every credential under the primary key and current cipher, in service.
 
         Args:
-            progress: told how many are done, and of how many, after each batch.
+            progress: called after each batch with the number of records done and their total.
             dry_run: read and decrypt, but change nothing.
-            cipher: another one of the same keys, in place of the settings'.
+            cipher: a cipher to use instead of the configured one, with the same keys.
 
         Raises:
-            SettingsError: there is no encryption key, or one that records need is not there.
-            DatabaseUnavailable: what was sealed anew stays so; call it again.
+            SettingsError: there is no encryption key, or one that records need is missing.
+            DatabaseUnavailable: the database failed; call again to re-encrypt the rest.
         """
-        sealing, keys = cipher or self.cipher, self._keys
-        rotation = Rotation(self._store, sealing, keys, self._trail, progress, dry_run=dry_run)
+        target, keys = cipher or self.cipher, self._keys
+        rotation = Rotation(self._store, target, keys, self._trail, progress, dry_run=dry_run)
         return rotation.run()
 
-    # Other programs' records
+    # Import and export
 
     def import_n8n(
         self,
@@ -257,26 +262,26 @@ class Credentials:
         *,
         caller: Caller = CURRENT,
     ) -> Imported:
-        """Take in what `n8n export:credentials` wrote, encrypted or with `--decrypted`.
+        """Import the output of `n8n export:credentials`, encrypted or `--decrypted`.
 
-        Values are taken literally, and types that the app does not know as they are. Ids are
-        kept; a record whose id is there already is skipped.
+        Values are literal: `${NAME}` stays as it is. Data of unknown types is not checked. Records
+        keep their ids; a record whose id exists already is skipped.
 
         Args:
             records: records, or the path of a JSON file of them, of at most 32 MiB.
-            key: the instance key, `N8N_ENCRYPTION_KEY`, where data is encrypted.
+            key: the instance key, `N8N_ENCRYPTION_KEY`, for encrypted data.
             deployment_keys: rows of n8n's table `deployment_key`, or the path of a JSON file of
-                them, where its keys rotate.
+                them, if that n8n rotates its keys.
             dry_run: read, decrypt and check, but change nothing.
-            owner: whose they become; left out, as in `create`.
-            caller: who asks: the app itself or an admin.
+            owner: the owner of the imported records; by default as in `create`.
+            caller: the caller, which must be the app itself or an admin.
 
         Raises:
-            UnreadableImport: there are no records to be read.
-            ValueError: an argument is wrong.
+            UnreadableImport: the records cannot be read.
+            ValueError: an argument is not valid.
             AccessDenied: the caller may not import.
-            SettingsError: there is no encryption key, or one that records need is not there.
-            DatabaseUnavailable: what was kept stays; import again, and the rest follows.
+            SettingsError: there is no encryption key, or one that records need is missing.
+            DatabaseUnavailable: the database failed; import again to add the rest.
         """
         self._check_may_import(caller)
         return self._import(records, opener(key, deployment_keys), dry_run, owner, caller)
@@ -289,72 +294,57 @@ class Credentials:
         *,
         caller: Caller = CURRENT,
     ) -> Imported:
-        """Take in what m9m exports as JSON, not encrypted; arguments and errors as in `import_n8n`.
+        """Import the unencrypted JSON that m9m exports; like `import_n8n` otherwise.
 
-        `--decrypted` exports of n8n are of this form.
+        n8n's `--decrypted` exports have the same form.
         """
         self._check_may_import(caller)
         return self._import(records, open_plain, dry_run, owner, caller)
 
     def export_n8n(self, key: str, *, caller: Caller = CURRENT) -> Sequence[dict[str, Any]]:
-        """Return the caller's credentials as `n8n import:credentials` takes them.
+        """Return the credentials that the caller sees as records for `n8n import:credentials`.
 
         They are encrypted in n8n's old form, which every version reads; `${NAME}` stays as it is.
 
         Args:
-            key: the instance key of the n8n that is to read them.
-            caller: who asks.
+            key: the instance key of the n8n that will read them.
+            caller: the caller; by default, that of the current request.
 
         Raises:
-            ValueError: the instance key is empty or no text.
-            DecryptionFailed: the data of one was changed, or belongs elsewhere; a note names it.
-            SettingsError: there is no encryption key, or one that records need is not there.
+            ValueError: the instance key is empty or not Unicode.
+            DecryptionFailed: a record's data was altered or moved; a note names the record.
+            SettingsError: there is no encryption key, or one that records need is missing.
         """
         self._keys.check()
-        write, found = writer(key), self._visible(caller)
-        made = [write(one, self._opened(one)) for one in found]
-        read, who = EventName.CREDENTIAL_READ, self._who(caller)
-        events = [event_of(self._trail, read, one, who, exported=True) for one in found]
-        self._trail.record_change(None, *events)
-        return made
+        write, records = writer(key), self._list_visible(caller)
+        exported = [write(record, self._decrypt(record)) for record in records]
+        record_reads(self._trail, self._who(caller), *records, exported=True)
+        return exported
 
     def _import(
         self, records: Source, open_data: Open, dry_run: bool, owner: str | None, caller: Caller
     ) -> Imported:
-        owner, now = self._owner_for(caller, owner), moment(self._clock())
+        owner, now = choose_owner(self._who(caller), owner), moment(self._clock())
 
-        def kept(transaction: StoreTransaction, made: Sequence[SealedCredential]) -> None:
-            self._changed(transaction, "imported", caller, *made)
+        def record(transaction: StoreTransaction, added: Sequence[SealedCredential]) -> None:
+            record_change(self._trail, transaction, self._who(caller), "imported", *added)
 
         work = Import(
-            self._store, self.cipher, self._keys, self.types, owner, now, kept, dry_run=dry_run
+            self._store, self.cipher, self._keys, self.types, owner, now, record, dry_run=dry_run
         )
         return work.run(records_of(records), open_data)
 
-    # Who may
+    # Access
 
     def _who(self, caller: Caller) -> Caller:
-        return as_known(self._who_calls() if caller is CURRENT else caller)
-
-    def _owner_for(self, caller: Caller, owner: str | None) -> str:
-        """Return the owner of what a caller makes."""
-        who = self._who(caller)
-        if owner is not None:
-            owner = checked_name("an owner", owner)
-        if who is SYSTEM:
-            return owner or ""
-        if not isinstance(who, Identity):
-            raise AccessDenied
-        if owner is not None and owner != who.subject and not is_admin(who):
-            raise AccessDenied
-        return owner or who.subject
+        return normalize_caller(self._who_calls() if caller is CURRENT else caller)
 
     def _check_may_import(self, caller: Caller) -> None:
-        """Refuse those from whom records are hidden: a skipped one would tell that it is there."""
+        """Refuse callers that do not see all records: a skipped id would reveal a hidden one."""
         if not sees_all(self._who(caller)):
             raise AccessDenied
 
-    def _visible(
+    def _list_visible(
         self, caller: Caller, type: str | None = None, *, envelopes: bool = True
     ) -> Sequence[SealedCredential]:
         who = self._who(caller)
@@ -363,45 +353,34 @@ class Credentials:
         owner = None if sees_all(who) else who.subject  # type: ignore[union-attr]
         return self._store.read(lambda rows: rows.all(owner, type, envelopes=envelopes))
 
-    def _found(self, credential_id: str, caller: Caller) -> SealedCredential:
-        """Return a record that exists for a caller; who asks for another's is written down.
+    def _find(self, credential_id: str, caller: Caller) -> SealedCredential:
+        """Return a record that the caller sees; audit an attempt to read another's record.
 
-        Who that is, is asked here: the query may run in a thread of its own, outside the request.
+        The caller is determined outside the query, which may run in a thread without the request.
         """
         record, who = self._store.read(lambda rows: row_of(rows, credential_id)), self._who(caller)
         try:
-            return existing_for(record, who)
+            return require_visible(record, who)
         except NotFound as error:
             if record is not None:
-                event = event_of(self._trail, EventName.ACCESS_DENIED, record, who)
-                self._trail.record_event(event._replace(outcome=error.error_code))
+                record_denial(self._trail, who, record, error.error_code)
             raise
 
-    def _asking_for(self, credential_id: str, caller: Caller) -> Caller:
-        """Return who asks for a record, before a transaction in which nobody could be told."""
-        self._found(credential_id, caller)
+    def _check_visible(self, credential_id: str, caller: Caller) -> Caller:
+        """Refuse and audit access to another's record, outside a transaction; return the caller."""
+        self._find(credential_id, caller)
         return self._who(caller)
 
-    # The audit trail
+    # Encryption
 
-    def _changed(
-        self, transaction: StoreTransaction, change: str, caller: Caller, *records: SealedCredential
-    ) -> None:
-        changed = EventName.CREDENTIAL_CHANGED
-        who, trail = self._who(caller), self._trail
-        events = [event_of(trail, changed, one, who, change=change) for one in records]
-        trail.record_change(transaction.database, *events, committed=transaction.committed)
+    def _encrypt(self, record: SealedCredential, data: Mapping[str, Any]) -> str:
+        return self.cipher.encrypt_record(serialize(data), bound_to(record))
 
-    # What is in it
-
-    def _sealed(self, record: SealedCredential, data: Mapping[str, Any]) -> str:
-        return self.cipher.encrypt_record(serialized(data), bound_to(record))
-
-    def _opened(self, record: SealedCredential) -> Mapping[str, Any]:
+    def _decrypt(self, record: SealedCredential) -> Mapping[str, Any]:
         try:
-            return deserialized(self.cipher.decrypt_record(record.envelope, bound_to(record)))
+            return deserialize(self.cipher.decrypt_record(record.envelope, bound_to(record)))
         except DecryptionFailed as error:
             error.add_note(f"credential {record.id}")
             raise
-        except (ValueError, AttributeError):  # the row is none of ours: no type, or no text
+        except (ValueError, AttributeError):  # not a row written by us: no type, or not text
             raise DecryptionFailed from None

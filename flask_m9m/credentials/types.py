@@ -1,4 +1,4 @@
-"""Credential types: which fields a credential of each kind has to have."""
+"""Credential types: their required fields, and the checkers that test credentials."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _KNOWN = {
     "smtpCredentials": ("host",),
     "httpHeaderAuth": ("name", "value"),
 }
-"""m9m's types, and the fields that each needs."""
+"""m9m's types and their required fields."""
 
 
 class CredentialTypes:
-    """The types that an app knows: m9m's, and those that it registers."""
+    """The credential types of an app: m9m's types and those that the app registers."""
 
     def __init__(self) -> None:
         self._required: dict[str, tuple[str, ...]] = dict(_KNOWN)
@@ -38,54 +38,61 @@ class CredentialTypes:
         """Add a type.
 
         Args:
-            name: 1 to 64 letters, digits and `_.-`, a letter first.
-            required: the fields without which there is none.
+            name: 1 to 64 letters, digits or `_.-`, starting with a letter.
+            required: the names of the required fields.
 
         Raises:
-            ValueError: the name is none, or there is a type of that name.
+            ValueError: the name is not valid, or the type exists already.
         """
         if self.check_name(name) in self._required:
-            raise ValueError(f"there is a credential type {name!r} already")
+            raise ValueError(f"the credential type {name!r} is already registered")
         self._required[name] = tuple(required)
 
     def check_name(self, name: object) -> str:
-        """Return a name that a type can have, whether or not there is one.
+        """Check the form of a type's name, and return it; the type need not exist.
 
         Raises:
-            ValueError: none can.
+            ValueError: the name is not valid.
         """
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ValueError("a credential type's name is 1 to 64 letters, digits and _.-")
+            raise ValueError(
+                "a credential type's name must be 1 to 64 letters, digits or _.-, starting with a "
+                "letter"
+            )
         return name
 
     def required(self, name: str) -> tuple[str, ...]:
-        """Return the fields that a type needs; none, where it is not known."""
+        """Return the required fields of a type; an empty tuple for an unknown type."""
         return self._required.get(name, ())
 
     def checker(self, name: str, check: Callable[[Any], Any]) -> None:
-        """Take a function that tries a credential of a type, which may raise."""
+        """Register the function that tests credentials of a type; it may raise."""
         self._checkers[name] = check
 
     def checker_of(self, name: str) -> Callable[[Any], Any]:
-        """Return a type's function.
+        """Return the function that tests credentials of a type.
 
         Raises:
-            NotFound: there is none.
+            NotFound: none is registered.
         """
         if name not in self._checkers:
-            raise NotFound(f"nothing checks credentials of the type {name}")
+            raise NotFound(f"no checker is registered for credentials of type {name}")
         return self._checkers[name]
 
     def check(self, name: str, data: Mapping[str, Any]) -> None:
-        """See to it that a credential's data is of its type.
+        """Check that a credential's data has the required fields of its type.
 
         Raises:
-            ValueError: there is no such type, or a field that it needs is missing or empty.
+            ValueError: the type is unknown, or a required field is missing or empty.
         """
         if not isinstance(data, Mapping):
-            raise ValueError("a credential's data is an object with texts as names")
+            raise ValueError(
+                "credential data must be a JSON object, a mapping with strings as names"
+            )
         if not isinstance(name, str) or name not in self._required:
-            raise ValueError(f"no credential type {str(name)[:64]!a} (known: {', '.join(self)})")
+            raise ValueError(
+                f"unknown credential type {str(name)[:64]!a} (known: {', '.join(self)})"
+            )
         missing = [field for field in self._required[name] if data.get(field) in (None, "")]
         if missing:
-            raise ValueError(f"a credential of the type {name} needs {', '.join(missing)}")
+            raise ValueError(f"a credential of type {name} needs {', '.join(missing)}")

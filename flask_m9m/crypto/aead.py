@@ -1,4 +1,4 @@
-"""Authenticated encryption: AES-256-GCM under a key of each envelope's own, with a commitment.
+"""AES-256-GCM envelopes: a derived key for each envelope, key commitment, associated data.
 
 An envelope is `m9m:1:<key id>:<payload>` in ASCII. The key id is 8 hex digits in lower case; the
 payload is base64url (RFC 4648 §5) without padding, its unused bits zero, of
@@ -14,10 +14,10 @@ HKDF-SHA256(key, salt, info `flask-m9m credential v1`, 76 bytes) is, in this ord
     nonce        12 bytes
     commitment   32 bytes, compared before anything is decrypted
 
-so no nonce comes twice under one key, and an envelope opens under one key only.
+So a nonce is never used twice with a key, and an envelope decrypts under one key only.
 
-The associated data is a list of parts, each its length in 4 bytes (big-endian) and itself:
-`m9m:1`, the key id, and what the caller gives, which may be nothing but is never left out.
+The associated data is a list of parts, each preceded by its length in 4 bytes (big-endian):
+`m9m:1`, the key id, and the caller's parts, which may be empty but are never left out.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from .keys import KEY_BYTES, EncryptionKey
 PREFIX = "m9m:1"
 
 LONGEST_PLAINTEXT = 2**24
-"""Bytes of the longest plaintext: 16 MiB."""
+"""Maximum length of the plaintext, in bytes: 16 MiB."""
 
 LONGEST_PART = 2**16
-"""Bytes of the longest part of associated data: 64 KiB."""
+"""Maximum length of a part of the associated data, in bytes: 64 KiB."""
 
 LONGEST_PAYLOAD = 2**25
-"""Characters of the longest payload that is decoded: 16 MiB take two thirds of them."""
+"""Maximum length of a payload to decode, in characters; 16 MiB take two thirds of it."""
 
 _INFO = b"flask-m9m credential v1"
 _SALT = 32
@@ -53,15 +53,15 @@ _BODY = _SALT + _COMMITMENT
 
 
 def seal(key: EncryptionKey, plaintext: bytes, parts: Sequence[bytes]) -> str:
-    """Encrypt to an envelope.
+    """Encrypt a plaintext to an envelope.
 
     Args:
-        key: the key that it will name.
+        key: the encryption key, whose id the envelope names.
         plaintext: at most 16 MiB.
         parts: the caller's associated data, at most 64 KiB each.
 
     Raises:
-        ValueError: something is longer.
+        ValueError: the plaintext or a part is longer.
     """
     check_length(plaintext)
     associated = associated_data(key.id, parts)
@@ -73,14 +73,17 @@ def seal(key: EncryptionKey, plaintext: bytes, parts: Sequence[bytes]) -> str:
 
 
 def unseal(key: EncryptionKey, payload: str, parts: Sequence[bytes]) -> bytes | None:
-    """Decrypt an envelope's payload; `None` for whatever is wrong with it.
+    """Decrypt an envelope's payload.
 
-    No error leaves from here, whose traceback would show what is derived from the key.
+    Invalid payloads raise no error, because its traceback would show derived keys.
 
     Args:
         key: the key that the envelope names.
-        payload: what stands behind the key id.
+        payload: the envelope's text after the key id and colon.
         parts: the caller's associated data.
+
+    Returns:
+        The plaintext; `None` if the payload, the key or the associated data is wrong.
 
     Raises:
         ValueError: a part is longer than 64 KiB.
@@ -99,7 +102,7 @@ def unseal(key: EncryptionKey, payload: str, parts: Sequence[bytes]) -> bytes | 
 
 
 def associated_data(key_id: str, parts: Sequence[bytes]) -> bytes:
-    """Return associated data: the format, the key id and the caller's parts, each by its length.
+    """Encode the associated data: format, key id and the caller's parts, length-prefixed.
 
     Raises:
         ValueError: a part is longer than 64 KiB.
@@ -107,19 +110,23 @@ def associated_data(key_id: str, parts: Sequence[bytes]) -> bytes:
     joined = []
     for part in (PREFIX.encode(), key_id.encode(), *parts):
         if len(part) > LONGEST_PART:
-            raise ValueError(f"associated data of {len(part)} bytes: {LONGEST_PART} are accepted")
+            raise ValueError(
+                f"associated data must be at most {LONGEST_PART} bytes, found {len(part)}"
+            )
         joined += [len(part).to_bytes(4), part]
     return b"".join(joined)
 
 
 def check_length(plaintext: bytes) -> None:
-    """Refuse what is too long to be encrypted.
+    """Refuse a plaintext that is too long to encrypt.
 
     Raises:
         ValueError: it is longer than 16 MiB.
     """
     if len(plaintext) > LONGEST_PLAINTEXT:
-        raise ValueError(f"{len(plaintext)} bytes: {LONGEST_PLAINTEXT} can be encrypted")
+        raise ValueError(
+            f"plaintext must be at most {LONGEST_PLAINTEXT} bytes, found {len(plaintext)}"
+        )
 
 
 def _split(derived: bytes) -> tuple[bytes, bytes, bytes]:
@@ -128,7 +135,7 @@ def _split(derived: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def _decode(payload: str) -> bytes | None:
-    """Return what base64url stands for, where that is the one way to write it."""
+    """Decode canonical base64url without padding; `None` for any other text."""
     if len(payload) > LONGEST_PAYLOAD or not payload.isascii():
         return None
     try:

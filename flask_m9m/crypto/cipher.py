@@ -1,4 +1,4 @@
-"""Encryption under the keys of the settings, of records and of an app's own fields."""
+"""Cipher: encrypts and decrypts stored records and an app's own data (`m9m.cipher`)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BY_CIPHER = {
     "aes-256-gcm": _Format(aead.PREFIX, aead.seal, aead.unseal),
     "fernet": _Format(fernet.PREFIX, fernet.seal, fernet.unseal),
 }
-_BY_PREFIX = {one.prefix: one for one in _BY_CIPHER.values()}
+_BY_PREFIX = {format.prefix: format for format in _BY_CIPHER.values()}
 _ENVELOPE = re.compile(
     rf"(?P<format>{aead.PREFIX}|{fernet.PREFIX}):(?P<key_id>[0-9a-f]{{8}}):(?P<payload>[^:]+)"
 )
@@ -31,13 +31,13 @@ _ENVELOPE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a stored envelope is bound to, so that it opens nowhere else.
+    """The record that an envelope is bound to: it does not decrypt as another record's.
 
     Attributes:
         id: the record's id.
         type: its credential type.
-        owner: whose it is; empty if nobody's.
-        resolve: whether environment variables are put into its values.
+        owner: the subject that owns it; empty if it has no owner.
+        resolve: whether `${NAME}` in its values is replaced by an environment variable.
     """
 
     id: str
@@ -47,28 +47,30 @@ class Record:
 
     def __post_init__(self) -> None:
         if not self.id or not self.type:
-            raise ValueError("a record has an id and a type")
+            raise ValueError("a record needs an id and a type, neither of them empty")
 
     @property
     def parts(self) -> tuple[bytes, ...]:
-        """Its associated data, in UTF-8: id, type, owner, and `resolve` only where that is set.
+        """The associated data, in UTF-8: id, type, owner, and `resolve` only if that is set.
 
         Raises:
-            ValueError: half of a surrogate pair is in it.
+            ValueError: a text contains an unpaired surrogate.
         """
         parts = self.id.encode(), self.type.encode(), self.owner.encode()
         return (*parts, b"resolve") if self.resolve else parts
 
 
 class Cipher:
-    """Encrypts under the primary key and decrypts under any; reads both ciphers, writes one.
+    """Encrypts under the primary key and decrypts under any key.
+
+    It encrypts with the configured cipher, and decrypts envelopes of both ciphers.
 
     Args:
-        settings: the keys and the cipher; without `encryption_key` nothing can be done.
+        settings: the keys and the cipher; every method needs `encryption_key`.
 
     Raises:
         ValueError: a key has none of the three forms.
-        SettingsError: two keys have one id, as far as that is known before texts are stretched.
+        SettingsError: two keys of random bytes have the same id.
     """
 
     def __init__(self, settings: CredentialSettings) -> None:
@@ -82,7 +84,7 @@ class Cipher:
 
     @property
     def keys(self) -> EncryptionKeyRing:
-        """The ring of keys.
+        """The encryption keys.
 
         Raises:
             SettingsError: there is no encryption key.
@@ -93,50 +95,50 @@ class Cipher:
         return self._ring
 
     def encrypt(self, plaintext: bytes, associated_data: bytes = b"") -> str:
-        """Encrypt something of the app's.
+        """Encrypt data of the app.
 
         Args:
             plaintext: at most 16 MiB.
-            associated_data: what it is bound to, a table, a row and a column say, at most 64 KiB;
-                not encrypted, not kept, and the same is needed to decrypt.
+            associated_data: the context that the envelope is bound to, such as a table, row and
+                column; at most 64 KiB. It is not part of the envelope: give the same to decrypt.
 
         Returns:
-            An envelope: ASCII without white space, of at most 4/3 of the plaintext and 124
-            characters, or with Fernet 176 and 4/3 of the associated data.
+            An envelope: ASCII without white space, of at most 4/3 of the plaintext's length and
+            124 characters; with Fernet, 176 characters and 4/3 of the associated data's length.
 
         Raises:
-            ValueError: something is too long.
-            TypeError: something is no bytes.
-            SettingsError: there is no encryption key, or two have one id.
+            ValueError: an argument is too long.
+            TypeError: an argument is not bytes.
+            SettingsError: there is no encryption key, or two keys have the same id.
         """
-        return self._encrypt(plaintext, _own(associated_data))
+        return self._encrypt(plaintext, _app_parts(associated_data))
 
     def decrypt(self, text: str, associated_data: bytes = b"") -> bytes:
-        """Decrypt what `encrypt` returned, under any of the keys.
+        """Decrypt an envelope from `encrypt`, under the key that it names.
 
         Args:
-            text: an envelope; anything else is refused too.
-            associated_data: what it was bound to.
+            text: the envelope; any other value is refused.
+            associated_data: the associated data that was given to `encrypt`.
 
         Raises:
-            DecryptionFailed: for whatever is wrong with it.
+            DecryptionFailed: the envelope, the key or the associated data is wrong.
             ValueError: the associated data is too long.
-            TypeError: the associated data is no bytes.
-            SettingsError: there is no encryption key, or two have one id.
+            TypeError: the associated data is not bytes.
+            SettingsError: there is no encryption key, or two keys have the same id.
         """
-        return self._decrypt(text, _own(associated_data))
+        return self._decrypt(text, _app_parts(associated_data))
 
     @property
     def seal(self) -> str:
-        """How envelopes of today's cipher and key begin, up to the colon before the payload."""
+        """The beginning of new envelopes: the cipher's prefix and the primary key's id."""
         return f"{self._writer.prefix}:{self.keys.primary.id}"
 
     def encrypt_record(self, plaintext: bytes, record: Record) -> str:
-        """Encrypt a stored record's data; raises what `encrypt` does."""
+        """Encrypt a stored record's data; raises the same errors as `encrypt`."""
         return self._encrypt(plaintext, record.parts)
 
     def decrypt_record(self, text: str, record: Record) -> bytes:
-        """Decrypt a stored record's data; raises what `decrypt` does."""
+        """Decrypt a stored record's data; raises the same errors as `decrypt`."""
         return self._decrypt(text, record.parts)
 
     def _encrypt(self, plaintext: bytes, parts: Sequence[bytes]) -> str:
@@ -155,9 +157,9 @@ class Cipher:
 
 
 def key_id_of(text: object) -> str | None:
-    """Return the id of the key that an envelope names, or `None` where it is no envelope.
+    """Return the key id that an envelope names; `None` if the text is not an envelope.
 
-    Nothing is decrypted: whoever can write an envelope can write any id into it.
+    The id is not authenticated: an attacker who can write envelopes can write any id.
     """
     envelope = _parse(text)
     return envelope["key_id"] if envelope else None
@@ -167,12 +169,12 @@ def _parse(text: object) -> re.Match[str] | None:
     return _ENVELOPE.fullmatch(text) if isinstance(text, str) else None
 
 
-def _own(associated_data: bytes) -> tuple[bytes, ...]:
-    """Return the parts of an app's own field: no record, and what the app gives."""
+def _app_parts(associated_data: bytes) -> tuple[bytes, ...]:
+    """Return the associated data of an app's own data: an empty record, and the app's own part."""
     _check_bytes("associated_data", associated_data)
     return b"", b"", b"", associated_data
 
 
 def _check_bytes(argument: str, value: object) -> None:
     if not isinstance(value, bytes):
-        raise TypeError(f"{argument} is bytes, not {type(value).__name__}")
+        raise TypeError(f"{argument} must be bytes, found {type(value).__name__}")

@@ -1,12 +1,12 @@
-"""Fernet, for those whose rules or tools ask for it; the key is found by id, as elsewhere.
+"""Fernet envelopes: the alternative cipher, for apps whose rules or tools require Fernet.
 
 An envelope is `m9m:f1:<key id>:<token>` in ASCII. The key id is 8 hex digits in lower case; the
 token is one of the Fernet specification, base64url with padding, its unused bits zero, under the
-key HKDF-SHA256(key, no salt, info `flask-m9m fernet v1`, 32 bytes). Anybody can read in it when it
-was made. Its plaintext is
+key HKDF-SHA256(key, no salt, info `flask-m9m fernet v1`, 32 bytes). Anybody can read its creation
+time in it. Its plaintext is
 
     length             4 bytes, big-endian
-    associated data    so many bytes, the same as in `aead`, where it begins with `m9m:1`
+    associated data    of that length, the same as in `aead`, where it begins with `m9m:1`
     plaintext          the rest
 """
 
@@ -26,15 +26,15 @@ _INFO = b"flask-m9m fernet v1"
 
 
 def seal(key: EncryptionKey, plaintext: bytes, parts: Sequence[bytes]) -> str:
-    """Encrypt to an envelope.
+    """Encrypt a plaintext to an envelope.
 
     Args:
-        key: the key that it will name.
+        key: the encryption key, whose id the envelope names.
         plaintext: at most 16 MiB.
         parts: the caller's associated data, at most 64 KiB each.
 
     Raises:
-        ValueError: something is longer.
+        ValueError: the plaintext or a part is longer.
     """
     check_length(plaintext)
     token = _fernet(key).encrypt(_header(key.id, parts) + plaintext).decode()
@@ -42,21 +42,24 @@ def seal(key: EncryptionKey, plaintext: bytes, parts: Sequence[bytes]) -> str:
 
 
 def unseal(key: EncryptionKey, token: str, parts: Sequence[bytes]) -> bytes | None:
-    """Decrypt an envelope's token, however old; `None` for whatever is wrong with it.
+    """Decrypt an envelope's token, of any age.
 
     Args:
         key: the key that the envelope names.
-        token: what stands behind the key id.
+        token: the envelope's text after the key id and colon.
         parts: the caller's associated data.
+
+    Returns:
+        The plaintext; `None` if the token, the key or the associated data is wrong.
 
     Raises:
         ValueError: a part is longer than 64 KiB.
     """
     header = _header(key.id, parts)
-    opened = _open(_fernet(key), token)
-    if opened is None or not opened.startswith(header):
+    plaintext = _open(_fernet(key), token)
+    if plaintext is None or not plaintext.startswith(header):
         return None
-    return opened[len(header) :]
+    return plaintext[len(header) :]
 
 
 def _fernet(key: EncryptionKey) -> Fernet:
@@ -69,7 +72,7 @@ def _header(key_id: str, parts: Sequence[bytes]) -> bytes:
 
 
 def _open(fernet: Fernet, token: str) -> bytes | None:
-    """Decrypt a token that is written in the one way there is."""
+    """Decrypt a token in canonical base64url; `None` for any other text."""
     if len(token) > LONGEST_PAYLOAD or not token.isascii():
         return None
     try:

@@ -1,6 +1,6 @@
-"""Encryption keys and rings of them.
+"""Encryption keys and key rings: the three forms of a key, key ids, derivation by HKDF.
 
-A key is 32 bytes. In the settings it is text in one of three forms, told apart by shape:
+A key is 32 bytes. In the settings it is text in one of three forms, recognized by their shape:
 
     base64      43 characters of RFC 4648 §4, with one `=` or without
     hex         64 digits
@@ -8,7 +8,7 @@ A key is 32 bytes. In the settings it is text in one of three forms, told apart 
                 with N=2^17, r=8, p=1 and the salt `flask-m9m credential key`
 
 A key's id is the first 8 hex digits of HKDF-SHA256(key, no salt, info `flask-m9m key id`): it
-tells keys apart, and nothing about the key.
+identifies the key and reveals nothing of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..processes.forking import fork_safe_lock
 from ..settings.secrets import KEY_FORMS, key_material
 
 KEY_BYTES = 32
-"""Bytes of a key, and of each that is derived to encrypt with."""
+"""Length of a key, and of each derived encryption key, in bytes."""
 
 _SHORTEST_TEXT = 32  # characters
 _SALT = b"flask-m9m credential key"
@@ -33,24 +33,24 @@ _MEMORY = 129 * _BLOCK_SIZE * _COST + 2**20  # bytes; scrypt takes 128·N·r and
 
 
 class EncryptionKey:
-    """A key, of which only what is derived from it leaves this object.
+    """An encryption key; only keys derived from it are exposed.
 
-    A text is stretched when something is first derived, which takes about half a second and
-    128 MiB, once.
+    A key in text form is stretched once, on first use, which takes about half a second and 128 MiB
+    of memory.
 
     Args:
         text: the key in one of the three forms.
 
     Raises:
-        ValueError: it has none of them.
+        ValueError: the text has none of the three forms.
     """
 
     def __init__(self, text: str) -> None:
         self._id = ""
         material = key_material(text)
         if isinstance(material, str) and len(material) < _SHORTEST_TEXT:
-            del text, material  # a traceback may show them
-            raise ValueError(f"an encryption key is {KEY_FORMS}")
+            del text, material  # a traceback may show local variables
+            raise ValueError(f"an encryption key must be {KEY_FORMS}")
         self._lock = fork_safe_lock()
         self._text = material if isinstance(material, str) else ""
         self._octets = b"" if isinstance(material, str) else material
@@ -61,25 +61,25 @@ class EncryptionKey:
 
     @property
     def is_stretched(self) -> bool:
-        """Whether nothing is left to be stretched."""
+        """Whether the key is ready to use: random bytes, or text that has been stretched."""
         return not self._text
 
     @property
     def id(self) -> str:
-        """The id: 8 hex digits in lower case."""
+        """The key's id: 8 hex digits in lower case."""
         if not self._id:
             self._id = self.derive(b"flask-m9m key id", 4).hex()
         return self._id
 
     def derive(self, info: bytes, length: int, salt: bytes | None = None) -> bytes:
-        """Return key material for one purpose, by HKDF-SHA256 (RFC 5869).
+        """Derive key material for a purpose, by HKDF-SHA256 (RFC 5869).
 
-        Without a salt it is always the same, and is derived once.
+        Without a salt the result is always the same, and is cached.
 
         Args:
             info: the purpose.
-            length: bytes to return, at most 8,160.
-            salt: random bytes, or none.
+            length: length of the result in bytes, at most 8,160.
+            salt: random bytes, or `None`.
         """
         if salt is None and (info, length) in self._derived:
             return self._derived[info, length]
@@ -92,7 +92,7 @@ class EncryptionKey:
 
     def _stretch(self) -> None:
         with self._lock:
-            if not self._text:  # another thread did it meanwhile
+            if not self._text:  # another thread has stretched it
                 return
             self._octets = hashlib.scrypt(
                 self._text.encode("utf-8", "surrogatepass"),
@@ -107,23 +107,24 @@ class EncryptionKey:
 
 
 class EncryptionKeyRing:
-    """The keys that decrypt, the one that encrypts first; one is found by its id, never tried.
+    """The encryption keys of an app: the primary key encrypts, each decrypts envelopes of its id.
 
-    Ids of texts are known, and compared, when the ring is first used; those of other keys at once.
+    Two keys with the same id are refused: at once for keys of random bytes, on first use for keys
+    in text form, which have no id before they are stretched.
 
     Args:
-        keys: the primary one, then previous ones.
+        keys: the primary key, then the previous keys.
 
     Raises:
-        ValueError: there is none.
-        SettingsError: two have one id.
+        ValueError: there are no keys.
+        SettingsError: two keys have the same id.
     """
 
     def __init__(self, keys: Sequence[EncryptionKey]) -> None:
         if not keys:
-            raise ValueError("a key ring holds at least one key")
+            raise ValueError("an encryption key ring needs at least one key")
         self._keys = tuple(keys)
-        self._found: dict[str, EncryptionKey] = {}
+        self._keys_by_id: dict[str, EncryptionKey] = {}
         _by_id([key for key in self._keys if key.is_stretched])
 
     def __repr__(self) -> str:
@@ -134,37 +135,39 @@ class EncryptionKeyRing:
         """The key that encrypts.
 
         Raises:
-            SettingsError: two keys have one id.
+            SettingsError: two keys have the same id.
         """
-        self._use()
+        self._index()
         return self._keys[0]
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of all keys, in their order.
+        """The ids of all keys, the primary key's first.
 
         Raises:
-            SettingsError: two keys have one id.
+            SettingsError: two keys have the same id.
         """
-        return tuple(self._use())
+        return tuple(self._index())
 
     def find(self, key_id: str) -> EncryptionKey | None:
-        """Return the key of an id, or `None` where there is none.
+        """Return the key with an id, or `None` if there is none.
 
         Raises:
-            SettingsError: two keys have one id.
+            SettingsError: two keys have the same id.
         """
-        return self._use().get(key_id)
+        return self._index().get(key_id)
 
-    def _use(self) -> dict[str, EncryptionKey]:
-        if not self._found:
-            self._found = _by_id(self._keys)
-        return self._found
+    def _index(self) -> dict[str, EncryptionKey]:
+        if not self._keys_by_id:
+            self._keys_by_id = _by_id(self._keys)
+        return self._keys_by_id
 
 
 def _by_id(keys: Sequence[EncryptionKey]) -> dict[str, EncryptionKey]:
-    found = {key.id: key for key in keys}
-    if len(found) != len(keys):
-        accepted = "list each key once; if these differ, make a new one"
-        raise SettingsError([Problem("credentials.previous_keys", "two keys of one id", accepted)])
-    return found
+    keys_by_id = {key.id: key for key in keys}
+    if len(keys_by_id) != len(keys):
+        accepted = "list each key once; if they differ, replace one of them by a new key"
+        raise SettingsError(
+            [Problem("credentials.previous_keys", "two keys share an id", accepted)]
+        )
+    return keys_by_id

@@ -1,4 +1,4 @@
-"""Stored credentials and canaries: what is asked of their tables and changed in them."""
+"""CredentialRows: queries and changes of the tables of stored credentials and canaries."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _ROW = (
     credentials.c.updated_at,
 )
 
-# Statements that requests or rotations wait for are built once.
+# Statements on the path of requests and rotations are built once.
 _BY_ID = select(*_ROW).where(credentials.c.id == bindparam("id"))
-_SEALED_BY = (
+_BY_SEAL = (
     select(
         credentials.c.id,
         credentials.c.type,
@@ -47,11 +47,11 @@ _SEALED_BY = (
 )
 _RESEAL = (
     update(credentials)
-    .where(credentials.c.id == bindparam("key"), credentials.c.envelope == bindparam("before"))
-    .values(envelope=bindparam("following"), sealed_with=bindparam("seal"))
+    .where(credentials.c.id == bindparam("key"), credentials.c.envelope == bindparam("old"))
+    .values(envelope=bindparam("new"), sealed_with=bindparam("seal"))
 )
 
-_SEALED = credentials.c.envelope
+_ENVELOPE = credentials.c.envelope
 _LONGEST_SEAL = len("m9m:f1:01234567:")
 
 
@@ -62,26 +62,30 @@ class CredentialRows:
         self._connection = connection
 
     def add_all(self, made: Sequence[SealedCredential]) -> None:
-        """Keep new credentials."""
+        """Add new credentials."""
         if made:
-            self._connection.execute(insert(credentials), [_values(one) for one in made])
+            self._connection.execute(insert(credentials), [_values(record) for record in made])
 
     def get(self, credential_id: str) -> SealedCredential | None:
-        """Return a credential by its id."""
+        """Return a credential by its id; `None` if there is none."""
         row = self._connection.execute(_BY_ID, {"id": credential_id}).one_or_none()
         return None if row is None else SealedCredential(*row)
 
     def all(
         self, owner: str | None = None, type: str | None = None, *, envelopes: bool = True
     ) -> list[SealedCredential]:
-        """Return credentials, the oldest first: one owner's or all, of one type or all.
+        """Return credentials, the oldest first.
 
         Args:
-            owner: whose.
-            type: of which type.
+            owner: only the records of this owner.
+            type: only the records of this type.
             envelopes: whether to read the encrypted data, which may be long; else it is empty.
         """
-        columns = _ROW if envelopes else [literal("") if one is _SEALED else one for one in _ROW]
+        columns = (
+            _ROW
+            if envelopes
+            else [literal("") if column is _ENVELOPE else column for column in _ROW]
+        )
         query = select(*columns).order_by(credentials.c.created_at, credentials.c.id)
         if owner is not None:
             query = query.where(credentials.c.owner == owner)
@@ -90,10 +94,10 @@ class CredentialRows:
         return [SealedCredential(*row) for row in self._connection.execute(query)]
 
     def replace(self, old: SealedCredential, new: SealedCredential) -> bool:
-        """Put a credential in the place of an older state of itself.
+        """Replace a credential by a newer version of itself.
 
         Returns:
-            Whether that was still the one; if not, nothing was changed.
+            Whether it was replaced; it is not if its envelope has changed since it was read.
         """
         same = (credentials.c.id == old.id) & (credentials.c.envelope == old.envelope)
         result: CursorResult[Any] = self._connection.execute(
@@ -102,7 +106,7 @@ class CredentialRows:
         return result.rowcount == 1
 
     def delete(self, credential_id: str) -> bool:
-        """Forget a credential; tell whether there was one."""
+        """Delete a credential; tell whether it existed."""
         result: CursorResult[Any] = self._connection.execute(
             delete(credentials).where(credentials.c.id == credential_id)
         )
@@ -111,21 +115,21 @@ class CredentialRows:
     # Rotation
 
     def sealed_with(self) -> dict[str, int]:
-        """Return with what credentials are sealed, and how many with each.
+        """Count credentials by seal: the cipher and key id that an envelope begins with.
 
-        It reads what the envelopes themselves begin with: a key that one needs must not be taken
-        for one that nothing needs.
+        This reads the envelopes and not the column `sealed_with`, which may be wrong: a key that
+        an envelope needs must never count as unused.
         """
-        begins = func.substr(credentials.c.envelope, 1, _LONGEST_SEAL)
-        found: dict[str, int] = {}
-        query = select(begins, func.count()).group_by(begins)
-        for begin, count in self._connection.execute(query):
-            seal = ":".join(begin.split(":", 3)[:3])
-            found[seal] = found.get(seal, 0) + count
-        return found
+        beginning = func.substr(credentials.c.envelope, 1, _LONGEST_SEAL)
+        counts: dict[str, int] = {}
+        query = select(beginning, func.count()).group_by(beginning)
+        for text, count in self._connection.execute(query):
+            seal = ":".join(text.split(":", 3)[:3])
+            counts[seal] = counts.get(seal, 0) + count
+        return counts
 
     def seals(self) -> list[str]:
-        """Return with what credentials are sealed; each is one look into the index."""
+        """Return the seals in use by the column `sealed_with`, with one index lookup for each."""
         found: list[str] = []
         query = (
             select(credentials.c.sealed_with)
@@ -140,26 +144,25 @@ class CredentialRows:
         return found
 
     def sealed_by(self, seal: str, after: str, most: int) -> list[Envelope]:
-        """Return envelopes of one seal by id, from a place on.
+        """Return a batch of the envelopes of one seal, ordered by id.
 
         Args:
-            seal: which cipher and which key.
-            after: the id of the last one that was returned before.
-            most: how many.
+            seal: the cipher and key id, as in `sealed_with`.
+            after: the last id of the batch before; empty for the first batch.
+            most: maximum number of envelopes.
         """
         place = {"seal": seal, "after": after, "most": most}
-        return [Envelope._make(row) for row in self._connection.execute(_SEALED_BY, place).all()]
+        return [Envelope._make(row) for row in self._connection.execute(_BY_SEAL, place).all()]
 
     def reseal(self, seal: str, envelopes: Sequence[tuple[Envelope, str]]) -> int:
-        """Replace envelopes that are still the ones that were read; return how many were.
+        """Replace the envelopes that have not changed since they were read; return how many.
 
         Args:
-            seal: with what the new ones are sealed.
-            envelopes: what was read, and the new one of each.
+            seal: the cipher and key id of the new envelopes.
+            envelopes: pairs of the envelope that was read and its replacement.
         """
         values = [
-            {"key": old.id, "before": old.envelope, "following": new, "seal": seal}
-            for old, new in envelopes
+            {"key": old.id, "old": old.envelope, "new": new, "seal": seal} for old, new in envelopes
         ]
         result: CursorResult[Any] = self._connection.execute(_RESEAL, values)
         return result.rowcount
@@ -167,12 +170,12 @@ class CredentialRows:
     # Canaries
 
     def canaries(self) -> Mapping[str, str]:
-        """Return the canary of each key by its id."""
+        """Return the canaries by key id."""
         rows = self._connection.execute(select(canaries.c.key_id, canaries.c.envelope))
         return {row[0]: row[1] for row in rows}
 
     def add_canary(self, key_id: str, envelope: str) -> None:
-        """Keep the canary of a key that has none."""
+        """Add the canary of a key that has none."""
         self._connection.execute(insert(canaries).values(key_id=key_id, envelope=envelope))
 
 

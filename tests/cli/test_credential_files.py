@@ -37,7 +37,7 @@ def test_both_of_n8ns_forms_are_imported_once(kept: Kept) -> None:
     assert {(one["type"], one["owner"]) for one in listed(kept)} == {("githubApi", "ann")}
     again = json.loads(done(kept, "import", *arguments, "-o", "json"))
     assert [(one["result"], one["reason"]) for one in again] == [
-        ("skipped", "a credential of that id is there already")
+        ("skipped", "a credential with this id exists already")
     ] * 3
 
 
@@ -60,9 +60,9 @@ def test_a_dry_run_says_of_each_what_would_be_and_changes_nothing(kept: Kept) ->
     assert VALUE not in dry.stdout
     for line in (
         r"^to be imported +id1 .*githubApi$",
-        r"^skipped +id0 .*is there already$",
+        r"^skipped +id0 .*exists already$",
         r"^unreadable +bad .*a credential's name is",
-        r"^unreadable +worse .*n8n: neither the old form",
+        r"^unreadable +worse .*n8n: unknown form",
     ):
         assert re.search(line, again.stdout, re.MULTILINE), again.stdout
 
@@ -71,7 +71,7 @@ def test_the_unreadable_are_listed_and_the_others_imported(kept: Kept) -> None:
     arguments = write_export(kept, {"id": "bad", "name": "bad", "type": "x", "data": "AAAA"})
     result = kept.m9m("credential", "import", *arguments)
     assert result.returncode == 1
-    assert "n8n: neither the old form" in result.stdout
+    assert "n8n: unknown form" in result.stdout
     assert len(listed(kept)) == 3
     kept.write("key", "wrong\n")
     assert kept.m9m("credential", "import", *arguments).stderr == (
@@ -150,8 +150,8 @@ def test_decrypted_exports_and_m9ms_come_by_standard_input_too(kept: Kept) -> No
     [
         ("", "'export.json' is not JSON (line 1, column 1)"),
         (f'[{{"x": {VALUE}}}]', "'export.json' is not JSON (line 1, column 8)"),
-        ('"app.py"', "an array of records, or one record"),
-        ("[" * 100_000, "out of bounds"),
+        ('"app.py"', "an array of records, or a single record"),
+        ("[" * 100_000, "out of range, or the nesting too deep"),
         (None, "'export.json': No such file or directory"),
     ],
 )
@@ -165,7 +165,7 @@ def test_a_file_that_is_no_export_is_refused(kept: Kept, content: str | None, pr
 def test_rows_that_are_no_data_keys_are_refused(kept: Kept) -> None:
     arguments = write_export(kept)
     kept.write("rows.json", '[{"id": "x"}]')
-    assert "a row of deployment_key has" in failed(kept, "import", *arguments)
+    assert "a row of deployment_key must be" in failed(kept, "import", *arguments)
     kept.write("rows.json", "{")
     assert "'rows.json' is not JSON" in failed(kept, "import", *arguments)
 

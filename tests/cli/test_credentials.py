@@ -70,7 +70,10 @@ def test_variables_are_resolved_only_where_that_was_asked_for(kept: Kept, key: s
         for one in made
     ]
     assert shown == [{"apiKey": "${ACME_TOKEN}"}, {"apiKey": "t"}]
-    assert failed(kept, "get", made[1], "--show") == "Error: ${ACME_TOKEN} is not set\n"
+    assert (
+        failed(kept, "get", made[1], "--show")
+        == "Error: ${ACME_TOKEN} is not set in the environment\n"
+    )
 
 
 def test_our_own_keys_are_never_read_into_a_credential(kept: Kept) -> None:
@@ -78,7 +81,7 @@ def test_our_own_keys_are_never_read_into_a_credential(kept: Kept) -> None:
     made = done(kept, "create", "x", "--type=apiKey", stdin=data).removeprefix("created ")
     assert data_of(kept, made) == {"apiKey": "${M9M_ENCRYPTION_KEY}"}
     made = done(kept, "create", "x", "--type=apiKey", "--resolve", stdin=data)[8:]
-    assert "not in credentials.environment" in failed(kept, "get", made, "--show")
+    assert "not allowed by credentials.environment" in failed(kept, "get", made, "--show")
 
 
 @pytest.mark.parametrize(
@@ -87,8 +90,8 @@ def test_our_own_keys_are_never_read_into_a_credential(kept: Kept) -> None:
         (["x", "--type", "apiKey"], "", "standard input is not JSON"),
         (["x", "--type", "apiKey"], f'{{"apiKey": {VALUE}}}', "not JSON (line 1, column 12)"),
         (["x", "--type", "apiKey"], f'["{VALUE}"]', "standard input is no JSON object"),
-        (["x", "--type", "apiKey"], "{}", "a credential of the type apiKey needs apiKey"),
-        (["x", "--type", "nope"], DATA, "no credential type 'nope' (known: apiKey, "),
+        (["x", "--type", "apiKey"], "{}", "a credential of type apiKey needs apiKey"),
+        (["x", "--type", "nope"], DATA, "unknown credential type 'nope' (known: apiKey, "),
         (["", "--type", "apiKey"], DATA, "a credential's name is"),
         (["x", "--type", "apiKey", "--owner", ""], DATA, "an owner is"),
         (["x", "--type", "apiKey", "--data", "@none.json"], DATA, "'none.json': No such file"),

@@ -93,7 +93,7 @@ def sealed(credentials: Credentials, number: int) -> SealedCredential:
     made = moment(1_750_000_000.0)
     identifier = f"{random.getrandbits(128):032x}"
     row = SealedCredential(identifier, f"row {number}", "apiKey", "", False, "", made, made)
-    values = asdict(row) | {"envelope": credentials._sealed(row, data_of(number, 0))}
+    values = asdict(row) | {"envelope": credentials._encrypt(row, data_of(number, 0))}
     return SealedCredential(**values)
 
 

@@ -13,7 +13,7 @@ from flask import Flask, request
 from flask_m9m import Identity, current_identity, require_auth
 from flask_m9m.audit import Event
 from flask_m9m.credentials import MemoryCredentialStore, rotation
-from flask_m9m.credentials.variables import resolved
+from flask_m9m.credentials.variables import resolve_variables
 from flask_m9m.crypto.keys import EncryptionKey
 from flask_m9m.errors import DecryptionFailed, NotFound, SettingsError, UnresolvedVariable
 from flask_m9m.signals import access_denied, credential_changed
@@ -145,7 +145,9 @@ def test_rotations_that_run_at_once_reseal_each_record_once(
     ],
 )
 def test_variables_are_replaced_once(text: str, expected: str) -> None:
-    assert resolved({"x": [text]}, {"A", "B"}, {"A": "${B}", "B": "b"}) == {"x": [expected]}
+    assert resolve_variables({"x": [text]}, {"A", "B"}, {"A": "${B}", "B": "b"}) == {
+        "x": [expected]
+    }
 
 
 @pytest.mark.parametrize(
@@ -153,13 +155,13 @@ def test_variables_are_replaced_once(text: str, expected: str) -> None:
 )
 def test_a_name_that_only_looks_like_one_that_may_be_read_is_none(name: str) -> None:
     with pytest.raises(UnresolvedVariable):
-        resolved(f"${{{name}}}", {"A"}, {"A": "x", name: "x"})
+        resolve_variables(f"${{{name}}}", {"A"}, {"A": "x", name: "x"})
 
 
 @pytest.mark.parametrize("name", ["M9M_ENCRYPTION_KEY", "m9m_x", "N8N_ENCRYPTION_KEY", "n8N_x"])
 def test_our_own_variables_are_not_read_even_where_they_are_listed(name: str) -> None:
     with pytest.raises(UnresolvedVariable):
-        resolved(f"${{{name}}}", {name}, {name: "x"})
+        resolve_variables(f"${{{name}}}", {name}, {name: "x"})
 
 
 @pytest.mark.parametrize("depth", [300, 990, 5_000, 20_000, 90_000])

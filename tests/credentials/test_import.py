@@ -110,7 +110,7 @@ def test_decrypted_records_need_no_key_and_encrypted_ones_do(kept: tuple[Flask, 
         result = m9m.credentials.import_n8n([entry("plain", id="1"), old])
         assert [one.name for one in result.imported] == ["plain"]
         assert reasons(result) == {
-            "old": "n8n: the data is encrypted, and no instance key was given"
+            "old": "n8n: the data is encrypted; give the key (N8N_ENCRYPTION_KEY)"
         }
         assert m9m.credentials.get("1").data == DATA
 
@@ -140,9 +140,9 @@ def test_rows_that_are_no_data_keys_are_passed_over(kept: tuple[Flask, M9M]) -> 
         without = m9m.credentials.import_n8n(
             [entry(id="2", data=case["ciphertext"])], case["instanceKey"], [other]
         )
-        assert f"no data key '{case['dekId']}'" in reasons(without)["GitHub"]
+        assert f"unknown data key '{case['dekId']}'" in reasons(without)["GitHub"]
         for bad in ([{"id": "x"}], [7], [{"id": "x", "value": "v", "algorithm": None}]):
-            with pytest.raises(ValueError, match="a row of deployment_key has"):
+            with pytest.raises(ValueError, match="a row of deployment_key must be"):
                 m9m.credentials.import_n8n([entry(id="3")], KEY, bad)
 
 
@@ -157,22 +157,22 @@ def test_rows_that_are_no_data_keys_are_passed_over(kept: tuple[Flask, M9M]) -> 
         ({"name": "\ud800"}, "a credential's name is"),
         ({"name": "x" * 256}, "a credential's name is"),
         ({"name": None}, "a credential's name is"),
-        ({"type": "two words"}, "a credential type's name is"),
-        ({"type": "x" * 65}, "a credential type's name is"),
-        ({"type": 7}, "a credential type's name is"),
+        ({"type": "two words"}, "a credential type's name must be"),
+        ({"type": "x" * 65}, "a credential type's name must be"),
+        ({"type": 7}, "a credential type's name must be"),
         ({"type": "slackApi", "data": {"user": "x"}}, "needs accessToken"),
-        ({"data": None}, "neither encrypted nor an object"),
-        ({"data": ["x"]}, "neither encrypted nor an object"),
-        ({"data": ""}, "a value is 1 to"),
-        ({"data": "…"}, "characters of ASCII"),
+        ({"data": None}, "must be an encrypted string or a JSON object"),
+        ({"data": ["x"]}, "must be an encrypted string or a JSON object"),
+        ({"data": ""}, "a value must be 1 to"),
+        ({"data": "…"}, "ASCII characters"),
         ({"data": "not base64!"}, "not base64"),
-        ({"data": "U2FsdGVkX18="}, "neither the old form"),
+        ({"data": "U2FsdGVkX18="}, "unknown form"),
         ({"data": OBJECTS[0]["ciphertext"][:-4] + "AAA="}, ""),
-        ({"data": "a key:AAAA"}, "no key id"),
-        ({"data": "key:AAAA"}, "no data key 'key'"),
-        ({"data": {"x": float("inf")}}, "a credential's data is JSON"),
-        ({"data": {"x": "\ud800"}}, "a credential's data is JSON"),
-        ({"data": {"x": "y" * 1_048_576}}, "at most 1048576 octets"),
+        ({"data": "a key:AAAA"}, "is not a key id"),
+        ({"data": "key:AAAA"}, "unknown data key 'key'"),
+        ({"data": {"x": float("inf")}}, "credential data must be JSON"),
+        ({"data": {"x": "\ud800"}}, "credential data must be JSON"),
+        ({"data": {"x": "y" * 1_048_576}}, "at most 1048576 bytes"),
     ],
 )
 def test_one_that_cannot_be_taken_does_not_stop_the_others(
@@ -196,7 +196,9 @@ def test_what_is_no_record_is_named_by_its_place(kept: tuple[Flask, M9M], bad: A
     app, m9m = kept
     with app.app_context():
         result = m9m.credentials.import_n8n([entry("a"), bad])
-        assert reasons(result) == {"record 2": "a record is an object with a name, a type and data"}
+        assert reasons(result) == {
+            "record 2": "a record must be a JSON object with a name, a type and data"
+        }
         assert result.unreadable[0].id == ""
 
 
@@ -238,7 +240,7 @@ def test_a_second_import_skips_what_is_there(storage: Storage, keep: Kept, key: 
         result = m9m.credentials.import_n8n(records)
         assert [one.name for one in result.imported] == ["2", "3", "4"]
         assert [(one.name, one.reason) for one in result.skipped] == [
-            (name, "a credential of that id is there already") for name in ("0", "1")
+            (name, "a credential with this id exists already") for name in ("0", "1")
         ]
         assert m9m.credentials.get("id0").data == {"mine": "now"}
         assert len(m9m.credentials.list()) == 5
@@ -251,7 +253,7 @@ def test_of_two_records_of_one_id_the_first_that_opens_is_taken(kept: tuple[Flas
         result = m9m.credentials.import_n8n(records)
         assert [one.name for one in result.unreadable] == ["a"]
         assert [one.name for one in result.imported] == ["b"]
-        assert [one.reason for one in result.skipped] == ["another record of that id came before"]
+        assert [one.reason for one in result.skipped] == ["an earlier record has the same id"]
 
 
 def test_ids_that_cannot_be_are_replaced_and_known_again(kept: tuple[Flask, M9M]) -> None:
@@ -275,14 +277,14 @@ def test_an_import_that_is_cut_short_keeps_whole_batches_and_goes_on(
     monkeypatch.setattr(imports, "_BATCH", 3)
     app, m9m = keep({"database": {"url": database_url}}, key)
     records = [entry(str(n), id=str(n)) for n in range(8)]
-    keep_records, times = imports.Import._keep, iter(range(9))
+    store_batch, times = imports.Import._store_batch, iter(range(9))
 
     def cut_short(self: Any, sealed: Any) -> None:
         if next(times) == 2:
             raise KeyboardInterrupt
-        keep_records(self, sealed)
+        store_batch(self, sealed)
 
-    monkeypatch.setattr(imports.Import, "_keep", cut_short)
+    monkeypatch.setattr(imports.Import, "_store_batch", cut_short)
     with app.app_context():
         with pytest.raises(KeyboardInterrupt):
             m9m.credentials.import_n8n(records)
@@ -308,14 +310,14 @@ def test_one_that_appears_during_an_import_is_skipped(
     database_url: str, keep: Kept, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app, m9m = keep({"database": {"url": database_url}}, key)
-    keep_records, first = imports.Import._keep, [True]
+    store_batch, first = imports.Import._store_batch, [True]
 
     def after_another(self: Any, sealed: Any) -> None:
         if first and first.pop():
             m9m.credentials.import_n8n([entry("theirs")])
-        keep_records(self, sealed)
+        store_batch(self, sealed)
 
-    monkeypatch.setattr(imports.Import, "_keep", after_another)
+    monkeypatch.setattr(imports.Import, "_store_batch", after_another)
     with app.app_context():
         result = m9m.credentials.import_n8n([entry("ours"), entry("other", id="2")])
         assert [one.name for one in result.imported] == ["other"]
@@ -379,16 +381,16 @@ def test_a_file_is_read_as_records_are(kept: tuple[Flask, M9M], tmp_path: Path) 
     [
         (b"", r"is not JSON \(line 1, column 1\)"),
         (b'[{"secret": hunter2}]', r"is not JSON \(line 1, column 13\)"),
-        (b"[\xff]", r"octet 2 is not UTF-8"),
-        (b"[NaN]", "out of bounds"),
-        (b"[" * 100_000 + b"]" * 100_000, "out of bounds"),
-        (b"[" + b"9" * 10_000 + b"]", "out of bounds"),
-        (b'"hunter2"', "an array of records, or one record"),
-        (b"null", "an array of records, or one record"),
-        (b"7", "an array of records, or one record"),
+        (b"[\xff]", r"byte 2 is not UTF-8"),
+        (b"[NaN]", "out of range, or the nesting too deep"),
+        (b"[" * 100_000 + b"]" * 100_000, "out of range, or the nesting too deep"),
+        (b"[" + b"9" * 10_000 + b"]", "out of range, or the nesting too deep"),
+        (b'"hunter2"', "an array of records, or a single record"),
+        (b"null", "an array of records, or a single record"),
+        (b"7", "an array of records, or a single record"),
         (b"[" + b"0," * 100_000 + b"0]", "at most 100000 records"),
         (b"[" + b"[]," * 1_000_000 + b"0]", "more than 1000000 arrays and objects"),
-        (b" " * (2**25 + 1), "longer than 33554432 octets"),
+        (b" " * (2**25 + 1), "larger than 33554432 bytes"),
     ],
 )
 def test_a_file_of_something_else_is_refused_and_not_repeated(
@@ -410,10 +412,10 @@ def test_a_file_that_is_not_there_is_named(kept: tuple[Flask, M9M], tmp_path: Pa
         for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
             with pytest.raises(UnreadableImport, match=why):
                 m9m.credentials.import_n8n(path)
-        with pytest.raises(UnreadableImport, match="no path"):
+        with pytest.raises(UnreadableImport, match="not a valid path"):
             m9m.credentials.import_m9m("a\0b")
         if os.path.exists("/dev/zero"):
-            with pytest.raises(UnreadableImport, match="longer than"):
+            with pytest.raises(UnreadableImport, match="larger than"):
                 m9m.credentials.import_n8n("/dev/zero")
 
 
@@ -425,7 +427,7 @@ def test_what_cannot_be_an_instance_key_is_refused(kept: tuple[Flask, M9M], type
             lambda: m9m.credentials.import_n8n([entry()], typed),
             lambda: m9m.credentials.export_n8n(typed),
         ):
-            with pytest.raises(ValueError, match="an n8n instance key is"):
+            with pytest.raises(ValueError, match="n8n: the instance key must"):
                 call()
         assert m9m.credentials.list() == []
 
@@ -504,8 +506,8 @@ def test_m9ms_plain_records_are_imported(storage: Storage, keep: Kept, key: str)
         result = m9m.credentials.import_m9m(records)
         assert m9m.credentials.get("cred_1").data == {"accessToken": "xoxb"}
         assert reasons(result) == {
-            "bad": "a credential of the type slackApi needs accessToken",
-            "sealed": "m9m: data is no object",
+            "bad": "a credential of type slackApi needs accessToken",
+            "sealed": "m9m: data must be a JSON object",
         }
 
 
@@ -561,7 +563,7 @@ def test_a_record_of_a_type_that_is_not_known_can_be_changed(kept: tuple[Flask, 
         assert m9m.credentials.get("1").data == {"other": "fields"}
         with pytest.raises(ValueError, match="needs accessToken"):
             m9m.credentials.update("2", data={})
-        with pytest.raises(ValueError, match="no credential type"):
+        with pytest.raises(ValueError, match="unknown credential type"):
             m9m.credentials.create("x", "githubApi", DATA)
 
 

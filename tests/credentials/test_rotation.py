@@ -85,17 +85,17 @@ def test_a_change_that_comes_in_between_is_not_undone(
         made = [m9m.credentials.create("x", "apiKey", DATA) for _ in range(3)]
     app, m9m = keep(storage, following, [key])
     other, theirs = keep(storage, key, [following])  # a process that has not swapped them yet
-    sealed_anew, changed = rotation.Rotation._sealed_anew, []
+    reencrypt, changed = rotation.Rotation._reencrypt, []
 
     def change_first(self: rotation.Rotation, row: Any) -> Any:
-        found = sealed_anew(self, row)
+        found = reencrypt(self, row)
         if not changed:
             changed.append(row.id)
             with other.app_context():
                 theirs.credentials.update(row.id, data={"apiKey": "changed meanwhile"})
         return found
 
-    monkeypatch.setattr(rotation.Rotation, "_sealed_anew", change_first)
+    monkeypatch.setattr(rotation.Rotation, "_reencrypt", change_first)
     with app.app_context():
         result = m9m.credentials.rotate()
         assert result.resealed == 3

@@ -330,7 +330,7 @@ def test_a_canary_tells_a_key_of_the_right_id_that_is_the_wrong_one(
             bad = m9m.cipher.encrypt(b"something else")
             connection.execute(sa.update(tables.canaries).values(envelope=bad))
     again, theirs = keep(storage, key)
-    with again.app_context(), pytest.raises(SettingsError, match="is not the one of this id"):
+    with again.app_context(), pytest.raises(SettingsError, match="does not decrypt its canary"):
         theirs.credentials.get("x")
 
 

@@ -193,11 +193,11 @@ def test_associated_data_has_to_be_the_same(kind: str) -> None:
 @pytest.mark.parametrize("wrong", [None, 1, "text", bytearray(b"x"), memoryview(b"x"), [1]])
 def test_what_is_no_bytes_is_a_type_error_that_does_not_show_it(kind: str, wrong: Any) -> None:
     ours = cipher(NEW, kind=kind)
-    with pytest.raises(TypeError, match=f"plaintext is bytes, not {type(wrong).__name__}$"):
+    with pytest.raises(TypeError, match=f"plaintext must be bytes, found {type(wrong).__name__}$"):
         ours.encrypt(wrong)
     for call in (ours.encrypt, ours.decrypt):
         with pytest.raises(
-            TypeError, match=f"associated_data is bytes, not {type(wrong).__name__}"
+            TypeError, match=f"associated_data must be bytes, found {type(wrong).__name__}"
         ):
             call(b"", wrong)  # type: ignore[operator]
 
@@ -221,7 +221,7 @@ def test_without_an_encryption_key_the_error_says_what_to_do() -> None:
 
 
 def test_keys_of_one_id_stop_the_start() -> None:
-    with pytest.raises(SettingsError, match=r"credentials\.previous_keys: two keys of one id"):
+    with pytest.raises(SettingsError, match=r"credentials\.previous_keys: two keys share an id"):
         cipher(*SAME_ID)
 
 

@@ -141,7 +141,7 @@ def test_two_keys_of_one_id_make_no_ring() -> None:
     assert one.id == other.id == "8f82a629"
     assert one.derive(b"x", 32) != other.derive(b"x", 32)
     for same in ([one, other], [one, one], [key(OCTETS), one, other]):
-        with pytest.raises(SettingsError, match="two keys of one id; list each key once"):
+        with pytest.raises(SettingsError, match="two keys share an id; list each key once"):
             EncryptionKeyRing(same)
 
 
@@ -149,7 +149,7 @@ def test_two_keys_of_one_id_make_no_ring() -> None:
 def test_two_texts_of_one_id_are_found_out_before_anything_is_encrypted() -> None:
     ring = EncryptionKeyRing([key(OCTETS), EncryptionKey(TEXT), EncryptionKey(TEXT)])
     for _ in range(2):
-        with pytest.raises(SettingsError, match="two keys of one id"):
+        with pytest.raises(SettingsError, match="two keys share an id"):
             _ = ring.primary
 
 
