@@ -33,7 +33,7 @@ from sqlalchemy_utils import StringEncryptedType
 from sqlalchemy_utils.types.encrypted.encrypted_type import AesGcmEngine, FernetEngine
 
 from flask_m9m.credentials import Credentials, DatabaseCredentialStore
-from flask_m9m.crypto.cipher import Cipher, Record
+from flask_m9m.credentials.encryption.cipher import Cipher, Record
 from flask_m9m.settings import settings_of
 from flask_m9m.storage import ChangeFeed, Database, SealedCredential, moment
 

@@ -19,7 +19,7 @@ from importlib.metadata import version
 
 from cryptography.fernet import Fernet, MultiFernet
 
-from flask_m9m.crypto.cipher import Cipher, Record
+from flask_m9m.credentials.encryption.cipher import Cipher, Record
 from flask_m9m.settings import CredentialSettings
 
 BAR = 25.0

@@ -45,7 +45,7 @@ from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import Null
 
-from .crypto.cipher import Cipher, key_id_of
+from .credentials.encryption.cipher import Cipher, key_id_of
 from .errors import DecryptionFailed, SettingsError
 from .extension.app_state import current_state
 

@@ -21,7 +21,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_col
 
 from flask_m9m import M9M, columns
 from flask_m9m.columns import EncryptedJSON, EncryptedString, NotComparable, NotEncrypted
-from flask_m9m.crypto.cipher import Cipher
+from flask_m9m.credentials.encryption.cipher import Cipher
 from flask_m9m.errors import DecryptionFailed
 from flask_m9m.settings import CredentialSettings
 from flask_m9m.testing import make_settings
@@ -325,7 +325,7 @@ def test_statements_that_are_kept_are_kept_for_each_column(engine: sa.Engine) ->
 
 
 def test_importing_the_package_loads_no_sqlalchemy() -> None:
-    unused = "{'sqlalchemy', 'flask_m9m.credentials', 'flask_m9m.crypto.cipher'}"
+    unused = "{'sqlalchemy', 'flask_m9m.credentials', 'flask_m9m.credentials.encryption.cipher'}"
     code = f"import sys, flask_m9m; sys.exit(not {unused}.isdisjoint(sys.modules))"
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from ..credentials import CredentialInfo, Credentials
+from ..credentials.encryption.cipher import Cipher
 from ..credentials.rotation import Rotated
-from ..crypto.cipher import Cipher
 from ..errors import DecryptionFailed
 from ..extension.app_state import AppState
 from ..settings.wording import printable

@@ -9,7 +9,7 @@ import click
 
 from ..credentials import Imported
 from ..credentials.imports import listed
-from ..credentials.n8n import is_encrypted
+from ..credentials.n8n_records import is_encrypted
 from ..extension.app_state import AppState
 from .credential_input import credentials_of, key_file_option, read_instance_key, read_json
 from .output import fail, output_option, print_rows, refusals, with_app

@@ -19,12 +19,12 @@ from functools import partial
 from typing import Any, NoReturn
 
 from ..auth.names import checked_name
-from ..crypto.cipher import Cipher
 from ..errors import UnreadableImport
 from ..storage import SealedCredential
+from .canaries import KeyCheck
+from .encryption.cipher import Cipher
 from .fields import serialize
-from .keys import KeyCheck
-from .shelf import CredentialStore, Rows, StoreTransaction, bound_to
+from .stores import CredentialStore, Rows, StoreTransaction, bound_to
 from .types import CredentialTypes
 
 LARGEST = 2**25

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..audit import AuditTrail, EventName
-from ..crypto.cipher import Cipher
 from ..errors import DecryptionFailed
 from ..storage import Envelope
-from .keys import KeyCheck, needed_keys
-from .shelf import CredentialStore, bound_to
+from .canaries import KeyCheck, needed_keys
+from .encryption.cipher import Cipher
+from .stores import CredentialStore, bound_to
 
 Progress = Callable[[int, int], None]
 """Called with the number of records done and their total."""

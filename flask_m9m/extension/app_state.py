@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..auth import AppCallbacks, Identities
     from ..auth.identity import Identity
     from ..credentials import Caller, Credentials, CredentialTypes
-    from ..crypto.cipher import Cipher
+    from ..credentials.encryption.cipher import Cipher
     from ..storage import Database
 
 EXTENSION = "m9m"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from ..credentials import Caller, Credentials, CredentialTypes
-    from ..crypto.cipher import Cipher, Record
+    from ..credentials.encryption.cipher import Cipher, Record
 
     WhoCalls = Callable[[], Caller]
 
@@ -139,7 +139,7 @@ class Assembly:
 
     def cipher(self) -> Cipher:
         """Get the cipher under the settings' keys, made when it is first needed."""
-        from ..crypto.cipher import Cipher
+        from ..credentials.encryption.cipher import Cipher
 
         with self._lock:
             if self._cipher is None:
@@ -181,7 +181,7 @@ class _TrailKeyCipher:
         return self._cipher().decrypt_record(envelope, _trail_key_record())
 
     def key_id_of(self, envelope: object) -> str | None:
-        from ..crypto.cipher import key_id_of
+        from ..credentials.encryption.cipher import key_id_of
 
         return key_id_of(envelope)
 
@@ -190,7 +190,7 @@ class _TrailKeyCipher:
 
 
 def _trail_key_record() -> Record:
-    from ..crypto.cipher import Record
+    from ..credentials.encryption.cipher import Record
 
     return Record("audit", "flask-m9m audit key")  # no credential's type has a space
 

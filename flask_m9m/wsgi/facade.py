@@ -13,7 +13,7 @@ from .assembly import Assembly
 
 if TYPE_CHECKING:
     from ..credentials import Credentials, CredentialTypes
-    from ..crypto.cipher import Cipher
+    from ..credentials.encryption.cipher import Cipher
 
 Check = TypeVar("Check", bound=Callable[[Any], Any])
 

@@ -20,7 +20,9 @@ from flask_m9m.testing import make_settings
 from tests.cli.conftest import SECRET, Folder
 from tests.databases import settle
 
-CASES = json.loads((Path(__file__).parents[1] / "crypto" / "n8n-samples.json").read_text())["cases"]
+CASES = json.loads((Path(__file__).parents[1] / "credentials" / "n8n-samples.json").read_text())[
+    "cases"
+]
 SAMPLES = [one for one in CASES if one["keyName"] == "simple" and one["plaintextName"] == "json"]
 INSTANCE_KEY = "test_key"
 VALUE = "sk-hunter2secret"

@@ -13,8 +13,8 @@ from flask import Flask, request
 from flask_m9m import Identity, current_identity, require_auth
 from flask_m9m.audit import Event
 from flask_m9m.credentials import MemoryCredentialStore, rotation
+from flask_m9m.credentials.encryption.encryption_keys import EncryptionKey
 from flask_m9m.credentials.variables import resolve_variables
-from flask_m9m.crypto.keys import EncryptionKey
 from flask_m9m.errors import DecryptionFailed, NotFound, SettingsError, UnresolvedVariable
 from flask_m9m.signals import access_denied, credential_changed
 from flask_m9m.storage import Envelope, tables

@@ -17,14 +17,14 @@ from flask import Flask
 
 from flask_m9m import M9M, Identity
 from flask_m9m.credentials import SYSTEM, Imported, imports
-from flask_m9m.crypto.n8n import write_old
+from flask_m9m.credentials.n8n_format import write_old
 from flask_m9m.errors import AccessDenied, DecryptionFailed, SettingsError, UnreadableImport
 from flask_m9m.storage import tables
 
 from .conftest import Kept, new_key
 
 Storage = dict[str, Any]
-CASES = json.loads((Path(__file__).parents[1] / "crypto" / "n8n-samples.json").read_text())["cases"]
+CASES = json.loads((Path(__file__).with_name("n8n-samples.json")).read_text())["cases"]
 OBJECTS = [case for case in CASES if case["plaintextName"] == "json"]
 OTHERS = [case for case in CASES if case["plaintextName"] != "json"]
 DATA = {"accessToken": "ghp_0123456789abcdef", "nested": {"a": [1, 2, 3]}, "ok": True}

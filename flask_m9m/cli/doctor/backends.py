@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from ...crypto.cipher import key_id_of
+from ...credentials.encryption.cipher import key_id_of
 from ...errors import DatabaseUnavailable
 from ...ratelimit import StoreFailure
 from ...ratelimit.redis_pool import packed

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from ...crypto.keys import EncryptionKey
+from ...credentials.encryption.encryption_keys import EncryptionKey
 from ...storage import ApiKey, moment
 from .backends import StoredData, Unreachable
 from .findings import Finding, Kind, Severity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...crypto.keys import EncryptionKey
+from ...credentials.encryption.encryption_keys import EncryptionKey
 from .entropy import LEAST_BITS, guessing_bits
 from .findings import Finding, Kind, Severity
 from .secret_sources import secret_sources

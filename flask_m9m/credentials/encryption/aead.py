@@ -30,7 +30,7 @@ from hmac import compare_digest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from .keys import KEY_BYTES, EncryptionKey
+from .encryption_keys import KEY_BYTES, EncryptionKey
 
 PREFIX = "m9m:1"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flask_m9m.crypto.keys import EncryptionKey
+from flask_m9m.credentials.encryption.encryption_keys import EncryptionKey
 
 
 class Derived(EncryptionKey):

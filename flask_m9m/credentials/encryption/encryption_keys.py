@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from ..errors import Problem, SettingsError
-from ..processes.forking import fork_safe_lock
-from ..settings.secrets import KEY_FORMS, key_material
+from ...errors import Problem, SettingsError
+from ...processes.forking import fork_safe_lock
+from ...settings.secrets import KEY_FORMS, key_material
 
 KEY_BYTES = 32
 """Length of a key, and of each derived encryption key, in bytes."""

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from ..auth.names import name_of
-from ..crypto.cipher import Record
 from ..processes.forking import watch
 from ..storage import ChangeFeed, Envelope, SealedCredential
+from .encryption.cipher import Record
 
 if TYPE_CHECKING:
     from ..storage.transaction import Transaction

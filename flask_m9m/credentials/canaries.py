@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..crypto.cipher import Cipher
 from ..errors import DecryptionFailed, Problem, SettingsError
 from ..settings.wording import printable
-from .shelf import CredentialStore, Rows
+from .encryption.cipher import Cipher
+from .stores import CredentialStore, Rows
 
 _CANARY = b"flask-m9m credential canary"
 _PATH = "credentials.encryption_key"

@@ -12,9 +12,9 @@ from typing import Any
 
 from ..audit import AuditTrail
 from ..auth.names import checked_name
-from ..crypto.cipher import Cipher
 from ..errors import AccessDenied, Conflict, DecryptionFailed, NotFound
 from ..storage import SealedCredential, moment
+from .audit_events import record_change, record_denial, record_reads
 from .caller import (
     CURRENT,
     SYSTEM,
@@ -25,14 +25,14 @@ from .caller import (
     require_visible,
     sees_all,
 )
-from .events import record_change, record_denial, record_reads
+from .canaries import KeyCheck
+from .encryption.cipher import Cipher
 from .fields import deserialize, serialize
 from .imports import Import, Imported, Open, Source, records_of
 from .info import Credential, CredentialInfo, credential_of, info_of
-from .keys import KeyCheck
-from .n8n import open_plain, opener, writer
+from .n8n_records import open_plain, opener, writer
 from .rotation import Progress, Rotated, Rotation
-from .shelf import CredentialStore, StoreTransaction, bound_to, row_of
+from .stores import CredentialStore, StoreTransaction, bound_to, row_of
 from .types import CredentialTypes
 from .variables import resolve_variables
 

@@ -8,7 +8,7 @@ from ..audit import AuditTrail, Event, EventName
 from ..auth.identity import Identity
 from ..storage import SealedCredential
 from .caller import Caller
-from .shelf import StoreTransaction
+from .stores import StoreTransaction
 
 
 def record_reads(

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from cryptography.fernet import Fernet, InvalidToken
 
 from .aead import LONGEST_PAYLOAD, associated_data, check_length
-from .keys import KEY_BYTES, EncryptionKey
+from .encryption_keys import KEY_BYTES, EncryptionKey
 
 PREFIX = "m9m:f1"
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..errors import DecryptionFailed, Problem, SettingsError
-from ..settings import CredentialSettings
+from ...errors import DecryptionFailed, Problem, SettingsError
+from ...settings import CredentialSettings
 from . import aead, fernet
-from .keys import EncryptionKey, EncryptionKeyRing
+from .encryption_keys import EncryptionKey, EncryptionKeyRing
 
 
 class _Format(NamedTuple):

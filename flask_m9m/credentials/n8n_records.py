@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ..crypto.n8n import DataKey, N8nReader, write_old
 from ..errors import UnreadableImport
 from ..storage import SealedCredential
 from .imports import Open, Source, records_of
+from .n8n_format import DataKey, N8nReader, write_old
 
 _DATA_KEY_TYPE = "data_encryption"
 

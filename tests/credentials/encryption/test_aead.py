@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flask_m9m.crypto import aead
-from flask_m9m.crypto.keys import EncryptionKey
+from flask_m9m.credentials.encryption import aead
+from flask_m9m.credentials.encryption.encryption_keys import EncryptionKey
 
 from .conftest import Derived, nist_vectors
 from .gcm import Side, opens_under_both

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from flask_m9m.crypto.cipher import Cipher, Record, key_id_of
+from flask_m9m.credentials.encryption.cipher import Cipher, Record, key_id_of
 from flask_m9m.errors import DecryptionFailed, SettingsError
 from flask_m9m.settings import CredentialSettings
 
 from . import independent
 from .independent import aead_envelope, everything_in, fernet_envelope, id_of, spellings
-from .test_keys import SAME_ID, TEXT
+from .test_encryption_keys import SAME_ID, TEXT
 
 CIPHERS = ("aes-256-gcm", "fernet")
 PREFIXES = {"aes-256-gcm": "m9m:1", "fernet": "m9m:f1"}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from flask_m9m.crypto import keys
-from flask_m9m.crypto.keys import EncryptionKey, EncryptionKeyRing
+from flask_m9m.credentials.encryption import encryption_keys
+from flask_m9m.credentials.encryption.encryption_keys import EncryptionKey, EncryptionKeyRing
 from flask_m9m.errors import SettingsError
 
 from .independent import everything_in, hkdf, id_of, spellings
@@ -37,7 +37,7 @@ def stretched(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         texts.append(text)
         return hashlib.sha256(text).digest()
 
-    monkeypatch.setattr(keys.hashlib, "scrypt", scrypt)
+    monkeypatch.setattr(encryption_keys.hashlib, "scrypt", scrypt)
     return texts
 
 
@@ -114,7 +114,7 @@ def test_two_threads_that_need_a_text_at_once_stretch_it_once(
             assert arrived.acquire(timeout=10)
         return bytes(32)
 
-    monkeypatch.setattr(keys.hashlib, "scrypt", scrypt)
+    monkeypatch.setattr(encryption_keys.hashlib, "scrypt", scrypt)
     text._lock = Door()  # type: ignore[assignment]
     threads = [threading.Thread(target=text.derive, args=(b"x", 32)) for _ in range(2)]
     for thread in threads:

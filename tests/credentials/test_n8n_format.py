@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.padding import PKCS7
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flask_m9m.crypto import n8n
-from flask_m9m.crypto.n8n import DataKey, N8nReader, write_old
+from flask_m9m.credentials import n8n_format
+from flask_m9m.credentials.n8n_format import DataKey, N8nReader, write_old
 from flask_m9m.errors import UnreadableImport
 
-from .independent import everything_in, hkdf, spellings
+from .encryption.independent import everything_in, hkdf, spellings
 
 SAMPLES = json.loads(Path(__file__).with_name("n8n-samples.json").read_text())
 CASES = SAMPLES["cases"]
@@ -93,36 +93,39 @@ def test_every_sample_decrypts_to_its_text_in_one_of_the_dialects(case: dict[str
     if is_new(case):
         wrapping = hashlib.sha256(case["instanceKey"].encode()).digest()
         assert (
-            n8n._open_new(n8n._parse_new(case["wrappedDek"]), wrapping) == case["dekHex"].encode()
+            n8n_format._open_new(n8n_format._parse_new(case["wrappedDek"]), wrapping)
+            == case["dekHex"].encode()
         )
-        sealed = n8n._parse_new(case["ciphertext"].partition(":")[2])
-        opened = [n8n._open_new(sealed, bytes.fromhex(case["dekHex"]))]
+        sealed = n8n_format._parse_new(case["ciphertext"].partition(":")[2])
+        opened = [n8n_format._open_new(sealed, bytes.fromhex(case["dekHex"]))]
     else:
-        sealed = n8n._parse_old(case["ciphertext"])
-        opened = [n8n._open_old(sealed, one) for one in n8n._dialects(case["instanceKey"])]
+        sealed = n8n_format._parse_old(case["ciphertext"])
+        opened = [
+            n8n_format._open_old(sealed, one) for one in n8n_format._dialects(case["instanceKey"])
+        ]
     assert case["plaintext"].encode() in opened
 
 
 def test_the_dialects_are_utf_8_and_the_low_bytes_of_utf_16() -> None:
-    assert n8n._dialects("key") == (b"key",)
-    assert n8n._dialects("clé") == (b"cl\xc3\xa9", b"cl\xe9")
-    assert n8n._dialects("键🔑") == ("键🔑".encode(), bytes([0x2E, 0x3D, 0x11]))
+    assert n8n_format._dialects("key") == (b"key",)
+    assert n8n_format._dialects("clé") == (b"cl\xc3\xa9", b"cl\xe9")
+    assert n8n_format._dialects("键🔑") == ("键🔑".encode(), bytes([0x2E, 0x3D, 0x11]))
     for case in CASES:
         if case["keyName"] == "latin1" and not is_new(case):
-            sealed = n8n._parse_old(case["ciphertext"])
-            utf_8, low_bytes = n8n._dialects(case["instanceKey"])
+            sealed = n8n_format._parse_old(case["ciphertext"])
+            utf_8, low_bytes = n8n_format._dialects(case["instanceKey"])
             cryptojs = case["format"] == "legacy-cryptojs"
             right, wrong = (utf_8, low_bytes) if cryptojs else (low_bytes, utf_8)
-            assert n8n._open_old(sealed, right) == case["plaintext"].encode()
-            assert n8n._open_old(sealed, wrong) is None
+            assert n8n_format._open_old(sealed, right) == case["plaintext"].encode()
+            assert n8n_format._open_old(sealed, wrong) is None
 
 
 def test_the_vectors_of_n8ns_own_tests_and_of_a_fixed_key_decrypt() -> None:
     value = "U2FsdGVkX194VEoX27o3+y5jUd1JTTmVwkOKjVhB6Jg="
-    assert n8n._open_old(n8n._parse_old(value), b"test_key") == b"random-string"
+    assert n8n_format._open_old(n8n_format._parse_old(value), b"test_key") == b"random-string"
     fixed = SAMPLES["gcmFixed"]
-    sealed = n8n._parse_new(fixed["ciphertext"])
-    opened = n8n._open_new(sealed, bytes.fromhex(fixed["keyHex"]))
+    sealed = n8n_format._parse_new(fixed["ciphertext"])
+    opened = n8n_format._open_new(sealed, bytes.fromhex(fixed["keyHex"]))
     assert opened == fixed["plaintext"].encode()
 
 
@@ -131,9 +134,9 @@ def test_the_vectors_of_n8ns_own_tests_and_of_a_fixed_key_decrypt() -> None:
 
 def test_ten_thousand_wrong_keys_read_nothing_from_the_old_form() -> None:
     unpadded = 0
-    sealed = n8n._parse_old(OLD["ciphertext"])
+    sealed = n8n_format._parse_old(OLD["ciphertext"])
     for number in range(10_000):
-        unpadded += n8n._open_old(sealed, f"wrong {number}".encode()) is not None
+        unpadded += n8n_format._open_old(sealed, f"wrong {number}".encode()) is not None
         with pytest.raises(UnreadableImport):
             N8nReader(f"wrong {number}").read(OLD["ciphertext"])
     assert unpadded == 26  # so many would have been garbage
@@ -266,7 +269,9 @@ def units(text: str) -> list[int]:
 
 
 def test_the_old_form_is_frozen_byte_for_byte(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(n8n.os, "urandom", lambda size: base64.b64decode(OLD["ciphertext"])[8:16])
+    monkeypatch.setattr(
+        n8n_format.os, "urandom", lambda size: base64.b64decode(OLD["ciphertext"])[8:16]
+    )
     assert write_old(DATA, OLD["instanceKey"]) == OLD["ciphertext"]
 
 

@@ -10,8 +10,8 @@ from cryptography.fernet import Fernet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flask_m9m.crypto import aead, fernet
-from flask_m9m.crypto.keys import EncryptionKey
+from flask_m9m.credentials.encryption import aead, fernet
+from flask_m9m.credentials.encryption.encryption_keys import EncryptionKey
 
 from .conftest import Derived, cryptography_vectors
 from .independent import associated, fernet_envelope, fernet_key, fernet_token

@@ -1,0 +1,1 @@
+"""Encryption of stored credentials: envelopes, and the keys that seal them."""

@@ -1,1 +1,0 @@
-"""Encryption of stored credentials: keys, envelopes and n8n's formats."""
