@@ -21,7 +21,8 @@ import gunicorn
 
 from .audit.lines import write_somewhere
 from .errors import SettingsError
-from .settings import ServerSettings, load
+from .settings.server import ServerSettings
+from .settings.sources import load
 from .wsgi.server import HANDED_ON, REMEDY
 from .wsgi.server.bind_address import bind_address, check_development
 from .wsgi.server.tls import Certificate

@@ -10,7 +10,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from .extension.app_state import EXTENSION, AppState
-from .settings import Settings, settings_of
+from .settings.models import Settings
+from .settings.sources import settings_of
 
 
 class Clock:

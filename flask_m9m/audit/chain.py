@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import DecryptionFailed, TrailBroken
 from ..settings.wording import printable
-from ..storage import EndRow
+from ..storage.records import EndRow
 from .events import Event
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..settings.wording import printable
-from ..storage import moment
+from ..storage.records import moment
 
 SUCCESS = "success"
 

@@ -13,7 +13,7 @@ import json
 import logging
 from typing import Any
 
-from ..storage import moment
+from ..storage.records import moment
 from .chain import Anchor
 from .events import Event
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import signals
 from ..errors import TrailBroken
-from ..settings import AuditSettings
-from ..storage import Database, Sought
+from ..settings.models import AuditSettings
+from ..storage.database import Database
+from ..storage.records import Sought
 from . import lines
 from .backlog import Backlog
 from .chain import Anchor, Chain, KeyCipher

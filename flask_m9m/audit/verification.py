@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import DatabaseUnavailable, TrailBroken
-from ..storage import Database, EndRow
+from ..storage.database import Database
+from ..storage.records import EndRow
 from .chain import GENESIS, HEAD, TAIL, Anchor, ChainKeys, is_linked, is_sealed, link
 
 if TYPE_CHECKING:

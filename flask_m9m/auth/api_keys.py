@@ -9,11 +9,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from ..audit import AuditTrail, EventName
+from ..audit.events import EventName
+from ..audit.trail import AuditTrail
 from ..errors import Conflict, NotFound
-from ..ratelimit import parse_limits
-from ..settings import parse_duration
-from ..storage import ApiKey, ChangeFeed, Topic, moment
+from ..ratelimit.limit import parse_limits
+from ..settings.durations import parse_duration
+from ..storage.feed import ChangeFeed, Topic
+from ..storage.records import ApiKey, moment
 from .api_key_format import digest_of, make_key
 from .identity import names
 from .names import checked_name, name_of

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..errors import InvalidCredentials
 from ..processes.forking import fork_safe_lock
-from ..settings import parse_duration
+from ..settings.durations import parse_duration
 from .identity import Identity
 from .schemes.app_scheme import BUILT_IN
 from .sign_in import PasswordVerifier

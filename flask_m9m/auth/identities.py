@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..audit import AuditTrail
-from ..ratelimit import LimitStore
-from ..settings import BasicAuthSettings, SecuritySettings
-from ..storage import ChangeFeed, User
+from ..audit.trail import AuditTrail
+from ..ratelimit.store import LimitStore
+from ..settings.models import BasicAuthSettings, SecuritySettings
+from ..storage.feed import ChangeFeed
+from ..storage.records import User
 from .api_keys import ApiKeys
 from .app_callbacks import AppCallbacks, LoadedIdentities
 from .identity import Identity

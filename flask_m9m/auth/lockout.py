@@ -21,8 +21,10 @@ from hashlib import sha256
 from ..errors import InvalidCredentials, LimitsUnavailable, M9MError, TooManyAttempts
 from ..http.address import Client
 from ..processes.forking import fork_safe_lock
-from ..ratelimit import Hit, LimitStore, RateLimit, StoreFailure, Want
-from ..settings import LockoutSettings
+from ..ratelimit.gcra import Hit
+from ..ratelimit.limit import RateLimit
+from ..ratelimit.store import LimitStore, StoreFailure, Want
+from ..settings.models import LockoutSettings
 
 _KNOWN_FOR = 30 * 86_400  # seconds
 _MOST_ACCOUNTS = 65_536

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InvalidToken
 from ..processes.forking import fork_safe_lock
-from ..storage import ChangeFeed, Topic
+from ..storage.feed import ChangeFeed, Topic
 from .identity import Identity
 from .names import name_of
 

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from ..audit import AuditTrail, EventName
+from ..audit.events import EventName
+from ..audit.trail import AuditTrail
 from ..errors import Conflict, InvalidToken
-from ..settings import JWTSettings
-from ..storage import ChangeFeed, Session, moment
+from ..settings.models import JWTSettings
+from ..storage.feed import ChangeFeed
+from ..storage.records import Session, moment
 from .identity import Identity, names
 from .jwt.issuer import Issuer
 from .jwt.verifier import Verifier

@@ -17,8 +17,9 @@ from werkzeug.exceptions import HTTPException
 from ..errors import DatabaseUnavailable, InvalidCredentials
 from ..http.address import Client
 from ..processes.forking import fork_safe_lock, watch
-from ..settings import BasicAuthSettings
-from ..storage import ChangeFeed, Topic, User
+from ..settings.models import BasicAuthSettings
+from ..storage.feed import ChangeFeed, Topic
+from ..storage.records import User
 from .identity import Identity
 from .lockout import Lockout
 from .names import normalize

@@ -44,7 +44,8 @@ from itsdangerous import BadData, Signer
 from itsdangerous.encoding import base64_decode, base64_encode
 
 from ..errors import InvalidSignature, Problem, SettingsError
-from ..settings import JWTSettings, parse_duration
+from ..settings.durations import parse_duration
+from ..settings.models import JWTSettings
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -8,10 +8,13 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..audit import AuditTrail, EventName
+from ..audit.events import EventName
+from ..audit.trail import AuditTrail
 from ..errors import InvalidToken, Problem, SettingsError
-from ..settings import JWTSettings, parse_duration
-from ..storage import ChangeFeed, User, moment
+from ..settings.durations import parse_duration
+from ..settings.models import JWTSettings
+from ..storage.feed import ChangeFeed
+from ..storage.records import User, moment
 from .identity import Identity
 from .jwt.claims import ClaimRules
 from .jwt.issuer import Issuer, new_jti

@@ -8,10 +8,12 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..audit import AuditTrail, EventName
+from ..audit.events import EventName
+from ..audit.trail import AuditTrail
 from ..errors import Conflict, NotFound, ServiceUnavailable
 from ..processes.forking import fork_safe_lock
-from ..storage import ChangeFeed, Topic, User, moment
+from ..storage.feed import ChangeFeed, Topic
+from ..storage.records import User, moment
 from .identity import names
 from .names import checked_name, is_control, is_surrogate, name_of
 from .passwords import LONGEST, PasswordHasher

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from ..extension.app_state import AppState
-from ..settings import parse_duration
-from ..storage import ApiKey
+from ..settings.durations import parse_duration
+from ..storage.records import ApiKey
 from .output import output_option, print_rows, refusals, with_app
 
 

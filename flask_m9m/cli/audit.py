@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 
 import click
 
-from ..audit import Anchor, EventName, Recorded, Verification
-from ..audit.events import written
+from ..audit.chain import Anchor
+from ..audit.events import EventName, Recorded, written
+from ..audit.verification import Verification
 from ..extension.app_state import AppState
-from ..settings import parse_duration
+from ..settings.durations import parse_duration
 from ..settings.wording import printable
-from ..storage import Sought, moment
+from ..storage.records import Sought, moment
 from .output import (
     fail,
     output_option,

@@ -11,7 +11,11 @@ from flask.cli import ScriptInfo
 
 from ..errors import SettingsError
 from ..extension.app_state import EXTENSION
-from ..settings import Loaded, check_secret_key, describe, json_schema, load, nearest_path
+from ..settings import describe
+from ..settings.checks import check_secret_key
+from ..settings.paths import nearest_path
+from ..settings.schema import json_schema
+from ..settings.sources import Loaded, load
 from .output import fail, output_option, print_document, print_rows, settings_errors
 
 _APP_FILES = ("wsgi.py", "app.py")  # where Flask looks for an app by default

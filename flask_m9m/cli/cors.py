@@ -7,7 +7,7 @@ from flask import Flask, Request
 
 from ..errors import CORSRefused
 from ..extension.app_state import AppState
-from ..settings import parse_origin_rule
+from ..settings.origins import parse_origin_rule
 from .output import fail, with_app
 
 

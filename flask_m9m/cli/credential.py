@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from ..credentials import CredentialInfo, Credentials
+from ..credentials.credentials import Credentials
 from ..credentials.encryption.cipher import Cipher
+from ..credentials.info import CredentialInfo
 from ..credentials.rotation import Rotated
 from ..errors import DecryptionFailed
 from ..extension.app_state import AppState

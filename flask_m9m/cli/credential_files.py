@@ -7,8 +7,7 @@ import os
 
 import click
 
-from ..credentials import Imported
-from ..credentials.imports import listed
+from ..credentials.imports import Imported, listed
 from ..credentials.n8n_records import is_encrypted
 from ..extension.app_state import AppState
 from .credential_input import credentials_of, key_file_option, read_instance_key, read_json

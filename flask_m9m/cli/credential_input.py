@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..credentials import Credentials
+from ..credentials.credentials import Credentials
 from ..credentials.imports import LARGEST, contents, parsed
 from ..errors import UnreadableImport
 from ..extension.app_state import AppState

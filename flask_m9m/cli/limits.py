@@ -11,7 +11,9 @@ from ..auth.lockout import account_key
 from ..auth.schemes.api_key import own_limits
 from ..extension.app_state import AppState
 from ..guard.limiter import custom_key, identity_key
-from ..ratelimit import Hit, LimitStore, RateLimit
+from ..ratelimit.gcra import Hit
+from ..ratelimit.limit import RateLimit
+from ..ratelimit.store import LimitStore
 from ..settings.wording import printable
 from .output import fail, output_option, print_rows, refusals, with_app
 

@@ -25,7 +25,7 @@ from ..errors import (
     UnresolvedVariable,
 )
 from ..extension.app_state import EXTENSION, AppState
-from ..ratelimit import StoreFailure
+from ..ratelimit.store import StoreFailure
 from ..settings.wording import printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])

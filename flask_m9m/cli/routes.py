@@ -9,7 +9,7 @@ import click
 
 from ..extension.app_state import AppState
 from ..guard.policy import FLASK, SETTINGS, Access, RoutePolicy
-from ..ratelimit import RateLimit
+from ..ratelimit.limit import RateLimit
 from ..settings.wording import printable
 from .output import output_option, print_rows, with_app
 

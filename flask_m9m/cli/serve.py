@@ -14,8 +14,8 @@ from werkzeug.serving import run_simple
 
 from ..extension.app_state import AppState
 from ..extension.m9m import command_line
-from ..ratelimit import LimitStore
-from ..settings import RateLimitSettings, Settings
+from ..ratelimit.store import LimitStore
+from ..settings.models import RateLimitSettings, Settings
 from ..settings.wording import printable
 from ..wsgi.server import HANDED_ON, REMEDY
 from ..wsgi.server.bind_address import bind_address, check_development, check_free, is_loopback

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..audit import AuditTrail, Event, EventName
+from ..audit.events import Event, EventName
+from ..audit.trail import AuditTrail
 from ..auth.identity import Identity
-from ..storage import SealedCredential
+from ..storage.records import SealedCredential
 from .caller import Caller
 from .stores import StoreTransaction
 

@@ -12,7 +12,7 @@ from werkzeug.local import LocalProxy
 from ..auth.identity import Identity
 from ..auth.names import checked_name, name_of
 from ..errors import AccessDenied, NotFound
-from ..storage import SealedCredential
+from ..storage.records import SealedCredential
 
 _ADMIN = "admin"
 

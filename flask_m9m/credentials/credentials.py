@@ -10,10 +10,10 @@ from copy import copy
 from dataclasses import replace
 from typing import Any
 
-from ..audit import AuditTrail
+from ..audit.trail import AuditTrail
 from ..auth.names import checked_name
 from ..errors import AccessDenied, Conflict, DecryptionFailed, NotFound
-from ..storage import SealedCredential, moment
+from ..storage.records import SealedCredential, moment
 from .audit_events import record_change, record_denial, record_reads
 from .caller import (
     CURRENT,

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from ..auth.names import checked_name
 from ..errors import UnreadableImport
-from ..storage import SealedCredential
+from ..storage.records import SealedCredential
 from .canaries import KeyCheck
 from .encryption.cipher import Cipher
 from .fields import serialize

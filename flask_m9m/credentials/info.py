@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ..storage import SealedCredential
+from ..storage.records import SealedCredential
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..errors import UnreadableImport
-from ..storage import SealedCredential
+from ..storage.records import SealedCredential
 from .imports import Open, Source, records_of
 from .n8n_format import DataKey, N8nReader, write_old
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..audit import AuditTrail, EventName
+from ..audit.events import EventName
+from ..audit.trail import AuditTrail
 from ..errors import DecryptionFailed
-from ..storage import Envelope
+from ..storage.records import Envelope
 from .canaries import KeyCheck, needed_keys
 from .encryption.cipher import Cipher
 from .stores import CredentialStore, bound_to

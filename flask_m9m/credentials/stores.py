@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from ..auth.names import name_of
 from ..processes.forking import watch
-from ..storage import ChangeFeed, Envelope, SealedCredential
+from ..storage.feed import ChangeFeed
+from ..storage.records import Envelope, SealedCredential
 from .encryption.cipher import Record
 
 if TYPE_CHECKING:

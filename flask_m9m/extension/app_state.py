@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 import click
 from flask import Request, current_app, has_request_context, request
 
-from ..audit import AuditTrail, Circumstances
+from ..audit.events import Circumstances
+from ..audit.trail import AuditTrail
 from ..errors import SettingsError
 from ..guard.exchange import CLIENT_ADDRESS, EXCHANGE, IDENTITY, ON_REQUEST, Exchange
 from ..guard.pipeline import Guard
 from ..processes.forking import fork_safe_lock
-from ..settings import Loaded, check_secret_key
+from ..settings.checks import check_secret_key
 from ..settings.development_secret import with_secret
+from ..settings.sources import Loaded
 from ..wsgi.assembly import Assembly
 from .routes import Protections, Routes
 
@@ -23,11 +25,14 @@ if TYPE_CHECKING:
     from flask import Flask
     from sqlalchemy import Engine
 
-    from ..auth import AppCallbacks, Identities
+    from ..auth.app_callbacks import AppCallbacks
+    from ..auth.identities import Identities
     from ..auth.identity import Identity
-    from ..credentials import Caller, Credentials, CredentialTypes
+    from ..credentials.caller import Caller
+    from ..credentials.credentials import Credentials
     from ..credentials.encryption.cipher import Cipher
-    from ..storage import Database
+    from ..credentials.types import CredentialTypes
+    from ..storage.database import Database
 
 EXTENSION = "m9m"
 
@@ -167,7 +172,7 @@ class AppState:
 
     def _who_calls(self) -> Caller:
         """Return who sends the current request, or nobody; without one, the app itself."""
-        from ..credentials import SYSTEM
+        from ..credentials.caller import SYSTEM
 
         if not has_request_context():
             return SYSTEM

@@ -11,7 +11,7 @@ from ..errors import M9MError
 if TYPE_CHECKING:
     from flask import Flask
 
-    from ..settings import ServerLimits
+    from ..settings.server import ServerLimits
 
 _FLASK_DEFAULTS = {
     "MAX_CONTENT_LENGTH": None,

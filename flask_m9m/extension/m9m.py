@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flask import Blueprint, Flask, Response
 from werkzeug.exceptions import HTTPException, default_exceptions
 
-from ..auth import TokenPair
 from ..auth.identity import Identity
+from ..auth.sessions import TokenPair
 from ..auth.signed_links import MaxAge
 from ..errors import SettingsError
 from ..guard.marks import Mark
-from ..settings import Settings, SettingsSource, check_secret_key, load
+from ..settings.checks import check_secret_key
+from ..settings.models import Settings
+from ..settings.sources import SettingsSource, load
 from ..wsgi.assembly import Assembly
 from ..wsgi.facade import Facade
 from ..wsgi.guarded_app import GuardedApp
@@ -30,7 +32,7 @@ from .routes import Protections
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from ..credentials import Credentials
+    from ..credentials.credentials import Credentials
 
 Loader = TypeVar("Loader", bound=Callable[[Identity], Any])
 Authenticate = TypeVar("Authenticate", bound=Callable[[], Identity | None])
@@ -204,7 +206,8 @@ class M9M(Facade):
             ValueError: one of `schemes` is not switched on.
             SettingsError: the app's marks contradict each other or the settings.
         """
-        from ..openapi import ANSWERS, describe
+        from ..openapi.components import ANSWERS
+        from ..openapi.fragment import describe
 
         state = current_state("m9m.openapi")
         shown = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import MappingProxyType
 
-from ..audit import SUCCESS, AuditTrail, Event, EventName
+from ..audit.events import SUCCESS, Event, EventName
+from ..audit.trail import AuditTrail
 from ..errors import (
     AccessDenied,
     AddressNotAllowed,

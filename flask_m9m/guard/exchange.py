@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..audit import Circumstances
+from ..audit.events import Circumstances
 from ..auth.identity import Identity
 from ..errors import M9MError
 from ..http.address import Client
-from ..ratelimit import Hit, Want
+from ..ratelimit.gcra import Hit
+from ..ratelimit.store import Want
 from .marks import LimitMark, Mark
 from .policy import RoutePolicy
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import LimitsUnavailable, M9MError, RateLimited
 from ..processes.forking import fork_safe_lock
-from ..ratelimit import Hit, LimitStore, RateLimit, StoreFailure, Want
-from ..settings import RateLimitSettings
+from ..ratelimit.gcra import Hit
+from ..ratelimit.limit import RateLimit
+from ..ratelimit.store import LimitStore, StoreFailure, Want
+from ..settings.models import RateLimitSettings
 from .exchange import Exchange, Provisional
 from .marks import LimitMark
 from .policy import RouteLimit

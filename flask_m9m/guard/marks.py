@@ -22,8 +22,8 @@ from ..errors import (
     InvalidSignature,
     M9MError,
 )
-from ..ratelimit import RateLimit, parse_limits
-from ..settings import settings_of
+from ..ratelimit.limit import RateLimit, parse_limits
+from ..settings.sources import settings_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..audit import AuditTrail
+from ..audit.trail import AuditTrail
 from .audit_observer import AuditObserver
 from .exchange import Observer
 from .metrics.metrics import Metrics

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, NoReturn
 from werkzeug.wrappers import Response
 from werkzeug.wsgi import get_current_url, get_host
 
-from ..auth import Authenticator, Identities, challenges
+from ..auth.identities import Identities
+from ..auth.schemes.authenticator import Authenticator, challenges
 from ..auth.signed_links import Links
 from ..errors import (
     AccessDenied,
@@ -38,8 +39,8 @@ from ..errors import (
 from ..http import csrf
 from ..http.address import AddressResolver, Networks, ProxyHeader, is_host
 from ..http.cors import is_preflight
-from ..ratelimit import LimitStore, StoreFailure, Want
-from ..settings import Settings
+from ..ratelimit.store import LimitStore, StoreFailure, Want
+from ..settings.models import Settings
 from .exchange import IDENTITY, Exchange, Observer
 from .ignored_forwarding import IgnoredForwarding
 from .limiter import Limiter, client_key, limited

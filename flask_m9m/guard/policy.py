@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
-from ..auth import Authenticator
+from ..auth.schemes.authenticator import Authenticator
 from ..http.cors import RESPONSE_FIELDS, CORSPolicy
 from ..http.headers import SecurityHeaders
-from ..ratelimit import RateLimit, parse_limits
+from ..ratelimit.limit import RateLimit, parse_limits
 from .marks import Demand, LimitMark, Mark
 
 ERROR_VARY = ("Accept",)

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..auth import BUILT_IN, Authenticator
+from ..auth.schemes.app_scheme import BUILT_IN
+from ..auth.schemes.authenticator import Authenticator
 from ..errors import Problem, SettingsError
 from ..http.cors import CORSPolicy
 from ..http.headers import SecurityHeaders
-from ..ratelimit import limit_name, parse_limits
-from ..settings import CORSSettings, HeadersSettings, Settings
+from ..ratelimit.limit import limit_name, parse_limits
+from ..settings.models import CORSSettings, HeadersSettings, Settings
 from .marks import (
     CacheableMark,
     CORSMark,

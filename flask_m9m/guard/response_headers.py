@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ..http.cors import PREFLIGHT_VARY, RESPONSE_FIELDS
 from ..http.headers import HeaderFields, merge_vary, private_cache_control
-from ..ratelimit import Hit
+from ..ratelimit.gcra import Hit
 from .exchange import Exchange
 from .policy import ERROR_VARY, RoutePolicy
 from .request_ids import HEADER

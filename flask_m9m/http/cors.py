@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import CORSRefused
-from ..settings import OriginKind, OriginRule, parse_origin_rule
+from ..settings.origins import OriginKind, OriginRule, parse_origin_rule
 from .headers import FixedFields
 
 if TYPE_CHECKING:

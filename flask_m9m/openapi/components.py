@@ -8,11 +8,11 @@ from copy import deepcopy
 from typing import Any
 from zlib import crc32
 
-from ..auth import ACCESS, Authenticator
-from ..auth.schemes.cookie import CSRF_HEADER
+from ..auth.schemes.authenticator import Authenticator
+from ..auth.schemes.cookie import ACCESS, CSRF_HEADER
 from ..auth.signed_links import PARAMETER
 from ..errors import PROBLEM_JSON, ErrorFormat
-from ..settings import Settings
+from ..settings.models import Settings
 
 SIGNED_URL = "signed_url"
 CSRF_TOKEN = "csrf_token"  # noqa: S105

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..auth import BUILT_IN
+from ..auth.schemes.app_scheme import BUILT_IN
 from ..guard.policy import FLASK, Access, RoutePolicy
 from ..http import csrf
 from .components import ANSWERS, CSRF_TOKEN, component_of, components, security_schemes

@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ..errors import Problem, SettingsError
-from ..settings import RateLimitSettings
+from ..settings.models import RateLimitSettings
 from .failover import Breaker, Failover
 from .memory import MemoryStore
 from .store import LimitStore

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from ..errors import Problem, SettingsError
-from . import Settings
+from .models import Settings
 
 logger = logging.getLogger("flask_m9m")
 

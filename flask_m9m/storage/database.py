@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import DatabaseUnavailable, SchemaError
 from ..processes.forking import watch
-from ..settings import DatabaseSettings
+from ..settings.models import DatabaseSettings
 from .engine import (
     BUSY_SECONDS,
     begin_exclusive,

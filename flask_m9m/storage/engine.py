@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DatabaseUnavailable, Unwritable
-from ..settings import DatabaseSettings
+from ..settings.models import DatabaseSettings
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

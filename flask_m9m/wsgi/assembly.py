@@ -8,23 +8,28 @@ from typing import TYPE_CHECKING
 
 from werkzeug.wrappers import Response
 
-from ..audit import AuditTrail, Circumstances
-from ..auth import AppCallbacks, Identities
+from ..audit.events import Circumstances
+from ..audit.trail import AuditTrail
+from ..auth.app_callbacks import AppCallbacks
+from ..auth.identities import Identities
 from ..guard.ignored_forwarding import make_ignored_forwarding
 from ..guard.metrics.metrics import Metrics, make_metrics
 from ..guard.observers import make_observers
 from ..guard.pipeline import Guard
 from ..http.address import ProxyHeader
 from ..processes.forking import fork_safe_lock
-from ..ratelimit import limit_stores
-from ..settings import Settings
-from ..storage import ChangeFeed, Database
+from ..ratelimit.stores import limit_stores
+from ..settings.models import Settings
+from ..storage.database import Database
+from ..storage.feed import ChangeFeed
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from ..credentials import Caller, Credentials, CredentialTypes
+    from ..credentials.caller import Caller
+    from ..credentials.credentials import Credentials
     from ..credentials.encryption.cipher import Cipher, Record
+    from ..credentials.types import CredentialTypes
 
     WhoCalls = Callable[[], Caller]
 
@@ -149,7 +154,8 @@ class Assembly:
     def _make_credentials(
         self, cipher: Cipher, who_calls: WhoCalls, types: CredentialTypes
     ) -> Credentials:
-        from ..credentials import Credentials, DatabaseCredentialStore, MemoryCredentialStore
+        from ..credentials.credentials import Credentials
+        from ..credentials.stores import DatabaseCredentialStore, MemoryCredentialStore
 
         settings = self._settings.credentials
         in_memory = settings.storage == "memory"

@@ -6,14 +6,18 @@ from collections.abc import Callable, Collection
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..audit import AuditTrail
-from ..auth import ApiKeys, AppCallbacks, CallbackDecorators, Tokens, Users
-from ..settings import Settings
+from ..audit.trail import AuditTrail
+from ..auth.api_keys import ApiKeys
+from ..auth.app_callbacks import AppCallbacks, CallbackDecorators
+from ..auth.tokens import Tokens
+from ..auth.users import Users
+from ..settings.models import Settings
 from .assembly import Assembly
 
 if TYPE_CHECKING:
-    from ..credentials import Credentials, CredentialTypes
+    from ..credentials.credentials import Credentials
     from ..credentials.encryption.cipher import Cipher
+    from ..credentials.types import CredentialTypes
 
 Check = TypeVar("Check", bound=Callable[[Any], Any])
 
@@ -72,7 +76,7 @@ class Facade(CallbackDecorators):
 
     @cached_property
     def _credential_types(self) -> CredentialTypes:
-        from ..credentials import CredentialTypes
+        from ..credentials.types import CredentialTypes
 
         return CredentialTypes()
 

@@ -17,8 +17,9 @@ from ..guard.pipeline import Guard
 from ..guard.policy import Access, Level, RoutePolicy
 from ..guard.policy_compiler import PolicyCompiler
 from ..processes.forking import fork_safe_lock
-from ..settings import Loaded, Settings, SettingsSource, load
 from ..settings.development_secret import with_secret
+from ..settings.models import Settings
+from ..settings.sources import Loaded, SettingsSource, load
 from .assembly import Assembly
 from .facade import Facade
 from .guarded_app import GuardedApp, begun
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from sqlalchemy import Engine
 
-    from ..credentials import Caller, Credentials
+    from ..credentials.caller import Caller
+    from ..credentials.credentials import Credentials
 
     Authenticate = TypeVar("Authenticate", bound=Callable[[WSGIEnvironment], Identity | None])
 

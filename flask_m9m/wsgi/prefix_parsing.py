@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import Problem, SettingsError
 from ..guard.marks import CORSMark, HeadersMark, LimitMark, Mark, Opening, Requirement
 from ..guard.policy import Access
-from ..ratelimit import limit_name
+from ..ratelimit.limit import limit_name
 from ..settings.wording import kind, shown
 from .prefix_policies import PrefixRule, PrefixRules, prefix_problem
 

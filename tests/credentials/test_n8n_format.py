@@ -172,7 +172,7 @@ def test_no_sample_is_read_with_a_bit_flipped_or_cut(case: dict[str, Any]) -> No
         *(f"{NEW['dekId']}:AQ==", f"{NEW['dekId']}:{'A' * 64}", f"{NEW['dekId']}:::"),
         *(f" {NEW['ciphertext']}", NEW["ciphertext"] + "\n", NEW["ciphertext"] + "A"),
         *(OLD["ciphertext"] + "\n", OLD["ciphertext"][:-1] + "!", OLD["ciphertext"] * 2),
-        *("A" * (n8n.LONGEST + 1), "A" * n8n.LONGEST, ":" * 2**20),
+        *("A" * (n8n_format.LONGEST + 1), "A" * n8n_format.LONGEST, ":" * 2**20),
     ],
     ids=lambda value: repr(value)[:24],
 )

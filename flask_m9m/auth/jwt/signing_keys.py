@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from jwt.algorithms import HMACAlgorithm
 from jwt.exceptions import InvalidKeyError
 
-from ...settings import Algorithm, is_asymmetric_key, is_der
+from ...settings.models import Algorithm
+from ...settings.secrets import is_asymmetric_key, is_der
 
 _HMAC = {
     Algorithm.HS256: HMACAlgorithm(HMACAlgorithm.SHA256),

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ...errors import InvalidApiKey, InvalidRequest, M9MError
 from ...http.address import Client
 from ...processes.forking import fork_safe_lock
-from ...ratelimit import RateLimit, parse_limits
-from ...settings import APIKeySettings
-from ...storage import ApiKey, ChangeFeed, Topic, User, moment
+from ...ratelimit.limit import RateLimit, parse_limits
+from ...settings.models import APIKeySettings
+from ...storage.feed import ChangeFeed, Topic
+from ...storage.records import ApiKey, User, moment
 from ..api_key_format import digest_of, is_key
 from ..identity import FrozenDict, Identity
 from .authenticator import Authenticator, Proved, credential_of

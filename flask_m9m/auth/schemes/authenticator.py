@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import M9MError
 from ...http.address import Client
-from ...ratelimit import RateLimit
+from ...ratelimit.limit import RateLimit
 from ..identity import Identity
 
 if TYPE_CHECKING:

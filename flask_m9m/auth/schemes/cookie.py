@@ -25,7 +25,7 @@ from werkzeug.http import dump_cookie
 from ...errors import CSRFFailed, InvalidToken, Problem, SettingsError
 from ...http import csrf
 from ...http.address import Client
-from ...settings import JWTSettings
+from ...settings.models import JWTSettings
 from ..sessions import TokenPair
 from ..signed_links import derived_key
 from ..tokens import Tokens

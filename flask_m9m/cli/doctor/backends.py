@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ...credentials.encryption.cipher import key_id_of
 from ...errors import DatabaseUnavailable
-from ...ratelimit import StoreFailure
 from ...ratelimit.redis_pool import packed
 from ...ratelimit.redis_servers import open_servers
-from ...storage import ApiKey
+from ...ratelimit.store import StoreFailure
+from ...storage.records import ApiKey
 
 if TYPE_CHECKING:
-    from ...storage import Database
+    from ...storage.database import Database
     from ...storage.transaction import Transaction
 
 T = TypeVar("T")

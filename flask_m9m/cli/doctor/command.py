@@ -10,7 +10,7 @@ import click
 from flask.cli import ScriptInfo
 
 from ...errors import SettingsError
-from ...settings import load
+from ...settings.sources import load
 from ...settings.wording import printable
 from ..config import settings_error
 from ..output import output_option, print_document, state_of

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from ...credentials.encryption.encryption_keys import EncryptionKey
-from ...storage import ApiKey, moment
+from ...storage.records import ApiKey, moment
 from .backends import StoredData, Unreachable
 from .findings import Finding, Kind, Severity
 from .subject import Subject, finds

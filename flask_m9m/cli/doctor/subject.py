@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...guard.policy import RoutePolicy
-from ...settings import Settings
+from ...settings.models import Settings
 from ...storage.engine import sqlite_path, url_of
 from .backends import DatabaseAnswer, Unreachable, ask_database, ask_redis
 from .findings import Finding, Kind

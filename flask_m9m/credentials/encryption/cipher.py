@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...errors import DecryptionFailed, Problem, SettingsError
-from ...settings import CredentialSettings
+from ...settings.models import CredentialSettings
 from . import aead, fernet
 from .encryption_keys import EncryptionKey, EncryptionKeyRing
 

@@ -13,11 +13,11 @@ from typing import Annotated, Any
 from flask import Blueprint, Response, jsonify
 from pydantic import AwareDatetime, BeforeValidator, Field
 
-from ...auth import ApiKeys
+from ...auth.api_keys import ApiKeys
 from ...auth.identity import is_scope
 from ...errors import ValidationError
-from ...storage import ApiKey
-from ...storage import moment as moment_at
+from ...storage.records import ApiKey
+from ...storage.records import moment as moment_at
 from ..app_state import current_state
 from ..decorators import require_auth
 from .bodies import Body, moment, read

@@ -16,7 +16,8 @@ from flask import Blueprint, Response, jsonify, request
 from pydantic import Field
 
 from ...auth.names import checked_name, name_of
-from ...credentials import CredentialInfo, Credentials
+from ...credentials.credentials import Credentials
+from ...credentials.info import CredentialInfo
 from ...errors import (
     Conflict,
     DecryptionFailed,

@@ -9,7 +9,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from ...errors import AccessDenied, AuthenticationRequired, Problem, SettingsError
 from ...http.address import Networks
-from ...settings import MetricsSettings
+from ...settings.models import MetricsSettings
 from ..app_state import current_exchange, current_state
 from ..decorators import require_auth
 from ..routes import METRICS_ENDPOINT

@@ -8,10 +8,12 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 from pydantic import Field
 
-from ...audit import EventName
-from ...auth import ACCESS, REFRESH, Identities, TokenPair, cookie_of
+from ...audit.events import EventName
+from ...auth.identities import Identities
 from ...auth.identity import Identity
 from ...auth.names import is_control, name_of, normalize
+from ...auth.schemes.cookie import ACCESS, REFRESH, cookie_of
+from ...auth.sessions import TokenPair
 from ...errors import (
     AuthenticationRequired,
     Conflict,

@@ -15,8 +15,9 @@ from ...errors import (
     TooManyAttempts,
 )
 from ...processes.forking import fork_safe_lock
-from ...ratelimit import LimitStore, LimitStores
-from ...settings import RateLimitSettings
+from ...ratelimit.store import LimitStore
+from ...ratelimit.stores import LimitStores
+from ...settings.models import RateLimitSettings
 from ..exchange import Exchange
 from .counts import Counts
 

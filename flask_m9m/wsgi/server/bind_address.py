@@ -8,7 +8,7 @@ import socket
 from contextlib import closing
 
 from ...errors import Problem, SettingsError
-from ...settings import Settings
+from ...settings.models import Settings
 
 
 def is_loopback(host: str) -> bool:

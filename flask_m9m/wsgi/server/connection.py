@@ -19,7 +19,7 @@ from gunicorn.http.errors import InvalidHeader
 from gunicorn.http.unreader import SocketUnreader
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from ...settings import ServerSettings
+from ...settings.server import ServerSettings
 from .framing import ChunkedBody
 
 _CHUNK = 65_536  # octets that are received at once

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from ...errors import Problem, SettingsError
-from ...settings import TLSSettings
+from ...settings.server import TLSSettings
 
 CIPHERS = ":".join(
     (

@@ -17,7 +17,7 @@ from gunicorn import sock as gunicorn_sock
 from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.gthread import ThreadWorker
 
-from ...settings import ServerSettings
+from ...settings.server import ServerSettings
 from .connection import Connection, Phase, Refused
 
 _SWEEP = 0.25  # seconds between looks at the deadlines
