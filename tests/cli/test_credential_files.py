@@ -61,7 +61,7 @@ def test_a_dry_run_says_of_each_what_would_be_and_changes_nothing(kept: Kept) ->
     for line in (
         r"^to be imported +id1 .*githubApi$",
         r"^skipped +id0 .*exists already$",
-        r"^unreadable +bad .*a credential's name is",
+        r"^unreadable +bad .*a credential's name must be",
         r"^unreadable +worse .*n8n: unknown form",
     ):
         assert re.search(line, again.stdout, re.MULTILINE), again.stdout

@@ -89,11 +89,11 @@ def test_our_own_keys_are_never_read_into_a_credential(kept: Kept) -> None:
     [
         (["x", "--type", "apiKey"], "", "standard input is not JSON"),
         (["x", "--type", "apiKey"], f'{{"apiKey": {VALUE}}}', "not JSON (line 1, column 12)"),
-        (["x", "--type", "apiKey"], f'["{VALUE}"]', "standard input is no JSON object"),
+        (["x", "--type", "apiKey"], f'["{VALUE}"]', "standard input must be a JSON object"),
         (["x", "--type", "apiKey"], "{}", "a credential of type apiKey needs apiKey"),
         (["x", "--type", "nope"], DATA, "unknown credential type 'nope' (known: apiKey, "),
-        (["", "--type", "apiKey"], DATA, "a credential's name is"),
-        (["x", "--type", "apiKey", "--owner", ""], DATA, "an owner is"),
+        (["", "--type", "apiKey"], DATA, "a credential's name must be"),
+        (["x", "--type", "apiKey", "--owner", ""], DATA, "an owner must be"),
         (["x", "--type", "apiKey", "--data", "@none.json"], DATA, "'none.json': No such file"),
         (["x", "--type", "apiKey", "--data", "@."], DATA, "'.': Is a directory"),
         (["x", "--type", "apiKey", "--data", "@"], DATA, "'': No such file"),
@@ -190,7 +190,7 @@ def test_rotation_changes_the_cipher(kept: Kept) -> None:
     made = create(kept)
     result = kept.m9m("credential", "rotate", "--cipher", "fernet")
     assert (result.returncode, result.stdout.splitlines()[0]) == (0, "re-encrypted: 1")
-    assert result.stderr.startswith("credentials.cipher is aes-256-gcm")
+    assert result.stderr.startswith("credentials.cipher is still aes-256-gcm")
     assert result.stderr.rstrip().endswith("set it to fernet")
     with database(kept) as connection:
         (envelope,) = connection.execute("SELECT envelope FROM m9m_credentials").fetchone()

@@ -152,11 +152,11 @@ def test_rows_that_are_no_data_keys_are_passed_over(kept: tuple[Flask, M9M]) -> 
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"name": ""}, "a credential's name is"),
-        ({"name": "a\x1b[2Jb"}, "a credential's name is"),
-        ({"name": "\ud800"}, "a credential's name is"),
-        ({"name": "x" * 256}, "a credential's name is"),
-        ({"name": None}, "a credential's name is"),
+        ({"name": ""}, "a credential's name must be"),
+        ({"name": "a\x1b[2Jb"}, "a credential's name must be"),
+        ({"name": "\ud800"}, "a credential's name must be"),
+        ({"name": "x" * 256}, "a credential's name must be"),
+        ({"name": None}, "a credential's name must be"),
         ({"type": "two words"}, "a credential type's name must be"),
         ({"type": "x" * 65}, "a credential type's name must be"),
         ({"type": 7}, "a credential type's name must be"),
@@ -336,7 +336,7 @@ def test_imported_records_get_the_owner_that_is_named(
         ann, bob = Identity("ann", "bearer"), Identity("bob", "bearer")
         assert m9m.credentials.get(made.id, caller=ann).data == DATA
         assert m9m.credentials.list(caller=bob) == []
-        with pytest.raises(ValueError, match="an owner is"):
+        with pytest.raises(ValueError, match="an owner must be"):
             m9m.credentials.import_n8n([entry(id="2")], owner="")
 
 
