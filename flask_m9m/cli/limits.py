@@ -157,7 +157,7 @@ def _store(state: AppState) -> LimitStore:
     store = state.guard.store
     if not store.shared:
         raise fail(
-            f"rate limits are counted {store.where}, which commands cannot read: set "
+            f"rate limits are counted {store.where}, where no command reads them: set "
             "performance.rate_limit.storage: shared or redis"
         )
     return store

@@ -122,7 +122,7 @@ def test_what_is_no_token_revokes_nothing(project: Folder, text: str) -> None:
 def test_a_revoked_token_is_not_revoked_again(project: Folder) -> None:
     token = issue(project)
     done(project, stdin=token)
-    assert refused(project, stdin=token).endswith(": revoked\n")
+    assert refused(project, stdin=token).endswith(": the token was revoked\n")
 
 
 def test_an_unknown_session_makes_no_database(project: Folder) -> None:

@@ -156,9 +156,9 @@ def test_it_can_fail_on_both_and_names_which(project: Folder) -> None:
     assert failing.returncode == 1
     assert failing.stderr.splitlines() == [
         "undecided: GET /undecided (undecided)",
-        "1 undecided: mark them with @require_auth or @public",
+        "1 undecided: mark these routes with @require_auth or @public",
         "public: POST /login (login)",
-        "1 public: anybody reaches them without a credential; --allow those that should be",
+        "1 public: these routes need no credential; --allow those that are meant to be public",
     ]
     project.write("config.yaml", "security: {default_access: public}")
     failing = project.m9m("routes", "--fail-on", "public", "--allow", "login")

@@ -120,7 +120,7 @@ def test_what_cannot_be_a_password_is_refused_and_not_repeated(
     project: Folder, password: str
 ) -> None:
     error = refused(project, "create", "ann", stdin=password)
-    assert "a password has" in error
+    assert "a password must" in error
     assert not password.strip() or password not in error
     assert not (project.path / "instance").exists()
 
