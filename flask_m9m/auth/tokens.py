@@ -250,7 +250,7 @@ class Tokens:
 def _subject(given: str) -> str:
     """Check a subject and convert it to NFC, as in tokens."""
     if not isinstance(given, str) or not 0 < len(given) <= _LONGEST_SUBJECT:
-        raise ValueError(f"a token's subject must be a str of 1 to {_LONGEST_SUBJECT} characters")
+        raise ValueError(f"a token's subject must have 1 to {_LONGEST_SUBJECT} characters")
     return normalize(given)
 
 

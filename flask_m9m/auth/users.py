@@ -223,9 +223,7 @@ def _username(given: str) -> str:
 
 def _password(given: str) -> str:
     if not isinstance(given, str) or not _SHORTEST_PASSWORD <= len(given) <= LONGEST:
-        raise ValueError(
-            f"a password must be a str of {_SHORTEST_PASSWORD} to {LONGEST} characters"
-        )
+        raise ValueError(f"a password must have {_SHORTEST_PASSWORD} to {LONGEST} characters")
     if any(is_control(char) or is_surrogate(char) for char in given):
         raise ValueError("a password must not contain control characters (RFC 7617 §2)")
     return given

@@ -78,7 +78,7 @@ class Issuer:
         if not 0 < life <= _LONGEST_LIFE:
             raise ValueError(f"expires_in must be more than 0 and at most a century, found {life}")
         if not isinstance(subject, str) or not subject:
-            raise ValueError("a token's subject must be a str that is not empty")
+            raise ValueError("a token's subject must be text and not empty")
         # m9m is written in Go, whose JSON parser matches names without regard to case.
         if taken := [name for name in claims or {} if str(name).lower() in _RESERVED]:
             raise ValueError(f"claims must not contain reserved names: {', '.join(sorted(taken))}")
