@@ -77,7 +77,7 @@ def test_what_was_read_before_a_revocation_is_not_remembered_after_it(
     secured: Secured, clock: Clock, monkeypatch: pytest.MonkeyPatch, query: str
 ) -> None:
     if query == "revocation":  # one by one, where there are more than are read at once
-        monkeypatch.setattr("flask_m9m.auth.revocations._MOST", 2)
+        monkeypatch.setattr("flask_m9m.auth.revocations._CAPACITY", 2)
     (app, m9m), (other, _) = secured(jwt={"secret": SECRET}), secured(jwt={"secret": SECRET})
     with app.app_context():
         token = m9m.tokens.issue("ann")
@@ -245,7 +245,7 @@ def test_names_of_tokens_sessions_and_subjects_never_meet(secured: Secured, cloc
 def test_more_revocations_than_are_remembered_all_hold(
     secured: Secured, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_m9m.auth.revocations._MOST", 6)
+    monkeypatch.setattr("flask_m9m.auth.revocations._CAPACITY", 6)
     (app, m9m), (other, _) = [secured(jwt={"secret": SECRET}) for _ in range(2)]
     with app.app_context():
         tokens = [m9m.tokens.issue("ann") for _ in range(10)]
