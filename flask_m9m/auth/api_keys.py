@@ -82,12 +82,7 @@ class ApiKeys:
             DatabaseUnavailable: the key could not be stored.
         """
         now, key_id = moment(self._clock()), str(uuid.uuid4())
-        if expires_at is not None and (
-            expires_at.tzinfo is None or not now < expires_at <= now + _LONGEST_LIFE
-        ):
-            raise ValueError(
-                "expires_at must have a time zone and be within the next hundred years"
-            )
+        _check_expiry(expires_at, now)
         if rate_limit is not None:
             parse_limits(rate_limit)
         key = ApiKey(
@@ -250,6 +245,13 @@ class ApiKeys:
     def _is_valid(self, key: ApiKey) -> bool:
         now = moment(self._clock())
         return key.revoked_at is None and (key.expires_at is None or key.expires_at > now)
+
+
+def _check_expiry(expires_at: datetime | None, now: datetime) -> None:
+    if expires_at is not None and (
+        expires_at.tzinfo is None or not now < expires_at <= now + _LONGEST_LIFE
+    ):
+        raise ValueError("expires_at must have a time zone and be within the next hundred years")
 
 
 def _not_found() -> NotFound:

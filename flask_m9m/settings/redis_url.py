@@ -23,6 +23,10 @@ from urllib.parse import unquote
 Address = tuple[str, int]
 Kind = Literal["", "sentinel", "cluster"]
 
+_SCHEMES = (
+    "redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, redis+cluster:// or "
+    "rediss+cluster://"
+)
 _SCHEME = re.compile(r"(?:(redis|valkey)(s?)(?:\+(sentinel|cluster))?|(unix))")
 _HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]{1,5}))?")
 _PORTS = {"": 6379, "sentinel": 26379, "cluster": 6379}
@@ -76,10 +80,7 @@ def read_url(url: str) -> RedisURL:
     scheme, separator, rest = url.partition("://")
     match = _SCHEME.fullmatch(scheme.lower())
     if match is None or not separator:
-        raise ValueError(
-            "a Redis URL must begin with redis://, rediss://, unix://, redis+sentinel://, "
-            "rediss+sentinel://, redis+cluster:// or rediss+cluster://"
-        )
+        raise ValueError(f"a Redis URL must begin with {_SCHEMES}")
     if "#" in url or re.search(r"[\x00-\x20\x7f]", url):
         raise ValueError("percent-encode '#', spaces and control characters in a Redis URL")
     rest, _, query = rest.partition("?")
@@ -87,11 +88,7 @@ def read_url(url: str) -> RedisURL:
     login, _, hosts = hosts.rpartition("@")
     kind: Any = match[3] or ""
     options = _parse_options(query, kind, tls=bool(match[2]))
-    sentinel_login = {
-        name: options.pop(f"sentinel_{name}")
-        for name in ("username", "password")
-        if f"sentinel_{name}" in options
-    }
+    sentinel_login = _pop_sentinel_login(options)
     number = options.pop("db", None)
     if match[4]:
         if hosts or not path:
@@ -119,6 +116,15 @@ def read_url(url: str) -> RedisURL:
         sentinel_login,
         options,
     )
+
+
+def _pop_sentinel_login(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options for logging in to Sentinel out of the options of the connection."""
+    return {
+        name: options.pop(f"sentinel_{name}")
+        for name in ("username", "password")
+        if f"sentinel_{name}" in options
+    }
 
 
 def _parse_address(text: str, port: int) -> Address:

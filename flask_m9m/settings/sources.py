@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -112,6 +112,10 @@ def load(
     _add_contradictions(effective, report)
     if problems := report.all_problems():
         raise SettingsError(problems)
+    return _loaded(effective, report, files)
+
+
+def _loaded(effective: Settings, report: SourcesReport, files: Iterable[Path]) -> Loaded:
     sources = {
         path: report.values[path].source if path in report.values else "default" for path in LEAVES
     }

@@ -75,13 +75,7 @@ class Issuer:
             ValueError: an argument is not valid, or the token would be too long.
         """
         life = self._expiration if expires_in is None else expires_in
-        if not 0 < life <= _LONGEST_LIFE:
-            raise ValueError(f"expires_in must be more than 0 and at most a century, found {life}")
-        if not isinstance(subject, str) or not subject:
-            raise ValueError("a token's subject must be text and not empty")
-        # m9m is written in Go, whose JSON parser matches names without regard to case.
-        if taken := [name for name in claims or {} if str(name).lower() in _RESERVED]:
-            raise ValueError(f"claims must not contain reserved names: {', '.join(sorted(taken))}")
+        _check(subject, claims or {}, life)
         payload = {
             **(claims or {}),
             **self._common_claims(subject, jti or new_jti(), life),
@@ -120,6 +114,16 @@ class Issuer:
             "exp": now + math.ceil(life),
             "jti": jti,
         }
+
+
+def _check(subject: object, claims: Mapping[str, Any], life: float) -> None:
+    if not 0 < life <= _LONGEST_LIFE:
+        raise ValueError(f"expires_in must be more than 0 and at most a century, found {life}")
+    if not isinstance(subject, str) or not subject:
+        raise ValueError("a token's subject must be text and not empty")
+    # m9m is written in Go, whose JSON parser matches names without regard to case.
+    if taken := [name for name in claims if str(name).lower() in _RESERVED]:
+        raise ValueError(f"claims must not contain reserved names: {', '.join(sorted(taken))}")
 
 
 def new_jti() -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from mmap import mmap
+from typing import Protocol
 
 from ...processes.forking import fork_safe_lock, watch
-
-if TYPE_CHECKING:
-    from .count_files import CountFiles
 
 logger = logging.getLogger("flask_m9m")
 
@@ -18,6 +16,26 @@ ENTRY = 128
 ENTRIES = 512
 LONGEST_KEY = ENTRY - 10
 _NOWHERE = 1  # a cell of the first entry, which nobody reads
+
+
+class SharedCounts(Protocol):
+    """The counts of all processes of a machine, each in a file of its own."""
+
+    def create(self) -> mmap:
+        """Make this process's file and map it.
+
+        Raises:
+            OSError: the directory is not safe or cannot be written to.
+        """
+        ...
+
+    def totals(self) -> Counter[str]:
+        """Add up the counts of all processes.
+
+        Raises:
+            OSError: another process is adding them up, or the files cannot be read.
+        """
+        ...
 
 
 class Counts:
@@ -29,7 +47,7 @@ class Counts:
         files: where all processes see them; left out, this process counts alone.
     """
 
-    def __init__(self, files: CountFiles | None = None) -> None:
+    def __init__(self, files: SharedCounts | None = None) -> None:
         self._files = files
         self._values: memoryview[int] | None = None
         self._bytes: memoryview[int]
