@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import HealthCheck
+from hypothesis import settings as properties
 
 from flask_m9m import M9M
 from flask_m9m.testing import Clock, make_settings
@@ -18,6 +20,10 @@ if "M9M_TEST_SECRETS_SEEN" in os.environ:  # before other modules take the names
     from tests.secrets_seen import write_down
 
     write_down(Path(os.environ["M9M_TEST_SECRETS_SEEN"]))
+
+# A busy machine is no fault of a property's: no deadline, and no complaint about slow inputs.
+properties.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+properties.load_profile("busy")
 
 MakeApp = Callable[..., Flask]
 
