@@ -1,1 +1,1 @@
-"""The guard in front of any WSGI app: middleware, policies by prefix, and an app's assembly."""
+"""WSGI: middleware for any WSGI app, policies by path prefix, and the assembly of one app."""

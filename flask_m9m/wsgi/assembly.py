@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 
 
 class Assembly:
-    """One app's guard and the parts it works with; nothing is opened before it is needed.
+    """Builds one app's guard and the parts that it uses; opens files and databases on first use.
 
     Args:
-        settings: the app's, complete.
-        callbacks: the app's own verifier, loader and authentication schemes.
-        app: the app's name and instance path, which tell it from others.
-        clock: seconds since the epoch; also drives rate limits where it is not the system's.
-        engine: the app's own database, in place of the one in the settings.
-        private: whether this app object has rate limits of its own, as in a test.
+        settings: the app's complete settings.
+        callbacks: the app's own password verifier, identity loader and authentication schemes.
+        app: the app's name and instance path, which identify it.
+        clock: seconds since the epoch; if it is given, rate limits use it too.
+        engine: the app's own SQLAlchemy engine, instead of the database in the settings.
+        private: whether this app object shares its rate limits with no other, as in a test.
         response_class: the class of the guard's own responses.
         sender: the sender of signals.
         circumstances: describes the current request for the audit trail.
@@ -53,7 +53,7 @@ class Assembly:
         database: the app's database.
         identities: the app's authentication.
         guard: the pipeline of every request.
-        metrics: counts requests, where metrics are switched on.
+        metrics: counts requests; `None` if metrics are switched off.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Assembly:
         self._lock = fork_safe_lock()
         self._cipher: Cipher | None = None
         self._credentials: Credentials | None = None
-        self._clock, self._steady = clock or time.time, clock or time.monotonic
+        self._clock, self._monotonic = clock or time.time, clock or time.monotonic
         self._private = private or clock is not None
         self.database = Database(settings.database, app[1], engine)
         trail_cipher = _TrailKeyCipher(self.cipher)
@@ -84,9 +84,9 @@ class Assembly:
         self._stores = limit_stores(
             settings.performance.rate_limit,
             app,
-            key=_counting_key(settings),
+            key=_client_hash_key(settings),
             private=self._private,
-            clock=self._steady,
+            clock=self._monotonic,
         )
         self._feed, self.identities = self._make_identities(callbacks)
         self.metrics = self._make_metrics()
@@ -98,7 +98,7 @@ class Assembly:
             self.database,
             propagation=security.revocation.propagation,
             max_staleness=security.revocation.max_staleness,
-            clock=self._steady,
+            clock=self._monotonic,
         )
         identities = Identities(
             security, callbacks, feed, self._stores.attempts, self.trail, self._clock
@@ -130,11 +130,11 @@ class Assembly:
         )
 
     def credentials(self, who_calls: WhoCalls, types: CredentialTypes) -> Credentials:
-        """Get the credential store, made when it is first needed.
+        """Return the stored credentials' interface; the first call makes it.
 
         Args:
-            who_calls: returns the caller where a call does not name one.
-            types: the credential types that the app knows.
+            who_calls: returns the caller if a method is called without `caller`.
+            types: the credential types that the app has registered.
         """
         cipher = self.cipher()
         with self._lock:
@@ -143,7 +143,7 @@ class Assembly:
             return self._credentials
 
     def cipher(self) -> Cipher:
-        """Get the cipher under the settings' keys, made when it is first needed."""
+        """Return the cipher with the settings' keys; the first call makes it."""
         from ..credentials.encryption.cipher import Cipher
 
         with self._lock:
@@ -171,20 +171,20 @@ class Assembly:
 
 
 class _TrailKeyCipher:
-    """The cipher, bound to the record of the audit trail's key (see `audit.chain.KeyCipher`).
+    """Encrypts the audit trail's key and nothing else (implements `audit.chain.KeyCipher`).
 
     Args:
-        cipher: returns the cipher, made when it is first needed.
+        get_cipher: returns the app's cipher; called only when the trail's key is needed.
     """
 
-    def __init__(self, cipher: Callable[[], Cipher]) -> None:
-        self._cipher = cipher
+    def __init__(self, get_cipher: Callable[[], Cipher]) -> None:
+        self._get_cipher = get_cipher
 
     def seal(self, key: bytes) -> str:
-        return self._cipher().encrypt_record(key, _trail_key_record())
+        return self._get_cipher().encrypt_record(key, _trail_key_record())
 
     def open(self, envelope: str) -> bytes:
-        return self._cipher().decrypt_record(envelope, _trail_key_record())
+        return self._get_cipher().decrypt_record(envelope, _trail_key_record())
 
     def key_id_of(self, envelope: object) -> str | None:
         from ..credentials.encryption.cipher import key_id_of
@@ -192,16 +192,18 @@ class _TrailKeyCipher:
         return key_id_of(envelope)
 
     def is_current(self, envelope: str) -> bool:
-        return envelope.rpartition(":")[0] == self._cipher().seal
+        # An envelope is `format:key id:payload`; `seal` is the first two parts of a new one.
+        return envelope.rpartition(":")[0] == self._get_cipher().seal
 
 
 def _trail_key_record() -> Record:
     from ..credentials.encryption.cipher import Record
 
-    return Record("audit", "flask-m9m audit key")  # no credential's type has a space
+    # A credential's type never contains a space, so no credential can have this record.
+    return Record("audit", "flask-m9m audit key")
 
 
-def _counting_key(settings: Settings) -> bytes:
-    """Take a secret that the app's machines share, to hash clients; empty where it has none."""
+def _client_hash_key(settings: Settings) -> bytes:
+    """Return the key to hash clients' names, the same on all machines; empty if there is none."""
     secret = settings.security.jwt.secret or settings.credentials.encryption_key
     return b"" if secret is None else secret.get_secret_value().encode()

@@ -1,4 +1,4 @@
-"""Facade: what `M9M` and `M9MMiddleware` both offer: tokens, keys, users, credentials, audit."""
+"""Facade: the base of `M9M` and `M9MMiddleware`: tokens, API keys, users, credentials, audit."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ Check = TypeVar("Check", bound=Callable[[Any], Any])
 
 
 class Facade(CallbackDecorators):
-    """Offers the parts of an app's assembly, under the same names in every framework."""
+    """Gives access to the parts of an app's assembly, under the same names in every framework."""
 
     def __init__(self) -> None:
         self._callbacks = AppCallbacks()
 
     def _assembly(self, asking: str = "") -> Assembly:
-        """Get the assembly of the app that asks.
+        """Return the current app's assembly.
 
         Args:
-            asking: the name that was asked for, for messages.
+            asking: the property that needs it, for messages, such as `m9m.tokens`.
 
         Raises:
-            RuntimeError: there is no such app.
+            RuntimeError: there is no current app.
         """
         raise NotImplementedError
 
@@ -71,7 +71,7 @@ class Facade(CallbackDecorators):
 
     @property
     def cipher(self) -> Cipher:
-        """Encrypt and decrypt fields of the app's own under the settings' keys."""
+        """Encrypt and decrypt the app's own data under the settings' keys."""
         return self._assembly("m9m.cipher").cipher()
 
     @cached_property
@@ -81,21 +81,25 @@ class Facade(CallbackDecorators):
         return CredentialTypes()
 
     def credential_type(self, name: str, required: Collection[str] = ()) -> None:
-        """Add a type of stored credentials.
+        """Register a type of stored credentials.
 
         Args:
-            name: 1 to 64 letters, digits and `_.-`, a letter first.
+            name: 1 to 64 letters, digits and `_.-`; begins with a letter.
             required: the fields that every credential of this type must have.
 
         Raises:
-            ValueError: the name is not accepted, or the type exists.
+            ValueError: the name is invalid, or the type exists already.
         """
         self._credential_types.register(name, required)
 
     def credential_checker(self, type: str) -> Callable[[Check], Check]:
-        """Register a function that tries a credential of a type, for `m9m.credentials.test`.
+        """Register a function that tests credentials of a type, for `m9m.credentials.test`.
 
-        It gets the decrypted credential, and raises where that does not work.
+        The function gets the decrypted credential. It raises an exception if the credential does
+        not work.
+
+        Args:
+            type: the credential type.
         """
 
         def declare(check: Check) -> Check:

@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _FINISHED = "m9m.finished"
-"""The environ's key for the head that was completed last; it may pass through other guards."""
+"""The environ's key for the completed header fields, for the guards of outer apps."""
 
 
 class GuardedApp:
-    """Wraps a WSGI app and completes the head of every response, at the last moment.
+    """Wraps a WSGI app and completes the header fields of every response before they are sent.
 
-    Doing so here and nowhere else makes it happen exactly once for views, error handlers, static
+    No other code does this, so that it happens exactly once for views, error handlers, static
     files, exceptions and mounted apps. A response that the guard of a mounted app has completed
-    is left unchanged.
+    stays unchanged.
 
     Args:
         wsgi_app: the app; it finds its exchange in the environ.
-        prepare: returns the guard, called before the first request.
-        failed: called while an exception that left the app is handled: it logs that or raises it
-            again.
+        prepare: returns the guard; called at the first request.
+        failed: called in the `except` block for an exception that the app did not handle: logs
+            the exception, or raises it again.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class GuardedApp:
         def start_finished(status: str, headers: HeaderFields, exc_info: Any = None) -> Any:
             nonlocal started
             started = True
-            if environ.get(_FINISHED) is not headers:  # else the guard of an app further in did it
+            if environ.get(_FINISHED) is not headers:  # else an inner app's guard did it
                 if exchange.ended:
                     status, headers = _restore(exchange, environ, status, headers, restored)
                 headers = environ[_FINISHED] = guard.finish(exchange, status, headers)
@@ -84,7 +84,7 @@ class GuardedApp:
 
 
 def begun(body: Iterable[bytes]) -> ClosingIterator:
-    """Run a response's body up to its first part, for the exceptions that it raises before."""
+    """Run a response's body up to its first part, so that an exception can still be handled."""
     close = getattr(body, "close", None)
     try:
         chunks = iter(body)
@@ -103,10 +103,10 @@ def _restore(
     headers: HeaderFields,
     restored: list[Iterable[bytes]],
 ) -> tuple[str, HeaderFields]:
-    """Restore the guard's response where an error handler replaced it by something else.
+    """Restore the guard's response if an error handler has replaced it in a way not allowed.
 
-    The app's handlers may give a refusal another body and status, but not a server error; a
-    preflight's response and a redirect to HTTPS they may not change.
+    The app's handlers may change a refusal's body and status, but may not turn a 4xx into a 5xx.
+    They may not change the response to a preflight or a redirect to HTTPS.
     """
     answer, refusal = exchange.answer, exchange.refusal
     if answer is None or status.startswith(str(answer.status_code)):

@@ -1,4 +1,4 @@
-"""M9MMiddleware: the same guard in front of any WSGI app."""
+"""M9MMiddleware: WSGI middleware that puts the guard in front of any WSGI app."""
 
 from __future__ import annotations
 
@@ -39,32 +39,34 @@ logger = logging.getLogger("flask_m9m")
 
 
 class M9MMiddleware(Facade):
-    """Secures a WSGI app, whatever it is written in; it is a WSGI app itself.
+    """Secures a WSGI app of any framework; it is a WSGI app itself.
 
-    The app finds who is calling in `environ["m9m.identity"]`, an `Identity` or `None`, and the
+    The app finds the caller in `environ["m9m.identity"]`, an `Identity` or `None`, and the
     client's address in `environ["m9m.client_address"]`.
 
     Args:
-        app: the app.
+        app: the WSGI app.
         settings: a configuration file's path, a mapping of settings, or a complete `Settings`;
-            left out, the settings come from `config.yaml`, `.env` and the environment.
-        policies: what paths demand, each a mapping with a `prefix` and, as in the decorators,
-            `access` (`public`, `authenticated`, `optional`), `scopes`, `any_scope`, `roles`,
-            `schemes`, `fresh`, `rate_limit`, `burst`, `key`, `cost`, `name`; with `methods` it
-            holds for these alone; `cors` and `headers` hold settings that differ there.
-        instance_path: the folder of what is kept in files, as Flask's instance folder; left out,
+            by default the settings come from `config.yaml`, `.env` and the environment.
+        policies: mappings, each with a `prefix`; the other keys are optional. `methods` limits a
+            policy to these methods. `access` is `public`, `authenticated` or `optional`. `scopes`,
+            `any_scope`, `roles`, `schemes` and `fresh` are as in `@require_auth`; `rate_limit`,
+            `burst`, `key`, `cost` and `name` as in `@rate_limit`. `cors` and `headers` override
+            settings of `security.cors` and `security.headers`.
+        instance_path: the folder for the app's files, like Flask's instance folder; by default
             `instance` beside the configuration file that `settings` names, else in the working
-            directory. Apps that have it and the name in common share their rate limits.
-        name: what tells its rate limits from those of other apps.
-        mounted_at: the one `SCRIPT_NAME` under which the app is served, `/app` say; requests under
-            another are refused. Where it is left out, so are requests with a field of that name,
-            which some servers take it from.
+            directory. Apps with the same instance path and name share their rate limits.
+        name: the app's name; see `instance_path`.
+        mounted_at: the only `SCRIPT_NAME` under which the app is served, such as `/app`; requests
+            under another are refused. By default, requests with a header field `SCRIPT_NAME` are
+            refused, because some servers take the value from there.
         clock: seconds since the epoch, for tests.
-        engine: the app's own SQLAlchemy engine, or a function that returns it; left out, the
+        engine: the app's own SQLAlchemy engine, or a function that returns it; by default the
             settings' `database`.
 
     Raises:
-        SettingsError: the settings or the policies cannot be used; it lists every problem.
+        SettingsError: the settings or the policies are invalid; it lists every problem.
+        TypeError: the app is not callable.
     """
 
     def __init__(
@@ -81,32 +83,34 @@ class M9MMiddleware(Facade):
     ) -> None:
         super().__init__()
         if not callable(app):
-            raise TypeError(f"M9MMiddleware takes a WSGI app, not {type(app).__name__}")
+            raise TypeError(f"app must be a WSGI app, found {type(app).__name__}")
         self._app = app
         self._loaded, self._rules = _read(settings, policies, mounted_at)
         self._mounted_at = None if mounted_at is None else mounted_at.encode().decode("latin-1")
         self._loaded.log()
         if self._loaded.settings.api.enabled:
-            logger.warning("api.enabled: M9MMiddleware serves no REST API; a Flask app does")
+            logger.warning(
+                "api.enabled has no effect: only M9M serves the REST API, not M9MMiddleware"
+            )
         self._identity = (name, _instance_path(instance_path, settings))
         self._clock = clock
         self._engine = engine
         self._lock = fork_safe_lock()
-        self._made_assembly: Assembly | None = None
+        self._cached_assembly: Assembly | None = None
         self._prefixes: Prefixes
         self._unrouted: RoutePolicy
-        self._guarded = GuardedApp(self._admit, self._prepare, _failed)
+        self._guarded = GuardedApp(self._admit, self._prepare, _log_exception)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return self._guarded(environ, start_response)
 
     def _assembly(self, asking: str = "") -> Assembly:
-        """Get the app's assembly, made when it is first needed."""
-        return self._made_assembly or self._assemble()
+        """Return the app's assembly; the first call makes it."""
+        return self._cached_assembly or self._assemble()
 
     def _assemble(self) -> Assembly:
         with self._lock:
-            if self._made_assembly is None:
+            if self._cached_assembly is None:
                 settings = with_secret(self._loaded.settings, self._identity[1])
                 assembly = Assembly(
                     settings,
@@ -119,8 +123,8 @@ class M9MMiddleware(Facade):
                 policies = assembly.guard.policies
                 self._unrouted = policies.unrouted()
                 self._prefixes = Prefixes(self._rules, policies)
-                self._made_assembly = assembly
-            return self._made_assembly
+                self._cached_assembly = assembly
+            return self._cached_assembly
 
     def _prepare(self) -> Guard:
         guard = self._assembly().guard
@@ -128,15 +132,15 @@ class M9MMiddleware(Facade):
         return guard
 
     def _admit(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Take steps 1 to 7, and step 8 where they let the request through."""
-        exchange: Exchange = environ.pop(EXCHANGE)  # no app further in has a part in it
+        """Run the guard's steps 1 to 7, then call the app (step 8) if they admit the request."""
+        exchange: Exchange = environ.pop(EXCHANGE)  # inner apps must not use it
         environ[CLIENT_ADDRESS] = exchange.client.address
         environ[IDENTITY] = None
         guard = self._assembly().guard
         try:
-            self._hold(guard, exchange, environ)
+            self._enforce(guard, exchange, environ)
         except M9MError as error:
-            error.__traceback__ = None  # its frames hold the exchange, which holds it
+            error.__traceback__ = None  # its frames refer to the exchange, which refers to it
             known = isinstance(error, Answered) or exchange.refusal is error
             answer = exchange.answer if known else None
             if answer is None:
@@ -145,13 +149,13 @@ class M9MMiddleware(Facade):
         body = self._app(environ, start_response)
         if isinstance(body, list | tuple) or _is_file(environ, body):
             return body
-        return begun(body)  # what fails before its first part can still be answered
+        return begun(body)  # an exception before the first part still gets a response
 
-    def _hold(self, guard: Guard, exchange: Exchange, environ: WSGIEnvironment) -> None:
-        """Hold a request to what its path demands.
+    def _enforce(self, guard: Guard, exchange: Exchange, environ: WSGIEnvironment) -> None:
+        """Check a request against the policy for its path and method.
 
         Raises:
-            M9MError: it ends here.
+            M9MError: the guard refuses or answers the request.
         """
         path = path_of(environ, self._mounted_at)
 
@@ -159,35 +163,35 @@ class M9MMiddleware(Facade):
             return self._unrouted if path is None else self._prefixes.find(path, method)
 
         policy = find(environ["REQUEST_METHOD"])
-        begun = perf_counter_ns() if guard.timed else 0
+        started = perf_counter_ns() if guard.timed else 0
         try:
             guard.receive(exchange, environ, policy, lambda method: (find(method), None))
             if path is None:
-                guard.refuse(exchange, InvalidRequest("The path can be read in several ways"))
+                guard.refuse(exchange, InvalidRequest("The path is ambiguous"))
             guard.authorize(exchange, environ, policy)
         finally:
-            if begun:
-                exchange.guard_nanoseconds += perf_counter_ns() - begun
+            if started:
+                exchange.guard_nanoseconds += perf_counter_ns() - started
 
-    # What the app asks for
+    # The interface for the app
 
     def authenticator(
         self, scheme: str, *, ambient: bool = False
     ) -> Callable[[Authenticate], Authenticate]:
-        """Take a function that adds a scheme of the app's own.
+        """Register a function that implements an authentication scheme of the app.
 
-        It gets the environ and returns an `Identity`; `None` where the request has no credential
-        of the scheme; or raises `flask_m9m.errors.InvalidCredentials`. Declare it before the
-        first request.
+        The function gets the environ and returns an `Identity`. It returns `None` if the request
+        has no credential of the scheme, and raises `flask_m9m.errors.InvalidCredentials` if the
+        credential is invalid. Register it before the first request.
 
         Args:
-            scheme: its name in the policies' `schemes`.
-            ambient: whether browsers send the credential by themselves, as they do cookies:
-                then requests of other sites that change something are refused.
+            scheme: the scheme's name in the policies' `schemes`.
+            ambient: whether browsers send the credential automatically, like a cookie; then
+                unsafe requests from other sites are refused.
 
         Raises:
-            ValueError: there is a scheme of that name.
-            RuntimeError: the app has begun to work already, without it.
+            ValueError: the name is taken.
+            RuntimeError: the app is in use already.
         """
 
         def declare(authenticate: Authenticate) -> Authenticate:
@@ -198,13 +202,13 @@ class M9MMiddleware(Facade):
 
     @property
     def settings(self) -> Settings:
-        """The settings."""
+        """The app's settings."""
         return self._loaded.settings
 
     @property
     def credentials(self) -> Credentials:
-        """Create, read, change and rotate stored credentials; every call names its `caller`."""
-        return self._assembly().credentials(_nobody_knows, self._credential_types)
+        """Create, read, change and rotate stored credentials; every call needs a `caller`."""
+        return self._assembly().credentials(_require_caller, self._credential_types)
 
 
 def _read(
@@ -212,7 +216,7 @@ def _read(
     policies: Sequence[Mapping[str, Any]],
     mounted_at: str | None,
 ) -> tuple[Loaded, PrefixRules]:
-    """Read the settings and the policies, and name what is wrong with all of it at once."""
+    """Load the settings and parse the policies; raise one error with the problems of both."""
     loaded, problems, default = None, list[Problem](), None
     try:
         loaded = load(settings)
@@ -220,19 +224,19 @@ def _read(
     except SettingsError as error:
         problems += error.problems
     if mounted_at and (mounted_at == "/" or prefix_problem(mounted_at)):
-        accepted = prefix_problem(mounted_at) or "empty where the app is not mounted below"
+        accepted = prefix_problem(mounted_at) or "must be empty if the app is at the root"
         problems.append(Problem("mounted_at", ascii(mounted_at), accepted))
-    rules, wrong = read_policies(policies, default=default)
-    problems += wrong
+    rules, found = read_policies(policies, default=default)
+    problems += found
     if loaded is not None:
-        problems += _contradictions(loaded.settings, rules)
+        problems += _find_contradictions(loaded.settings, rules)
     if loaded is None or problems:
         raise SettingsError(problems)
     return loaded, rules
 
 
-def _contradictions(settings: Settings, rules: PrefixRules) -> list[Problem]:
-    """Find what rules say of CORS and headers and the settings do not bear."""
+def _find_contradictions(settings: Settings, rules: PrefixRules) -> list[Problem]:
+    """Find the CORS and header overrides that contradict the settings."""
     compiler, problems = PolicyCompiler(settings, ()), list[Problem]()
     for rule in rules.rules:
         marks = [mark for mark in rule.marks if isinstance(mark, CORSMark | HeadersMark)]
@@ -251,17 +255,17 @@ def _instance_path(given: str | PathLike[str] | None, settings: SettingsSource |
 
 
 def _is_file(environ: WSGIEnvironment, body: object) -> bool:
-    """Tell whether a body is a file, for which the server may have a faster way (PEP 3333)."""
+    """Tell whether a body is a file, which the server may send in a faster way (PEP 3333)."""
     wrapper = environ.get("wsgi.file_wrapper")
     return hasattr(body, "read") or (isinstance(wrapper, type) and isinstance(body, wrapper))
 
 
-def _nobody_knows() -> Caller:
+def _require_caller() -> Caller:
     raise RuntimeError(
-        'say who asks: caller=environ["m9m.identity"] in a request, or '
+        'caller is missing: pass caller=environ["m9m.identity"] in a request, or '
         "caller=flask_m9m.credentials.SYSTEM for the app itself"
     )
 
 
-def _failed() -> None:
+def _log_exception() -> None:
     logger.exception("An exception left the app")

@@ -1,4 +1,4 @@
-"""Reading the policies that an app gives by path prefix: what each key takes."""
+"""Parsing of prefix policies (`M9MMiddleware(policies=…)`): the keys, their values, problems."""
 
 from __future__ import annotations
 
@@ -16,70 +16,69 @@ from ..settings.wording import kind, shown
 from .prefix_policies import PrefixRule, PrefixRules, prefix_problem
 
 _REQUIREMENTS = ("scopes", "any_scope", "roles", "schemes", "fresh")
-_OF_LIMITS = ("burst", "key", "cost", "name")
+_LIMIT_OPTIONS = ("burst", "key", "cost", "name")
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
-
 _ACCEPTED = {
-    "prefix": (str, "a path such as /admin"),
-    "methods": (Collection, "a list such as [GET, POST]"),
-    "access": (str, "public, authenticated or optional"),
-    "scopes": (Collection, "a list of names, or text with spaces between them"),
-    "any_scope": (Collection, "a list of names, or text with spaces between them"),
-    "roles": (Collection, "a list of names, or text with spaces between them"),
-    "schemes": (Collection, "a list of names, or text with spaces between them"),
-    "fresh": (bool, "true or false"),
-    "rate_limit": (str, "a text such as 100/hour"),
-    "burst": (int, "a whole number"),
-    "key": (str, "address or identity"),
-    "cost": (int, "a whole number"),
-    "name": (str, "text"),
-    "cors": (Mapping, "a mapping with keys of security.cors"),
-    "headers": (Mapping, "a mapping with keys of security.headers"),
+    "prefix": (str, "must be a path such as /admin"),
+    "methods": (Collection, "must be a list such as [GET, POST]"),
+    "access": (str, "must be public, authenticated or optional"),
+    "scopes": (Collection, "must be a list of names, or text with spaces between them"),
+    "any_scope": (Collection, "must be a list of names, or text with spaces between them"),
+    "roles": (Collection, "must be a list of names, or text with spaces between them"),
+    "schemes": (Collection, "must be a list of names, or text with spaces between them"),
+    "fresh": (bool, "must be true or false"),
+    "rate_limit": (str, "must be text such as 100/hour"),
+    "burst": (int, "must be a whole number"),
+    "key": (str, "must be address or identity"),
+    "cost": (int, "must be a whole number"),
+    "name": (str, "must be text"),
+    "cors": (Mapping, "must be a mapping with keys of security.cors"),
+    "headers": (Mapping, "must be a mapping with keys of security.headers"),
 }
-"""Every key, the type of its value, and how messages say that."""
+"""Each key, the type of its value, and the wording of that type in messages."""
 
 
 def read_policies(policies: object, *, default: Access | None) -> tuple[PrefixRules, list[Problem]]:
-    """Read policies by path prefix.
+    """Parse policies by path prefix.
 
     Args:
         policies: a list of mappings.
-        default: what holds where none says anything; `None` where the settings cannot say.
+        default: the access where no policy decides it; `None` if the settings are invalid.
 
     Returns:
-        Those that can be used, and all that is wrong with the others.
+        The valid policies, and the problems of the others.
     """
     if isinstance(policies, Mapping | str) or not isinstance(policies, Sequence):
-        return PrefixRules(), [Problem("policies", kind(policies), "a list of mappings")]
-    read: list[PrefixRule] = []
+        return PrefixRules(), [Problem("policies", kind(policies), "must be a list of mappings")]
+    valid: list[PrefixRule] = []
     problems: list[Problem] = []
     for number, given in enumerate(policies):
         reader = _Reader(f"policies[{number}]", given)
         rule = reader.read()
         problems += reader.problems
         if rule is not None:
-            read.append(rule)
-    problems += _twins(read)
-    rules = PrefixRules(read)
+            valid.append(rule)
+    problems += _find_duplicates(valid)
+    rules = PrefixRules(valid)
     if default is not None and not problems:
         problems += rules.uncovered(default)
     return rules, problems
 
 
-def _twins(rules: Sequence[PrefixRule]) -> Iterator[Problem]:
-    """Yield the rules whose prefix and methods another has already."""
+def _find_duplicates(rules: Sequence[PrefixRule]) -> Iterator[Problem]:
+    """Yield a problem for each policy with the prefix and a method of an earlier policy."""
     first: dict[tuple[str, str | None], PrefixRule] = {}
     for rule in rules:
         for method in (None,) if rule.methods is None else sorted(rule.methods):
             other = first.setdefault((rule.prefix, method), rule)
             if other is not rule:
                 found = f"{rule.prefix or '/'} for methods that {other.where} has already"
-                yield Problem(rule.where, found, "one policy for each prefix and method")
+                yield Problem(rule.where, found, "give one policy for each prefix and method")
                 break
 
 
 class _Reader:
-    """Reads one policy, and goes on where something is wrong with it."""
+    """Parses one policy and collects all its problems."""
 
     def __init__(self, where: str, given: object) -> None:
         self.problems: list[Problem] = []
@@ -88,36 +87,38 @@ class _Reader:
         self._values: dict[str, Any] = {}
 
     def read(self) -> PrefixRule | None:
-        """Return the policy, unless something is wrong with it."""
+        """Parse the policy; return `None` if it has a problem."""
         if not isinstance(self._given, Mapping):
-            self.problems.append(Problem(self._where, kind(self._given), "a mapping"))
+            self.problems.append(Problem(self._where, kind(self._given), "must be a mapping"))
             return None
         self._read_values(self._given)
         prefix, methods = self._prefix(), self._methods()
         access, marks = self._marks(prefix, methods)
         if not marks and not self.problems:
-            self._problem("", "it says nothing", "access, scopes, rate_limit or the like")
+            self._add_problem("", "it has no effect", "add access, scopes, rate_limit or the like")
         if self.problems:
             return None
         return PrefixRule(self._where, prefix.rstrip("/"), methods, access, marks)
 
-    def _problem(self, key: str, found: str, accepted: str) -> None:
+    def _add_problem(self, key: str, found: str, accepted: str) -> None:
         self.problems.append(Problem(f"{self._where}.{key}".rstrip("."), found, accepted))
 
     def _read_values(self, given: Mapping[Any, Any]) -> None:
         for key, value in given.items():
             if key not in _ACCEPTED:
                 near = get_close_matches(str(key), _ACCEPTED, 1)
-                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_ACCEPTED)}"
-                self._problem(str(key)[:60], "unknown key", hint)
+                hint = (
+                    f"did you mean {near[0]}?" if near else f"must be one of {', '.join(_ACCEPTED)}"
+                )
+                self._add_problem(str(key)[:60], "unknown key", hint)
                 continue
             wanted, accepted = _ACCEPTED[key]
             if self._is_of_type(key, value, wanted):
                 self._values[key] = value
             else:
-                self._problem(key, shown(value), accepted)
+                self._add_problem(key, shown(value), accepted)
         if "prefix" not in given:
-            self._problem("prefix", "missing", _ACCEPTED["prefix"][1])
+            self._add_problem("prefix", "missing", _ACCEPTED["prefix"][1])
 
     @staticmethod
     def _is_of_type(key: str, value: object, wanted: type) -> bool:
@@ -127,12 +128,12 @@ class _Reader:
             return key != "methods" and bool(value.strip())
         if not isinstance(value, list | tuple | set | frozenset):
             return False
-        return bool(value) and all(isinstance(one, str) for one in value)
+        return bool(value) and all(isinstance(name, str) for name in value)
 
     def _prefix(self) -> str:
         prefix: str = self._values.get("prefix", "/")
         if (accepted := prefix_problem(prefix)) is not None:
-            self._problem("prefix", shown(prefix), accepted)
+            self._add_problem("prefix", shown(prefix), accepted)
         return prefix
 
     def _methods(self) -> frozenset[str] | None:
@@ -141,10 +142,10 @@ class _Reader:
             return None
         for method in given:
             if not _METHOD.fullmatch(method):
-                self._problem("methods", shown(method), _ACCEPTED["methods"][1])
+                self._add_problem("methods", shown(method), _ACCEPTED["methods"][1])
         methods = frozenset(method.upper() for method in given)
         if "HEAD" in methods and "GET" not in methods:
-            self._problem("methods", "HEAD without GET", "list GET: it stands for both")
+            self._add_problem("methods", "HEAD without GET", "list GET, which covers both")
         return methods - {"HEAD"}
 
     def _marks(
@@ -163,48 +164,48 @@ class _Reader:
         values = self._values
         access = values.get("access")
         if access not in (None, "public", "authenticated", "optional"):
-            self._problem("access", shown(access), _ACCEPTED["access"][1])
+            self._add_problem("access", shown(access), _ACCEPTED["access"][1])
             return None, None
         demands = {key: values[key] for key in _REQUIREMENTS if values.get(key)}
         if access == "public":
             for key in demands:
-                self._problem(key, "it says access: public as well", "one of the two")
+                self._add_problem(key, "set, but access is public", "remove this or access")
             return Access.PUBLIC, Opening()
         if access is None and not demands:
             return None, None
         requirement = None
-        for key, value in demands.items():  # each alone first, so that every problem is named
-            self._made(key, partial(Requirement.of, **{key: value}))
+        for key, value in demands.items():  # each alone first, to report every problem
+            self._make(key, partial(Requirement.of, **{key: value}))
         if not self.problems:
             requirement = Requirement.of(**demands, optional=access == "optional")
         return Access(access or "authenticated"), requirement
 
     def _limit(self, prefix: str, methods: frozenset[str] | None) -> Mark | None:
-        options = {key: self._values[key] for key in _OF_LIMITS if key in self._values}
+        options = {key: self._values[key] for key in _LIMIT_OPTIONS if key in self._values}
         limits = self._values.get("rate_limit")
         if limits is None:
             if "rate_limit" not in self._given:  # type: ignore[operator]
                 for key in options:
-                    self._problem(key, "there is no rate_limit", "both of them or neither")
+                    self._add_problem(key, "set, but rate_limit is not", "set both or neither")
             return None
-        # One budget for all paths below, and another for other methods.
+        # All paths below the prefix share one budget; a policy for other methods has its own.
         own_name = f"{'-'.join(sorted(methods))}:{prefix}" if methods else prefix
         options.setdefault("name", limit_name(own_name))
-        return self._made("rate_limit", partial(LimitMark.of, limits, **options))
+        return self._make("rate_limit", partial(LimitMark.of, limits, **options))
 
     def _overrides(self, key: str, make: Callable[..., Mark]) -> Mark | None:
         if key not in self._values:
             return None
-        return self._made(key, lambda: make(**self._values[key]))
+        return self._make(key, lambda: make(**self._values[key]))
 
-    def _made(self, key: str, make: Callable[[], Mark]) -> Mark | None:
-        """Return what a decorator makes of values; what it says against them is a problem."""
+    def _make(self, key: str, make: Callable[[], Mark]) -> Mark | None:
+        """Make a mark; turn an error of its arguments into problems of the policy."""
         try:
             return make()
         except SettingsError as error:
-            for one in error.problems:
-                path = one.path.rpartition(".")[2]
-                self._problem(f"{key}.{path}", one.found, one.accepted)
+            for problem in error.problems:
+                path = problem.path.rpartition(".")[2]
+                self._add_problem(f"{key}.{path}", problem.found, problem.accepted)
         except (TypeError, ValueError) as error:
-            self._problem(key, shown(self._values[key]), str(error))
+            self._add_problem(key, shown(self._values[key]), str(error))
         return None

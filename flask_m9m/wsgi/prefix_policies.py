@@ -1,13 +1,15 @@
-"""Policies by path prefix and method: for apps whose routes nobody knows.
+"""Prefix policies: access, rate limits, CORS and headers by path prefix and method.
 
-A path is `SCRIPT_NAME` and `PATH_INFO`, percent-decoded once, as WSGI servers do, and compared in
-whole segments and character by character: `/admin` holds for `/admin`, `/admin/` and `/admin/x`,
-not for `/administrator`, `/Admin` or `/admin;x`. A path that programs read in different ways is
-none: what is not UTF-8, has `//`, a backslash, a control character or a segment `.` or `..`.
+`M9MMiddleware` uses them, because it does not know an app's routes. A path is `SCRIPT_NAME` and
+`PATH_INFO`, percent-decoded once, as WSGI servers do. It is compared by whole segments, character
+by character: `/admin` covers `/admin`, `/admin/` and `/admin/x`, but not `/administrator`,
+`/Admin` or `/admin;x`. An ambiguous path is refused, because two programs could read it in
+different ways: it is not UTF-8, or has `//`, a backslash, a control character or a segment `.` or
+`..`.
 
-The longest prefix wins: the nearest policy that says something about access decides it, and so for
-CORS and headers; rate limits add up. At one prefix a policy that names the method comes before one
-that names none. What no policy decides is `security.default_access`.
+The longest prefix wins: the nearest policy with an access decides the access, and likewise for
+CORS and for headers; rate limits add up. At the same prefix, a policy with `methods` comes before
+a policy without. Where no policy has an access, `security.default_access` applies.
 """
 
 from __future__ import annotations
@@ -30,14 +32,14 @@ _AMBIGUOUS = re.compile(r"//|\\|[\x00-\x1f\x7f]|/\.\.?(?:;[^/]*)?(?:/|\Z)")
 
 @dataclass(frozen=True, slots=True)
 class PrefixRule:
-    """One of the policies that the app gives.
+    """One policy of the app.
 
     Attributes:
-        where: what it is called in messages: `policies[0]`.
-        prefix: the path, without the slash at its end: empty for `/`.
-        methods: in upper case, `GET` for `HEAD` too; `None` where it holds for all.
-        access: what it says about access, if anything.
-        marks: all that it demands.
+        where: its place in messages, such as `policies[0]`.
+        prefix: the path prefix without a slash at its end; empty for `/`.
+        methods: in upper case, with `GET` for `HEAD`; `None` for all methods.
+        access: who gets through; `None` if the policy does not decide it.
+        marks: its demands and overrides, as marks of the guard.
     """
 
     where: str
@@ -47,18 +49,21 @@ class PrefixRule:
     marks: tuple[Mark, ...]
 
     def covers(self, method: str) -> bool:
-        """Tell whether it holds for a method."""
+        """Tell whether the policy applies to a method."""
         return self.methods is None or method in self.methods
 
 
 def path_of(environ: WSGIEnvironment, mounted_at: str | None = None) -> str | None:
-    """Return a request's path, or `None` where it is not the same to everybody who reads it.
+    """Return a request's path, or `None` if the path is ambiguous.
 
     Args:
         environ: the request.
-        mounted_at: the `SCRIPT_NAME` that every request has; left out, whatever the server says.
-            What a request field says is not that: gunicorn takes a `SCRIPT_NAME` from there where
-            its peer is local, and `/public/admin` would be `/admin` to the app.
+        mounted_at: the `SCRIPT_NAME` that every request must have; `None` for any that the server
+            sets itself. One from a header field is refused: gunicorn accepts it from a local peer,
+            and then `/public/admin` could be `/admin` to the app.
+
+    Returns:
+        `SCRIPT_NAME` and `PATH_INFO`, at least `/`, as text.
     """
     script_name, path_info = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
     if "HTTP_SCRIPT_NAME" in environ if mounted_at is None else script_name != mounted_at:
@@ -79,17 +84,17 @@ def _is_plain(path: str) -> bool:
 
 
 def prefix_problem(prefix: str) -> str | None:
-    """Return what is wrong with a prefix, if anything is."""
+    """Return the rule that a prefix breaks, for a message; `None` if the prefix is valid."""
     if not prefix.startswith("/"):
-        return "a path that begins with /"
+        return "must be a path that begins with /"
     if prefix != "/" and prefix.endswith("/"):
-        return f"without the slash at its end, which counts for nothing: {prefix.rstrip('/')!a}"
+        return f"must be without the slash at its end: {prefix.rstrip('/')!a}"
     if not _is_plain(prefix):
-        return "a path without //, \\, control characters and the segments . and .."
+        return "must be a path without //, \\, control characters and the segments . and .."
     if re.search(r"%[0-9A-Fa-f]{2}", prefix):
-        return "the path as it reads once it is percent-decoded"
+        return "must be the percent-decoded path"
     if re.search(r"[*?#<>{}]", prefix):
-        return "a path in whole segments, which holds for all paths below; there are no patterns"
+        return "must be a path in whole segments, without patterns; it covers all paths below it"
     return None
 
 
@@ -97,27 +102,30 @@ class PrefixRules:
     """The policies of an app, found by their prefixes.
 
     Args:
-        rules: all of them.
+        rules: all policies.
 
     Attributes:
-        prefixes: those for which there are any, and the empty one.
-        methods: those that any of them names.
+        rules: all policies, in the app's order.
+        prefixes: the prefixes with a policy, and the empty prefix.
+        methods: the methods that the policies name.
     """
 
     def __init__(self, rules: Iterable[PrefixRule] = ()) -> None:
         self.rules = tuple(rules)
-        self._at: dict[str, list[PrefixRule]] = {"": []}
+        self._by_prefix: dict[str, list[PrefixRule]] = {"": []}
         for rule in self.rules:
-            self._at.setdefault(rule.prefix, []).append(rule)
-        for here in self._at.values():
-            here.sort(key=lambda one: one.methods is None)
-        self.prefixes = tuple(self._at)
-        self.methods = tuple(sorted({one for rule in self.rules for one in rule.methods or ()}))
+            self._by_prefix.setdefault(rule.prefix, []).append(rule)
+        for same_prefix in self._by_prefix.values():
+            same_prefix.sort(key=lambda candidate: candidate.methods is None)
+        self.prefixes = tuple(self._by_prefix)
+        self.methods = tuple(
+            sorted({method for rule in self.rules for method in rule.methods or ()})
+        )
 
     def holding(self, prefix: str, method: str) -> Iterator[PrefixRule]:
-        """Yield the rules that hold at a prefix for a method, the nearest first."""
+        """Yield the policies that apply to a prefix and a method, the nearest first."""
         while True:
-            for rule in self._at.get(prefix, ()):
+            for rule in self._by_prefix.get(prefix, ()):
                 if rule.covers(method):
                     yield rule
             if not prefix:
@@ -125,46 +133,51 @@ class PrefixRules:
             prefix = prefix.rpartition("/")[0]
 
     def uncovered(self, default: Access) -> Iterator[Problem]:
-        """Yield the rules that close some methods of a path whose other methods stay open.
+        """Yield a problem for each policy that requires authentication for some methods only.
 
-        A request by another method than those that somebody thought of must not be the way around
-        (RFC 9110 §9.1: methods are an open set), unless a rule says so for this very path.
+        A client could use another method to get around it: methods are an open set (RFC 9110
+        §9.1). It is no problem if the other methods require authentication as well, or if a policy
+        at the same prefix decides their access.
 
         Args:
-            default: what holds where none says anything.
+            default: the access where no policy decides it.
         """
         for rule in self.rules:
-            here = [one for one in self._at[rule.prefix] if one.access is not None]
-            if rule.access is not Access.AUTHENTICATED or any(one.methods is None for one in here):
+            peers = [peer for peer in self._by_prefix[rule.prefix] if peer.access is not None]
+            if rule.access is not Access.AUTHENTICATED or any(
+                peer.methods is None for peer in peers
+            ):
                 continue
             others = [
                 method
                 for method in (*self.methods, ANY_OTHER_METHOD)
-                if not any(one.covers(method) for one in here)
-                and self._decided(rule.prefix, method, default) is not Access.AUTHENTICATED
+                if not any(peer.covers(method) for peer in peers)
+                and self._access(rule.prefix, method, default) is not Access.AUTHENTICATED
             ]
             if others:
                 yield Problem(
                     f"{rule.where}.methods",
-                    f"it closes {', '.join(sorted(rule.methods or ()))} of {rule.prefix or '/'} "
-                    f"and leaves {', '.join(others)} open",
-                    "add a policy for that prefix without methods, for all the rest",
+                    f"requires authentication for {', '.join(sorted(rule.methods or ()))} of "
+                    f"{rule.prefix or '/'}, but leaves these methods open: {', '.join(others)}",
+                    "add a policy without methods for the same prefix; it covers all others",
                 )
 
-    def _decided(self, prefix: str, method: str, default: Access) -> Access:
-        said = (one.access for one in self.holding(prefix, method) if one.access is not None)
-        return next(said, default)
+    def _access(self, prefix: str, method: str, default: Access) -> Access:
+        decisions = (
+            rule.access for rule in self.holding(prefix, method) if rule.access is not None
+        )
+        return next(decisions, default)
 
 
 class Prefixes:
-    """What holds for each path and method, compiled once.
+    """Finds the compiled policy for a path and a method.
 
     Args:
-        rules: the app's.
-        compiler: the app's.
+        rules: the app's policies.
+        compiler: compiles them once, for each prefix and method.
 
     Raises:
-        SettingsError: the rules contradict the settings; it lists every problem.
+        SettingsError: the policies contradict the settings; it lists every problem.
     """
 
     def __init__(self, rules: PrefixRules, compiler: PolicyCompiler) -> None:
@@ -173,7 +186,7 @@ class Prefixes:
         for prefix in rules.prefixes:
             self._policies[prefix] = by_method = {}
             for method in (*rules.methods, ANY_OTHER_METHOD):
-                levels = [Level(one.where, one.marks) for one in rules.holding(prefix, method)]
+                levels = [Level(rule.where, rule.marks) for rule in rules.holding(prefix, method)]
                 try:
                     by_method[method] = compiler.compile(prefix or "/", levels, method)
                 except SettingsError as error:
@@ -183,11 +196,11 @@ class Prefixes:
         self._deepest = max(prefix.count("/") for prefix in self._policies)
 
     def find(self, path: str, method: str) -> RoutePolicy:
-        """Return what holds for a request.
+        """Return the policy for a request.
 
         Args:
-            path: as `path_of` returns it.
-            method: in any case; some frameworks take `post` for `POST`.
+            path: a result of `path_of`.
+            method: in upper or lower case, because some frameworks treat `post` as `POST`.
         """
         by_method = self._policies[self._longest(path)]
         method = method.upper()

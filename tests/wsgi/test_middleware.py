@@ -582,7 +582,7 @@ def test_settings_come_from_the_same_sources(
     m9m = M9MMiddleware(echo)
     assert m9m.settings.security.cors.max_age == 60
     assert "config.yaml" in caplog.text
-    assert "M9MMiddleware serves no REST API" in caplog.text
+    assert "only M9M serves the REST API" in caplog.text
     with pytest.raises(SettingsError, match="max_agee"):
         M9MMiddleware(echo, settings={"security": {"cors": {"max_agee": 5}}})
     with pytest.raises(TypeError, match="WSGI app"):

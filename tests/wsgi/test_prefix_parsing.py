@@ -22,8 +22,8 @@ def problems(policies: Any, settings: Any = None) -> list[str]:
     ("policy", "said"),
     [
         ({}, "policies[0].prefix: missing"),
-        ({"prefix": "/x"}, "policies[0]: it says nothing"),
-        ({"prefix": "/x", "fresh": False}, "policies[0]: it says nothing"),
+        ({"prefix": "/x"}, "policies[0]: it has no effect"),
+        ({"prefix": "/x", "fresh": False}, "policies[0]: it has no effect"),
         ({"prefix": "x", "access": "public"}, "begins with /"),
         ({"prefix": "", "access": "public"}, "begins with /"),
         ({"prefix": "/x/", "access": "public"}, "without the slash at its end"),
@@ -31,18 +31,21 @@ def problems(policies: Any, settings: Any = None) -> list[str]:
         ({"prefix": "/x\\y", "access": "public"}, "segments . and .."),
         ({"prefix": "/x//y", "access": "public"}, "segments . and .."),
         ({"prefix": "/a%20b", "access": "public"}, "percent-decoded"),
-        ({"prefix": "/x/*", "access": "public"}, "no patterns"),
-        ({"prefix": "/x/<id>", "access": "public"}, "no patterns"),
+        ({"prefix": "/x/*", "access": "public"}, "without patterns"),
+        ({"prefix": "/x/<id>", "access": "public"}, "without patterns"),
         ({"prefix": 5, "access": "public"}, "policies[0].prefix: 5"),
         ({"prefix": "/x", "acess": "public"}, "did you mean access?"),
-        ({"prefix": "/x", "access": "private"}, '"private"; public, authenticated or optional'),
-        ({"prefix": "/x", "access": None}, "null; public, authenticated or optional"),
+        (
+            {"prefix": "/x", "access": "private"},
+            '"private"; must be public,',
+        ),
+        ({"prefix": "/x", "access": None}, "null; must be public, authenticated or optional"),
         ({"prefix": "/x", "access": "public", "methods": "GET"}, "a list such as"),
         ({"prefix": "/x", "access": "public", "methods": []}, "a list such as"),
         ({"prefix": "/x", "access": "public", "methods": ["GE T"]}, '"GE T"'),
         ({"prefix": "/x", "access": "public", "methods": ["HEAD"]}, "HEAD without GET"),
-        ({"prefix": "/x", "access": "public", "scopes": "a"}, "access: public as well"),
-        ({"prefix": "/x", "access": "public", "fresh": True}, "access: public as well"),
+        ({"prefix": "/x", "access": "public", "scopes": "a"}, "set, but access is public"),
+        ({"prefix": "/x", "access": "public", "fresh": True}, "set, but access is public"),
         ({"prefix": "/x", "scopes": []}, "a list of names"),
         ({"prefix": "/x", "scopes": ""}, "a list of names"),
         ({"prefix": "/x", "scopes": [1]}, "a list of names"),
@@ -50,18 +53,18 @@ def problems(policies: Any, settings: Any = None) -> list[str]:
         ({"prefix": "/x", "roles": {"admin": 1}}, "a list of names"),
         ({"prefix": "/x", "fresh": "yes"}, "true or false"),
         ({"prefix": "/x", "rate_limit": "often"}, "is not a rate limit"),
-        ({"prefix": "/x", "rate_limit": 100}, "a text such as 100/hour"),
-        ({"prefix": "/x", "rate_limit": None}, "null; a text such as 100/hour"),
+        ({"prefix": "/x", "rate_limit": 100}, "must be text such as 100/hour"),
+        ({"prefix": "/x", "rate_limit": None}, "null; must be text such as 100/hour"),
         ({"prefix": "/x", "rate_limit": "1/hour", "burst": True}, "a whole number"),
         ({"prefix": "/x", "rate_limit": "1/hour", "cost": 2}, "accepted is 1 to the limit"),
         ({"prefix": "/x", "rate_limit": "1/hour", "key": "user"}, "'address', 'identity'"),
         ({"prefix": "/x", "rate_limit": "1/hour", "name": "a b"}, "cannot name a rate limit"),
-        ({"prefix": "/x", "access": "public", "burst": 1}, "there is no rate_limit"),
+        ({"prefix": "/x", "access": "public", "burst": 1}, "set, but rate_limit is not"),
         ({"prefix": "/x", "rate_limit": "1/hour", "count": len}, "unknown key"),
         ({"prefix": "/x", "cors": {"max_age": "x"}}, "policies[0].cors.max_age"),
         ({"prefix": "/x", "headers": ["x"]}, "a mapping with keys of security.headers"),
         ({"prefix": "/x", "cors": {1: 2}}, "cors: a mapping; "),
-        ("/x", "policies[0]: text; a mapping"),
+        ("/x", "policies[0]: text; must be a mapping"),
     ],
 )
 def test_what_is_wrong_with_a_policy_is_said(policy: Any, said: str) -> None:
@@ -72,7 +75,7 @@ def test_what_is_wrong_with_a_policy_is_said(policy: Any, said: str) -> None:
 
 @pytest.mark.parametrize("policies", [None, "x", {"prefix": "/x"}, 5])
 def test_policies_are_a_list(policies: Any) -> None:
-    assert re.search("policies: .*; a list of mappings", problems(policies)[0])
+    assert re.search("policies: .*; must be a list of mappings", problems(policies)[0])
 
 
 def test_all_that_is_wrong_is_said_at_once_with_what_is_wrong_with_the_settings() -> None:
