@@ -1,9 +1,9 @@
 """gunicorn's configuration from the settings: `gunicorn -c python:flask_m9m.serve app:app`.
 
 The settings are those of `M9M_CONFIG` or `./config.yaml`, of `.env` and of the environment.
-Settings that an app gives to `M9M` in code are unknown here, unless `flask m9m serve` passes them
-on. Importing this module reads the settings, and raises `SettingsError` if they do not allow the
-server to start.
+Settings that an app passes to `M9M` in code are unknown here, unless `flask m9m serve` passes them
+to this module. Importing it reads the settings, and raises `SettingsError` if the server cannot
+start with them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Worker(BufferingWorker):
 
 
 def _connections() -> int:
-    """Return the connections per worker: each may need a second descriptor, for its body."""
+    """Compute the connections per worker: each may need a second file descriptor, for its body."""
     descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return max(_server.threads + 1, min(_server.limits.max_connections, (descriptors - 128) // 2))
 
@@ -83,7 +83,7 @@ def ssl_context(config: Any, default: Callable[[], ssl.SSLContext]) -> ssl.SSLCo
 
 
 def on_starting(server: Any) -> None:
-    """Check the addresses to listen on, which gunicorn's own options may have changed."""
+    """Check the bind addresses again: gunicorn's command line may have changed them."""
     for address in server.address:
         if _loaded is not None and isinstance(address, tuple):
             try:
@@ -93,10 +93,10 @@ def on_starting(server: Any) -> None:
 
 
 def on_reload(server: Any) -> None:
-    """Renew the certificate before new workers start; keep workers or certificate on errors."""
+    """Renew the certificate before new workers start; on an error keep the running workers."""
     if problem := _start_problem(server.app.app_uri):
         server.log.error("The app does not start, so the running workers stay:\n%s", problem)
-        server.cfg.set("workers", 0)  # starts no new workers, so that none is stopped
+        server.cfg.set("workers", 0)  # without new workers gunicorn stops no old worker
         return
     if _certificate is None:
         return
@@ -117,7 +117,7 @@ def _start_problem(app: str) -> str:
     """Try to load the app; return the error or "". A worker that fails would end gunicorn."""
     code = "import sys; from gunicorn.util import import_app; import_app(sys.argv[1])"
     try:
-        result = subprocess.run(  # noqa: S603  # the app that is served already
+        result = subprocess.run(  # noqa: S603  # the app is served already
             [sys.executable, "-c", code, app],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             stdin=subprocess.DEVNULL,
@@ -126,5 +126,5 @@ def _start_problem(app: str) -> str:
             timeout=_START_TIMEOUT,
         )
     except subprocess.TimeoutExpired:
-        return f"loading it takes longer than {_START_TIMEOUT} seconds"
+        return f"loading the app took longer than {_START_TIMEOUT} seconds"
     return result.stderr if result.returncode else ""

@@ -1,6 +1,6 @@
-"""What serves an app under gunicorn: TLS from the settings, and a worker no client can hold up."""
+"""The server: TLS from the settings under gunicorn, and a worker that slow clients cannot block."""
 
 HANDED_ON = "_FLASK_M9M_SERVER"
-"""The variable in which `flask m9m serve` hands the app's own `server` settings on, as JSON."""
+"""The environment variable in which `flask m9m serve` passes `server` settings on, in JSON."""
 
 REMEDY = "run: pip install 'flask-m9m[serve]'"

@@ -1,4 +1,4 @@
-"""A connection of the worker: what has come on it, and what is still to come."""
+"""Connection: receives whole requests without blocking, up to the limits and deadlines."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from ...settings.server import ServerSettings
 from .framing import ChunkedBody
 
 _CHUNK = 65_536  # octets that are received at once
-_IN_MEMORY = 65_536  # octets of a body that are kept in memory; the rest goes into a file
-_ROUNDS = 16  # receptions in a row, before the other connections have their turn
+_IN_MEMORY = 65_536  # octets of a body kept in memory; a longer body goes into a file
+_ROUNDS = 16  # receptions in a row before the other connections get a turn
 _HEAD_END = b"\r\n\r\n"
 _WAIT_READ, _WAIT_WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class Phase(Enum):
-    """What a connection waits for."""
+    """The state of a connection: what it is waiting for."""
 
     HANDSHAKE = "handshake"
     IDLE = "idle"
@@ -41,7 +41,7 @@ class Phase(Enum):
 
 
 class Refused(Exception):
-    """The server itself answers, with a status and nothing more."""
+    """The server refuses the request itself, with a status and an empty body."""
 
     def __init__(self, status: str) -> None:
         super().__init__(status)
@@ -49,11 +49,16 @@ class Refused(Exception):
 
 
 class Received(SocketUnreader):  # type: ignore[misc]
-    """What gunicorn's parser reads: octets that are here already.
+    """The octets received so far, as the source for gunicorn's parser.
 
-    Where they end the connection seems to have ended, so that no thread ever waits for a
-    client. The exception is a body beyond `max_body_size`, which only an app with a larger limit
-    of its own reads: then its octets come from the socket, until `deadline`.
+    After them the parser sees the end of the connection, so that no thread waits for a client. The
+    exception is a body larger than `max_body_size`, which an app reads only if its own limit is
+    larger. The rest of that body is read from the socket, until `deadline`.
+
+    Attributes:
+        body: the body's octets.
+        unlimited: whether to read the rest of the body from the socket.
+        deadline: when that ends, in seconds of the monotonic clock.
     """
 
     def __init__(self, sock: socket) -> None:
@@ -80,7 +85,7 @@ class Received(SocketUnreader):  # type: ignore[misc]
         return received
 
     def take_rest(self) -> bytes:
-        """Return what has come beyond the last request, and forget that one's body."""
+        """Return the octets after the last request, and drop the body of that request."""
         rest: bytes = self.take_buffered() + self.body.read()
         if self.body.tell():
             self.body.close()
@@ -89,7 +94,7 @@ class Received(SocketUnreader):  # type: ignore[misc]
 
 
 class TooLarge:
-    """A body that nobody reads."""
+    """A body that is too large: reading it raises the error."""
 
     def read(self, size: int = -1) -> NoReturn:
         raise RequestEntityTooLarge
@@ -101,16 +106,21 @@ class TooLarge:
 
 
 class Connection:
-    """One client's connection, which receives whole requests without ever waiting.
+    """A client's connection, which receives whole requests without blocking.
 
-    `sock`, `client` and `server` are what gunicorn's worker looks for.
+    gunicorn's worker reads the attributes `sock`, `client` and `server`.
 
     Args:
         cfg: gunicorn's configuration.
-        sock: the socket, not blocking; wrapped already where TLS is served.
+        sock: the socket, in non-blocking mode; with TLS, an `SSLSocket`.
         client: the client's address.
-        server: the listener's.
+        server: the listener's address.
         settings: the limits and timeouts.
+
+    Attributes:
+        deadline: when the current phase ends, in seconds of the monotonic clock.
+        request: gunicorn's request, once its head is complete.
+        failure: the parser's error, if the head is invalid; raised again in the thread.
     """
 
     def __init__(
@@ -129,14 +139,15 @@ class Connection:
         self._limits = settings.limits
         self._timeouts = settings.timeouts
         self._head = bytearray()
-        self._begun = 0.0
+        self._started_at = 0.0
         self._missing = 0
         self._chunked: ChunkedBody | None = None
         self._decoded: IO[bytes] | None = None
-        self._most = 2 * settings.limits.max_body_size + _CHUNK  # octets, with those of chunks
+        # A chunked body has further octets, such as chunk sizes.
+        self._max_chunked = 2 * settings.limits.max_body_size + _CHUNK
 
     def await_next(self) -> None:
-        """Wait for the next request, of which a part may be here."""
+        """Wait for the next request; its first part may have been received already."""
         self._forget_body()
         self.request = self.failure = self._chunked = None
         self.phase = Phase.IDLE
@@ -146,14 +157,14 @@ class Connection:
             self._take_head(rest)
 
     def receive(self) -> int:
-        """Take in what has come.
+        """Receive the octets that have arrived.
 
         Returns:
-            The event to wait for; 0 when the request is complete.
+            The selector event to wait for; 0 when the request is complete.
 
         Raises:
-            Refused: the request is not taken.
-            OSError: the connection is at its end, or broken.
+            Refused: the server refuses the request.
+            OSError: the connection has ended or failed.
         """
         try:
             if self.phase is Phase.HANDSHAKE:
@@ -168,7 +179,7 @@ class Connection:
     def _receive(self) -> int:
         rounds = 0
         while self.phase is not Phase.COMPLETE:
-            # What TLS has read ahead makes no socket readable.
+            # The selector does not see octets that TLS has read ahead.
             if rounds >= _ROUNDS and not getattr(self.sock, "pending", lambda: 0)():
                 return _WAIT_READ
             rounds += 1
@@ -185,8 +196,8 @@ class Connection:
     def _take_head(self, data: bytes) -> None:
         if self.phase is Phase.IDLE:
             self.phase = Phase.HEAD
-            self._begun = time.monotonic()
-            self.deadline = self._begun + self._timeouts.header
+            self._started_at = time.monotonic()
+            self.deadline = self._started_at + self._timeouts.header
         searched = max(0, len(self._head) - len(_HEAD_END) + 1)
         self._head += data
         end = self._head.find(_HEAD_END, searched)
@@ -197,30 +208,30 @@ class Connection:
         self.unreader.unread(bytes(self._head))
         self._head.clear()
         self.phase = Phase.COMPLETE
-        self.deadline = self.unreader.deadline = self._begun + self._timeouts.request
+        self.deadline = self.unreader.deadline = self._started_at + self._timeouts.request
         try:
             self.request = next(self.parser)
             if self.request.version >= (1, 1) and "HOST" not in dict(self.request.headers):
                 raise InvalidHeader("HOST")  # RFC 9112 §3.2
-        except Exception as error:  # raised again where it is answered
+        except Exception as error:  # `BufferingWorker.handle` raises it again
             self.failure = error
             return
         self._await_body()
 
     def _await_body(self) -> None:
-        """Find out from the parser how long the body is, and how much of it is missing."""
+        """Determine the body's length with the parser, and how much of it is missing."""
         reader = self.request.body.reader
-        here = self.unreader.take_buffered()
-        self.unreader.unread(here)
+        received = self.unreader.take_buffered()
+        self.unreader.unread(received)
         if isinstance(reader, ChunkedReader):
             self._chunked = ChunkedBody()
-            self._missing = self._most - len(here)
-            complete = self._chunked.feed(here)
+            self._missing = self._max_chunked - len(received)
+            complete = self._chunked.feed(received)
             if self._chunked.octets > self._limits.max_body_size:
                 self._leave_unread()
                 return
         else:
-            self._missing = reader.length - len(here)
+            self._missing = reader.length - len(received)
             complete = self._missing <= 0
             if reader.length > self._limits.max_body_size:
                 self._leave_to_app()
@@ -248,15 +259,15 @@ class Connection:
             self.phase = Phase.COMPLETE
 
     def _leave_to_app(self) -> None:
-        """Let the app decide about a body that is larger than is received for it."""
+        """Let the app read or refuse a body larger than `max_body_size`."""
         self.phase = Phase.COMPLETE
         self.unreader.unlimited = True
         self.request.force_close()
 
     def _leave_unread(self) -> None:
-        """Refuse a chunked body that is too large, when the app wants to read it.
+        """Refuse a chunked body that is too large, as soon as the app reads it.
 
-        Werkzeug would cut it off at the app's limit and say nothing.
+        Otherwise Werkzeug would cut it off at the app's limit without an error.
         """
         self.phase = Phase.COMPLETE
         self._chunked = None
@@ -264,41 +275,45 @@ class Connection:
         self.request.force_close()
 
     def decode(self) -> None:
-        """Make a chunked body one of known length (RFC 9112 §7.1.3), before the app sees any of it.
+        """Decode a chunked body, so that the app gets a body of known length (RFC 9112 §7.1.3).
 
         Raises:
-            Exception: it is no such body; as gunicorn's parser raises.
+            Exception: the body is malformed; the error is gunicorn's parser's.
         """
         if self._chunked is None:
             return
         decoded = self._decoded = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
         for data in iter(partial(self.request.body.read, _CHUNK), b""):
             decoded.write(data)
-        fields = [one for one in self.request.headers if one[0] != "TRANSFER-ENCODING"]
+        fields = [field for field in self.request.headers if field[0] != "TRANSFER-ENCODING"]
         self.request.headers = [*fields, ("CONTENT-LENGTH", str(decoded.tell()))]
         decoded.seek(0)
         self.request.body = decoded
 
     def refuse(self, status: str) -> None:
-        """Answer without a body, where that needs no waiting."""
+        """Send a response without a body, if the socket takes it at once."""
         answer = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
         self.sock.send(answer.encode())
 
     def begin_closing(self, seconds: float) -> None:
-        """Say that nothing more will come, and wait until the client says so too.
+        """Close the server's side of the connection, and wait until the client closes its side.
 
-        Closing at once while it still sends could cost it the answer (RFC 9112 §9.6).
+        If the server closed both at once, a client that still sends could lose the response
+        (RFC 9112 §9.6).
+
+        Args:
+            seconds: how long to wait for the client.
         """
         self.phase = Phase.CLOSING
         self.deadline = time.monotonic() + seconds
         self.sock.setblocking(False)
         if isinstance(self.sock, ssl.SSLSocket):
-            with suppress(OSError, ValueError):  # there was no handshake, or it does not answer yet
+            with suppress(OSError, ValueError):  # no handshake, or the client has not replied
                 self.sock.unwrap()
         self.sock.shutdown(SHUT_WR)
 
     def drain(self) -> bool:
-        """Take what still comes, and tell whether that was all."""
+        """Discard what the client still sends; tell whether it has closed its side."""
         with suppress(BlockingIOError):
             for _ in range(_ROUNDS):
                 if not self.sock.recv(_CHUNK):
@@ -306,7 +321,7 @@ class Connection:
         return False
 
     def close(self) -> None:
-        """Let go of the socket and of what came."""
+        """Close the socket and delete the received octets."""
         self.sock.close()
         self.unreader.body.close()
         self._forget_body()
@@ -315,4 +330,4 @@ class Connection:
         if self._decoded is not None:
             self._decoded.close()
             self._decoded = None
-            self.request.body = BytesIO()  # of which the parser sees that it was read
+            self.request.body = BytesIO()  # the parser expects a body that was read to its end

@@ -1,7 +1,7 @@
-"""Where a chunked body ends, for a server that waits for all of it (RFC 9112 §7.1).
+"""Framing: finds the end of a chunked body as its octets arrive (RFC 9112 §7.1).
 
-This says only how long to wait. What the body is, and whether it is one, gunicorn's parser says,
-which reads the same octets again: whatever looks wrong here ends the waiting.
+The server waits for the whole body, and this code decides only how long. gunicorn's parser reads
+the same octets again, validates and decodes them. So malformed input simply ends the wait here.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}[ \t]*(;.*)?", re.DOTALL)
-_LONGEST_LINE = 8_192
+_MAX_LINE = 8_192
 
 
 class ChunkedBody:
-    """Follows a chunked body as its octets come.
+    """Tracks a chunked body as its octets arrive.
 
     Attributes:
-        octets: how many octets of the body the chunks so far hold or announce.
+        octets: the total size of the chunks announced so far.
     """
 
     def __init__(self) -> None:
@@ -26,26 +26,26 @@ class ChunkedBody:
         self._in_trailer = False
 
     def feed(self, data: bytes) -> bool:
-        """Take in what has come, and tell whether nothing more is to be waited for."""
-        at = 0
+        """Process received octets; tell whether the body has ended or is malformed."""
+        position = 0
         while True:
-            step = min(self._skip, len(data) - at)
-            at += step
+            step = min(self._skip, len(data) - position)
+            position += step
             self._skip -= step
-            if at == len(data):
+            if position == len(data):
                 return False
-            end = data.find(b"\n", at)
-            self._line += data[at : end + 1] if end >= 0 else data[at:]
+            end = data.find(b"\n", position)
+            self._line += data[position : end + 1] if end >= 0 else data[position:]
             if end < 0:
-                return len(self._line) > _LONGEST_LINE
-            at = end + 1
+                return len(self._line) > _MAX_LINE
+            position = end + 1
             line = bytes(self._line)
             self._line.clear()
             if self._ends(line):
                 return True
 
     def _ends(self, line: bytes) -> bool:
-        """Read a line, and tell whether the body ends with it, or is broken."""
+        """Process a line; tell whether the body ends with it or is malformed."""
         if not line.endswith(b"\r\n"):
             return True
         if self._in_trailer:

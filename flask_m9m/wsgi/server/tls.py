@@ -1,4 +1,4 @@
-"""The certificate: checked before anything listens, and renewed while it is served."""
+"""TLS: the certificate and its key, checked before the server listens and renewed on reload."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ CIPHERS = ":".join(
         "ECDHE-RSA-CHACHA20-POLY1305",
     )
 )
-"""Those of TLS 1.2 in Mozilla's intermediate configuration; TLS 1.3 has its own."""
+"""The TLS 1.2 ciphers of Mozilla's intermediate configuration; TLS 1.3 has its own ciphers."""
 
 _CERTIFICATE, _KEY = "server.tls.cert_file", "server.tls.key_file"
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-_LARGEST = 1_048_576  # octets of a PEM file
+_MAX_SIZE = 1_048_576  # octets of a PEM file
 
 
 class Certificate:
-    """A certificate chain and its key, ready to serve.
+    """A certificate chain and its private key, loaded into a TLS context.
 
-    One context serves all connections: making it costs far more than using it, it is inherited
-    by the workers that are forked, and a broken file is never read on behalf of a client.
+    All connections share one context. To make it costs far more than to use it; forked workers
+    inherit it; and a file that breaks later does not affect clients.
 
     Args:
-        settings: which files they are.
+        settings: the files' paths, and the TLS version.
         clock: seconds since the epoch.
 
     Attributes:
-        context: what connections are wrapped with.
+        context: the TLS context of all connections.
         not_after: when the certificate expires.
 
     Raises:
-        SettingsError: they cannot be served; it names every problem and never what a key holds.
+        SettingsError: the files cannot be used. It lists every problem, and never quotes a key.
     """
 
     context: ssl.SSLContext
@@ -66,10 +66,10 @@ class Certificate:
         self.renew()
 
     def renew(self) -> None:
-        """Read both files again; what was read before stays where they are not good.
+        """Read both files again; on an error the previous certificate stays in use.
 
         Raises:
-            SettingsError: they cannot be served.
+            SettingsError: the files cannot be used.
         """
         problems: list[Problem] = []
         certificate = _certificate(self._settings.cert_file, problems)
@@ -82,7 +82,7 @@ class Certificate:
                         _KEY,
                         f"{self._settings.key_file!a} is not the key of the certificate in "
                         f"{self._settings.cert_file!a}",
-                        "name two files that belong together, the server's own certificate first",
+                        "must be the key of the first certificate in server.tls.cert_file",
                     )
                 )
         if problems:
@@ -94,33 +94,35 @@ class Certificate:
 def _read(path: str, file: str | None, problems: list[Problem], *, private: bool) -> bytes | None:
     what = "a private key" if private else "a certificate chain"
     if file is None:
-        problems.append(Problem(path, "none, while TLS is enabled", "name a PEM file"))
+        problems.append(Problem(path, "not set, but server.tls.enabled is true", "name a PEM file"))
         return None
     try:
-        # Not to wait where somebody has put a pipe.
+        # Without O_NONBLOCK, opening a named pipe would block.
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         found = f"{file!a} cannot be read: {error.strerror}"
-        problems.append(Problem(path, found, f"a PEM file with {what}"))
+        problems.append(Problem(path, found, f"must be a PEM file with {what}"))
         return None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            problems.append(Problem(path, f"{file!a} is no file", f"a PEM file with {what}"))
+            problems.append(
+                Problem(path, f"{file!a} is not a regular file", f"must be a PEM file with {what}")
+            )
             return None
         if private and not _is_private(status):
             found = f"{file!a} can be read or written by others (mode {status.st_mode & 0o777:04o})"
             problems.append(Problem(path, found, f"run: chmod 600 {file}"))
-        return os.read(descriptor, _LARGEST)
+        return os.read(descriptor, _MAX_SIZE)
     finally:
         os.close(descriptor)
 
 
 def _is_private(status: os.stat_result) -> bool:
-    """Tell whether only the key's owner can use it.
+    """Tell whether no other user can access a key's file.
 
-    A key that root owns may be readable by its group, as PostgreSQL and Debian's `ssl-cert` have
-    it: then the server runs as somebody who can read it and not replace it.
+    The group may read a key that root owns, as with PostgreSQL and Debian's `ssl-cert`: the server
+    then runs as a user that can read the key but not replace it.
     """
     others = 0o037 if status.st_uid == 0 else 0o077
     return not status.st_mode & others
@@ -132,8 +134,8 @@ def _certificate(file: str | None, problems: list[Problem]) -> x509.Certificate 
         return None
     with suppress(ValueError, UnsupportedAlgorithm):
         return x509.load_pem_x509_certificates(data)[0]
-    accepted = "a PEM file with the server's certificate first, then those that lead to its root"
-    problems.append(Problem(_CERTIFICATE, f"{file!a} holds no certificate in PEM form", accepted))
+    accepted = "must be a PEM file: first the server's certificate, then the chain to its root"
+    problems.append(Problem(_CERTIFICATE, f"{file!a} has no certificate in PEM form", accepted))
     return None
 
 
@@ -145,11 +147,11 @@ def _public_key(file: str | None, problems: list[Problem]) -> object | None:
     try:
         return load_pem_private_key(data, None).public_key()
     except TypeError:
-        accepted = "a key without a passphrase, in a file that only its owner can read"
+        accepted = "must be a key without a passphrase, in a file that only its owner can read"
         problems.append(Problem(_KEY, f"{file!a} is encrypted", accepted))
     except (ValueError, UnsupportedAlgorithm):
-        accepted = "a PEM file with the certificate's private key"
-        problems.append(Problem(_KEY, f"{file!a} holds no private key in PEM form", accepted))
+        accepted = "must be a PEM file with the certificate's private key"
+        problems.append(Problem(_KEY, f"{file!a} has no private key in PEM form", accepted))
     return None
 
 
@@ -162,7 +164,7 @@ def _validity(file: str | None, certificate: x509.Certificate, now: float) -> li
         found = f"{file!a} is not valid before {first:%Y-%m-%d %H:%M} UTC"
     else:
         return []
-    return [Problem(_CERTIFICATE, found, "renew it, or set this machine's clock")]
+    return [Problem(_CERTIFICATE, found, "renew it, or correct this machine's clock")]
 
 
 def _spki(key: object) -> bytes:
@@ -177,11 +179,11 @@ def _context(settings: TLSSettings) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     try:
-        # Never asks for a passphrase: a key that has one was refused before.
+        # An empty password: OpenSSL never prompts for one. Encrypted keys were refused before.
         context.load_cert_chain(str(settings.cert_file), settings.key_file, password="")
     except (ssl.SSLError, OSError) as error:
         reason = getattr(error, "reason", None) or error.strerror
-        found = f"{settings.cert_file!a} cannot be served: {reason}"
-        accepted = "a certificate and a key that OpenSSL accepts"
+        found = f"{settings.cert_file!a} cannot be used: {reason}"
+        accepted = "must be a certificate and a key that OpenSSL accepts"
         raise SettingsError([Problem(_CERTIFICATE, found, accepted)]) from None
     return context

@@ -1,8 +1,8 @@
-"""A worker that hands a request to a thread once all of it has come.
+"""BufferingWorker: a gunicorn worker that passes a request to a thread once it is complete.
 
-gunicorn's own threads wait for the rest of a request, so that as many slow clients as there are
-threads stop everybody else. Here the poller receives, up to the limits and within the timeouts of
-the settings, and threads only answer. Closing gently is the poller's as well.
+gunicorn's own threads wait for the rest of a request, so a few slow clients can occupy all threads
+and block all other clients. Here the poller receives requests, within the limits and timeouts of
+the settings, and the threads only answer them. The poller also closes connections.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from gunicorn.workers.gthread import ThreadWorker
 from ...settings.server import ServerSettings
 from .connection import Connection, Phase, Refused
 
-_SWEEP = 0.25  # seconds between looks at the deadlines
+_SWEEP = 0.25  # seconds between two checks of the deadlines
 _SILENT = (Phase.IDLE, Phase.HANDSHAKE)
 _LINGER = 2.0  # seconds that a client gets to close its side
 
 
 class BufferingWorker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's threaded worker, between whose threads and the clients the poller stands."""
+    """gunicorn's threaded worker, with a poller that receives requests for the threads."""
 
     settings = ServerSettings()
 
@@ -36,14 +36,14 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         self._swept = 0.0
 
     def accept(self, listener: Any) -> None:
-        """Take a connection from a listener."""
+        """Accept a connection from a listener, and start to receive its first request."""
         try:
             client, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
-            # Out of descriptors, say: those who are connected are served on.
-            self.log.error("No connection could be accepted: %s", error.strerror)
+            # For example no free descriptor: existing connections are still served.
+            self.log.error("Cannot accept a connection: %s", error.strerror)
             time.sleep(0.05)
             return
         client.setblocking(False)
@@ -56,7 +56,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             connection = Connection(
                 self.cfg, client, address, listener.getsockname(), self.settings
             )
-        except OSError:  # it is gone already
+        except OSError:  # the client has gone already
             client.close()
             return
         self.nr_conns += 1
@@ -65,15 +65,15 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             self._make_room()
 
     def _make_room(self) -> None:
-        """Drop the client that has been silent for longest, so that another can come."""
-        silent = [one for one in self._waiting if one.phase in _SILENT]
+        """Drop the connection that has been silent for longest, for a new one."""
+        silent = [connection for connection in self._waiting if connection.phase in _SILENT]
         if silent:
-            longest = min(silent, key=lambda one: one.deadline)
+            longest = min(silent, key=lambda connection: connection.deadline)
             self._forget(longest)
             self._drop(longest)
 
     def _advance(self, connection: Connection) -> None:
-        """Receive what has come, and hand the request to a thread or wait for more."""
+        """Receive octets; pass a complete request to a thread, or wait for more."""
         try:
             event = 0 if connection.phase is Phase.COMPLETE else connection.receive()
         except Refused as refusal:
@@ -82,7 +82,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             self.log.debug("Connection ended: %s", error)
             self._drop(connection)
         except Exception:
-            self.log.exception("Error receiving a request")
+            self.log.exception("Error while receiving a request")
             self._drop(connection)
         else:
             if event:
@@ -91,12 +91,12 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
                 self.enqueue_req(connection)
 
     def _wait(self, connection: Connection, event: int, then: Any) -> None:
-        """Have a connection looked at again when an event comes, or its deadline."""
+        """Wait for an event on a connection, or its deadline; then call a function with it."""
         self._waiting.add(connection)
         self.poller.register(connection.sock, event, partial(self._wake, connection, then))
 
     def _wake(self, connection: Connection, then: Any, sock: Any) -> None:
-        if connection in self._waiting:  # else it was dropped since the poller looked
+        if connection in self._waiting:  # else it has been dropped since the poll
             self._forget(connection)
             then(connection)
 
@@ -111,7 +111,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         self._close(connection)
 
     def _close(self, connection: Connection) -> None:
-        """Close a connection gently, while the others are served."""
+        """Close a connection in steps (RFC 9112 §9.6), without blocking the others."""
         try:
             connection.begin_closing(_LINGER)
         except OSError:
@@ -135,7 +135,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             connection.close()
 
     def handle(self, connection: Connection) -> bool:
-        """Answer a request, in a thread; tell whether another may follow."""
+        """Answer a request, in a thread; tell whether to keep the connection open."""
         request = connection.request
         try:
             connection.sock.settimeout(self.settings.timeouts.write)
@@ -144,34 +144,34 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             connection.decode()
             if not self.handle_request(request, connection):
                 return False
-            return bool(connection.parser.finish_body())  # all of it is here
+            return bool(connection.parser.finish_body())  # the whole body has been received
         except (NoMoreData, StopIteration, ssl.SSLError, ConnectionError, TimeoutError) as error:
             self.log.debug("Connection ended: %s", error)
         except OSError:
-            self.log.exception("Socket error processing request.")
+            self.log.exception("Socket error while processing a request")
         except Exception as error:
             self.handle_error(request, connection.sock, connection.client, error)
         return False
 
     def finish_request(self, connection: Connection, future: Any) -> None:
-        """Wait for the next request of a connection, or close it."""
-        kept = not future.cancelled() and future.exception() is None and future.result()
+        """Keep a connection open for its next request, or close it."""
+        keep_alive = not future.cancelled() and future.exception() is None and future.result()
         try:
             connection.sock.setblocking(False)
-            if kept:
+            if keep_alive:
                 connection.await_next()
         except Refused as refusal:
             self._refuse(connection, refusal.status)
         except OSError:
             self._drop(connection)
         else:
-            if kept:
+            if keep_alive:
                 self._advance(connection)
             else:
                 self._close(connection)
 
     def murder_keepalived(self, force: bool = False) -> None:
-        """Close the connections whose deadline is past, or all."""
+        """Close the connections whose deadline has passed; with `force`, all."""
         now = time.monotonic()
         if now - self._swept < _SWEEP and not force:
             return

@@ -114,8 +114,8 @@ def with_pipe_as_certificate(directory: Path) -> Pair:
         (not_yet_valid, "server.tls.cert_file", "not valid before"),
         (with_key_for_all, "server.tls.key_file", "by others (mode 0644)"),
         (with_key_that_the_group_writes, "server.tls.key_file", "by others (mode 0660)"),
-        (with_directory_as_key, "server.tls.key_file", "no file"),
-        (with_pipe_as_certificate, "server.tls.cert_file", "no file"),
+        (with_directory_as_key, "server.tls.key_file", "not a regular file"),
+        (with_pipe_as_certificate, "server.tls.cert_file", "not a regular file"),
     ],
 )
 def test_what_cannot_be_served_is_named_and_no_key_is_shown(
