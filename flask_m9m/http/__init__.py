@@ -1,1 +1,1 @@
-"""Rules of HTTP without state: client addresses, CORS, CSRF and header fields."""
+"""HTTP rules without state: client addresses behind proxies, CORS, CSRF, security headers."""

@@ -1,8 +1,8 @@
-"""Where a request came from: the client's address, seen through trusted proxies.
+"""Client address: finds the client behind trusted proxies (`X-Forwarded-*`, `Forwarded`).
 
-Forwarding fields count only where the peer is a trusted proxy, and are read from the right, as
-far as the hops are trusted themselves: whatever stands further left is the client's to invent
-(RFC 7239 §8.1). At garbage the last good hop is the client.
+Forwarding fields count only if the peer is a trusted proxy. They are read from the right, up to
+the first hop that is not trusted: a client can invent anything further left (RFC 7239 §8.1). If a
+hop is malformed, the last valid hop is the client.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 UNIX = "unix"
 
-_MOST_HOPS = 32
-_REMEMBERED = 4_096
+_MAX_HOPS = 32
+_CACHE_SIZE = 4_096
 _PORT = r"(?::[0-9_A-Za-z.-]+)?"
 _NODE = re.compile(
     rf"\[(?P<v6>[0-9A-Fa-f:.]+)\]{_PORT}|(?P<v4>[0-9.]+){_PORT}|(?P<bare>[0-9A-Fa-f:.]+)"
@@ -38,7 +38,7 @@ Network = IPv4Network | IPv6Network
 
 
 class ProxyHeader(StrEnum):
-    """Which forwarding fields the proxies write; the others are ignored."""
+    """The forwarding fields that the proxies write; the others are ignored."""
 
     X_FORWARDED = "x-forwarded"
     FORWARDED = "forwarded"
@@ -46,15 +46,16 @@ class ProxyHeader(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Where a request came from.
+    """The client of a request.
 
     Attributes:
-        address: its address, IPv4-mapped ones as IPv4; `None` where there is none, as over a
-            Unix socket.
-        key: what its rate limits are counted under: the address, or its IPv6 network.
-        secure: whether it came over HTTPS.
-        host: the host that a trusted proxy says it asked for; `None` where none is believed.
-        forwarded: whether a trusted proxy sent it.
+        address: the client's address, an IPv4-mapped one as IPv4; `None` if there is none, as
+            over a Unix socket.
+        key: the client's key for rate limits: its IPv4 address, or its IPv6 network.
+        secure: whether the client used HTTPS.
+        host: the requested host according to a trusted proxy; `None` if proxies are not trusted
+            for it, or sent none that is valid.
+        forwarded: whether a trusted proxy sent the request.
     """
 
     address: str | None
@@ -65,7 +66,7 @@ class Client:
 
 
 class Hop(NamedTuple):
-    """What one proxy says of the hop before it."""
+    """One hop, as the proxy after it describes it."""
 
     node: str | None
     scheme: str | None
@@ -73,16 +74,16 @@ class Hop(NamedTuple):
 
 
 class Networks:
-    """A set of networks.
+    """A set of IP networks.
 
     Args:
         networks: addresses and CIDR networks.
     """
 
     def __init__(self, networks: Iterable[str]) -> None:
-        self._networks: tuple[Network, ...] = tuple(ip_network(one) for one in networks)
-        self.contains = lru_cache(_REMEMBERED)(self._contains)
-        """Tell whether an address, as `Client.address` writes it, lies in one of them."""
+        self._networks: tuple[Network, ...] = tuple(ip_network(network) for network in networks)
+        self.contains = lru_cache(_CACHE_SIZE)(self._contains)
+        """Tell whether an address, in the form of `Client.address`, is in one of the networks."""
 
     def _contains(self, address: str | None) -> bool:
         parsed = parse_address(address or "")
@@ -93,12 +94,12 @@ class AddressResolver:
     """Finds the client behind a request.
 
     Args:
-        trusted_proxies: addresses and networks whose forwarding fields count; `unix` stands for
-            whoever connects over a Unix socket.
-        header: which forwarding fields the proxies write.
-        ipv6_prefix: IPv6 addresses that share so many bits are one client to rate limits.
-            Networks that hold IPv4 clients (6to4, NAT64) are no exception.
-        trust_forwarded_host: whether to believe a proxy about the host.
+        trusted_proxies: addresses and networks whose forwarding fields count; `unix` is any peer
+            on a Unix socket.
+        header: the forwarding fields that the proxies write.
+        ipv6_prefix: the length of an IPv6 network in bits; rate limits count it as one client.
+            Networks that contain IPv4 clients (6to4, NAT64) are no exception.
+        trust_forwarded_host: whether to trust a proxy for the host.
     """
 
     def __init__(
@@ -112,22 +113,22 @@ class AddressResolver:
         proxies = tuple(trusted_proxies)
         self._trusts_any = bool(proxies)
         self._trusts_unix = UNIX in proxies
-        self._trusted = Networks(one for one in proxies if one != UNIX)
-        self._hops = _READERS[header]
+        self._trusted = Networks(proxy for proxy in proxies if proxy != UNIX)
+        self._read_hops = _READERS[header]
         self._ipv6_prefix = ipv6_prefix
         self._trust_forwarded_host = trust_forwarded_host
-        self._client = lru_cache(_REMEMBERED)(self._make_client)
+        self._client = lru_cache(_CACHE_SIZE)(self._make_client)
 
     def resolve(self, environ: WSGIEnvironment) -> Client:
-        """Return where a request came from; whatever it claims, never an error."""
+        """Find the client of a request; malformed fields never raise an error."""
         peer = environ.get("REMOTE_ADDR") or ""
         client = self._client(peer, environ["wsgi.url_scheme"] == "https")
         if not self._trusts_any or not self._is_trusted(client, peer):
             return client
-        return self._forwarded(environ, client)
+        return self._resolve_forwarded(environ, client)
 
     def key_of(self, address: str) -> str | None:
-        """Return what rate limits count an address under, or `None` where it is none."""
+        """Return the rate limits' key for an address; `None` if the text is not an address."""
         if parse_address(address) is None:
             return UNIX if address == UNIX else None
         return self._client(address, False).key
@@ -146,16 +147,16 @@ class AddressResolver:
             return self._trusts_unix and _is_unix_socket(peer)
         return self._trusted.contains(client.address)
 
-    def _forwarded(self, environ: WSGIEnvironment, peer: Client) -> Client:
+    def _resolve_forwarded(self, environ: WSGIEnvironment, peer: Client) -> Client:
         client, secure, host = peer, peer.secure, None
-        for number, hop in enumerate(self._hops(environ)):
+        for number, hop in enumerate(self._read_hops(environ)):
             if number == 0:
                 if hop.scheme in ("http", "https"):
                     secure = hop.scheme == "https"
                 if self._trust_forwarded_host and is_host(hop.host or ""):
                     host = hop.host
             address = parse_node(hop.node or "")
-            if address is None or number == _MOST_HOPS:
+            if address is None or number == _MAX_HOPS:
                 break
             client = self._client(str(address), secure)
             if not self._trusted.contains(client.address):
@@ -164,7 +165,7 @@ class AddressResolver:
 
 
 def parse_address(text: str) -> Address | None:
-    """Return an address, an IPv4-mapped one as IPv4, without a zone; `None` for anything else."""
+    """Parse an address, an IPv4-mapped one as IPv4, without its zone; `None` if it is invalid."""
     if len(text) > 100:
         return None
     try:
@@ -175,26 +176,26 @@ def parse_address(text: str) -> Address | None:
 
 
 def parse_node(text: str) -> Address | None:
-    """Return the address of a node (RFC 7239 §6): `192.0.2.1:80`, `[2001:db8::1]:80`.
+    """Parse the address of a node (RFC 7239 §6): `192.0.2.1:80`, `[2001:db8::1]:80`.
 
-    `unknown`, obfuscated names and garbage are `None`.
+    The result is `None` for `unknown`, obfuscated identifiers and malformed text.
     """
     match = _NODE.fullmatch(text) if len(text) <= 100 else None
     return None if match is None else parse_address(match["v6"] or match["v4"] or match["bare"])
 
 
 def is_host(text: str) -> bool:
-    """Tell whether a text is a host that may stand in a URL, with or without a port."""
+    """Tell whether a text is a valid host for a URL, with or without a port."""
     match = _HOST.fullmatch(text) if len(text) <= 260 else None
     return match is not None and int(match["port"] or 0) <= 65_535
 
 
 def _is_unix_socket(peer: str) -> bool:
-    """Tell how servers name the peer on a Unix socket: gunicorn, Werkzeug, others."""
+    """Recognise the names of a Unix socket's peer in gunicorn, Werkzeug and other servers."""
     return peer in ("", "<local>") or peer.startswith("unix:")
 
 
-def _x_forwarded(environ: WSGIEnvironment) -> Iterable[Hop]:
+def _read_x_forwarded(environ: WSGIEnvironment) -> Iterable[Hop]:
     """Yield the hops of `X-Forwarded-*`, the nearest first."""
     nodes = _from_the_right(environ.get("HTTP_X_FORWARDED_FOR", ""))
     scheme = next(iter(_from_the_right(environ.get("HTTP_X_FORWARDED_PROTO", ""))), "").lower()
@@ -203,11 +204,11 @@ def _x_forwarded(environ: WSGIEnvironment) -> Iterable[Hop]:
         yield Hop(node, scheme, host)
 
 
-def _forwarded(environ: WSGIEnvironment) -> Iterable[Hop]:
+def _read_forwarded(environ: WSGIEnvironment) -> Iterable[Hop]:
     """Yield the hops of `Forwarded` (RFC 7239 §4), the nearest first.
 
-    A comma inside a quoted value counts as garbage: so nobody can hide what the nearest proxy
-    wrote by opening a quote before it.
+    A comma inside a quoted value makes it malformed. Otherwise a client could open a quote, and
+    so hide the element that the nearest proxy appends.
     """
     for element in _from_the_right(environ.get("HTTP_FORWARDED", "")):
         values: dict[str, str] = {}
@@ -221,14 +222,14 @@ def _forwarded(environ: WSGIEnvironment) -> Iterable[Hop]:
 
 
 def _from_the_right(value: str) -> list[str]:
-    """Return the last items of a list (RFC 9110 §5.6.1), the last first."""
+    """Split the last items off a list (RFC 9110 §5.6.1), the last first."""
     if not value:
         return []
-    items = value.rsplit(",", _MOST_HOPS + 1)
+    items = value.rsplit(",", _MAX_HOPS + 1)
     return [item.strip(" \t") for item in reversed(items)]
 
 
 _READERS: dict[ProxyHeader, Callable[[WSGIEnvironment], Iterable[Hop]]] = {
-    ProxyHeader.X_FORWARDED: _x_forwarded,
-    ProxyHeader.FORWARDED: _forwarded,
+    ProxyHeader.X_FORWARDED: _read_x_forwarded,
+    ProxyHeader.FORWARDED: _read_forwarded,
 }

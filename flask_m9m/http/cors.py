@@ -1,4 +1,4 @@
-"""CORSPolicy: which pages may read an API's answers (Fetch standard, §3.3 CORS protocol)."""
+"""CORS: which origins' pages may read responses; preflights (Fetch standard, §3.3)."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ RESPONSE_FIELDS = frozenset(
         "Access-Control-Allow-Private-Network",
     )
 )
-"""The fields that are the policy's alone, in lower case."""
+"""The response fields that only the policy may set, in lower case."""
 
 PREFLIGHT_VARY = ("Access-Control-Request-Method", "Access-Control-Request-Headers")
-"""What the answer to a preflight depends on besides the origin."""
+"""The request fields, besides `Origin`, on which the response to a preflight depends."""
 
 _NEVER_WILDCARD = "authorization"  # "CORS non-wildcard request-header name"
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
-_LONGEST_ORIGIN = 300
-_LONGEST_NAMES = 4_096
+_MAX_ORIGIN = 300
+_MAX_NAMES = 4_096
 
 
 def is_preflight(environ: WSGIEnvironment) -> bool:
@@ -49,22 +49,22 @@ def is_preflight(environ: WSGIEnvironment) -> bool:
 
 
 class CORSPolicy:
-    """Which origins may read answers, and what their pages may send.
+    """Decides which origins may read responses, and which requests their pages may send.
 
     Args:
-        allowed_origins: as in `security.cors.allowed_origins`.
-        allowed_methods: methods that pages may use; `HEAD` wherever `GET` is.
-        allowed_headers: request fields that pages may set; `*` stands for all but
-            `Authorization`, which is listed by name.
-        expose_headers: answer fields that pages may read.
-        allow_credentials: whether browsers send credentials along.
-        max_age: seconds for which a browser may keep a preflight's answer.
-        any_origin_without_credentials: let every other origin in too, without credentials, as
+        allowed_origins: the origin rules, as in `security.cors.allowed_origins`.
+        allowed_methods: methods that pages may use; `GET` includes `HEAD`.
+        allowed_headers: request fields that pages may set; `*` is every field except
+            `Authorization`, which must be listed by name.
+        expose_headers: response fields that pages may read.
+        allow_credentials: whether requests may include credentials.
+        max_age: seconds for which a browser may cache the response to a preflight.
+        any_origin_without_credentials: also allow every other origin, without credentials, as
             development mode does.
 
     Attributes:
-        origins: the rules, as they are written.
-        varies: whether answers depend on the origin.
+        origins: the texts of the origin rules.
+        varies: whether responses depend on the origin.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class CORSPolicy:
     ) -> None:
         rules = [parse_origin_rule(text) for text in allowed_origins]
         self._exact = {rule.text: rule for rule in rules if rule.kind is OriginKind.EXACT}
-        # A wildcard is found by what follows its asterisk, so that their number costs nothing.
+        # Keyed by the text after the asterisk: a look-up does not depend on their number.
         self._wildcards = {
             rule.text.replace("*", "", 1): rule
             for rule in rules
@@ -102,7 +102,7 @@ class CORSPolicy:
         if allow_credentials:
             self._listed_fields = ((ALLOW_CREDENTIALS, "true"), *expose)
         self._any_fields: FixedFields = ((ALLOW_ORIGIN, "*"), *expose)
-        self._ready = {
+        self._exact_fields = {
             origin: ((ALLOW_ORIGIN, origin), *self._listed_fields) for origin in self._exact
         }
 
@@ -110,9 +110,9 @@ class CORSPolicy:
         return (self._any.text,) if self._any is not None else ()
 
     def rule_for(self, origin: str) -> OriginRule | None:
-        """Return the rule that lets an origin in, the most exact one, or `None`."""
+        """Find the most specific rule that allows an origin; `None` if no rule does."""
         rule = self._exact.get(origin)
-        if rule is None and self._wildcards and len(origin) <= _LONGEST_ORIGIN:
+        if rule is None and self._wildcards and len(origin) <= _MAX_ORIGIN:
             rule = self._wildcard_for(origin)
         if rule is None and self._any is not None and self._any.matches(origin):
             rule = self._any
@@ -129,10 +129,10 @@ class CORSPolicy:
         return None
 
     def response_headers(self, origin: str | None) -> FixedFields:
-        """Return the CORS fields of an answer to a request from this origin (§3.3.3)."""
+        """Return the CORS fields of a response to a request from an origin (§3.3.3)."""
         if origin is None:
             return () if self._any is None else self._any_fields
-        if (ready := self._ready.get(origin)) is not None:
+        if (ready := self._exact_fields.get(origin)) is not None:
             return ready
         rule = self.rule_for(origin)
         return () if rule is None else self._fields(origin, rule)
@@ -149,16 +149,16 @@ class CORSPolicy:
         request_headers: str | None,
         route_methods: Collection[str] | None,
     ) -> FixedFields:
-        """Return the fields that allow what a preflight asks for.
+        """Return the response fields for a preflight, which allow the requested method and fields.
 
         Args:
-            origin: the page's.
-            method: what it wants to send.
-            request_headers: the fields that it wants to set, with commas between.
-            route_methods: what the path supports; `None` where no route answers there.
+            origin: the page's origin.
+            method: `Access-Control-Request-Method`: the method of the request to come.
+            request_headers: `Access-Control-Request-Headers`: its fields, separated by commas.
+            route_methods: the methods that the path supports; `None` if no route matches it.
 
         Raises:
-            CORSRefused: a rule does not allow it; the message says which.
+            CORSRefused: the policy does not allow the request; the message names the reason.
         """
         rule = self.rule_for(origin)
         if rule is None:
@@ -167,35 +167,35 @@ class CORSPolicy:
         if method not in methods:
             raise CORSRefused(f"Method {_shown(method)} is not in security.cors.allowed_methods")
         if route_methods is not None:
-            methods = tuple(one for one in methods if one in route_methods)
+            methods = tuple(allowed for allowed in methods if allowed in route_methods)
             if method not in methods:
                 raise CORSRefused(f"Method {_shown(method)} is not supported at this path")
-        asked = self._requested(request_headers or "")
+        unlisted = self._check_requested(request_headers or "")
         fields = [*self._fields(origin, rule), (ALLOW_METHODS, ", ".join(methods))]
         fields = [field for field in fields if field[0] != EXPOSE_HEADERS]
-        if headers := ", ".join((*self._headers, *asked)):
+        if headers := ", ".join((*self._headers, *unlisted)):
             fields.append((ALLOW_HEADERS, headers))
         return (*fields, (MAX_AGE, self._max_age))
 
-    def _requested(self, request_headers: str) -> list[str]:
-        """Check the fields that a page wants to set; return those that only `*` allows."""
-        if len(request_headers) > _LONGEST_NAMES:
+    def _check_requested(self, request_headers: str) -> list[str]:
+        """Check the requested fields; return those that only `*` allows."""
+        if len(request_headers) > _MAX_NAMES:
             raise CORSRefused("Access-Control-Request-Headers is too long")
         names = [name.strip(" \t").lower() for name in request_headers.split(",")]
         unlisted = [name for name in names if name and name not in self._header_names]
         for name in unlisted:
-            named = _FIELD_NAME.fullmatch(name) and name != _NEVER_WILDCARD
-            if not self._any_header or not named:
+            wildcard_covers = _FIELD_NAME.fullmatch(name) and name != _NEVER_WILDCARD
+            if not self._any_header or not wildcard_covers:
                 raise CORSRefused(f"Header {_shown(name)} is not in security.cors.allowed_headers")
         return unlisted
 
     def allows_credentials(self, origin: str) -> bool:
-        """Tell whether pages of an origin may send what browsers send by themselves."""
+        """Tell whether pages of an origin may send credentials, such as cookies."""
         rule = self.rule_for(origin)
         return rule is not None and (ALLOW_CREDENTIALS, "true") in self._fields(origin, rule)
 
     def explain(self, origin: str) -> str:
-        """Say which rule lets an origin in."""
+        """Describe the rule that allows an origin, for messages."""
         rule = self.rule_for(origin)
         if rule is None:
             return f"no rule allows {_shown(origin)}"
@@ -206,7 +206,7 @@ class CORSPolicy:
 
 
 def _with_head(methods: Iterable[str]) -> tuple[str, ...]:
-    """Put `HEAD` behind `GET`."""
+    """Add `HEAD` after `GET`; remove duplicates."""
     allowed: list[str] = []
     for method in methods:
         allowed += [method, "HEAD"] if method == "GET" else [method]
@@ -214,5 +214,5 @@ def _with_head(methods: Iterable[str]) -> tuple[str, ...]:
 
 
 def _shown(text: str) -> str:
-    """Return what a request said, as a message may quote it: ASCII on one line, not long."""
+    """Quote text from a request for a message: escaped ASCII, shortened."""
     return ascii(text[:100])

@@ -1,4 +1,4 @@
-"""Security headers: what every answer carries, and how caching and `Vary` fields are merged."""
+"""Security headers: CSP nonces, HSTS, and the merging of `Vary` and `Cache-Control` fields."""
 
 from __future__ import annotations
 
@@ -9,30 +9,29 @@ from collections.abc import Iterable, Mapping
 CONTENT_SECURITY_POLICY = "Content-Security-Policy"
 STRICT_TRANSPORT_SECURITY = "Strict-Transport-Security"
 
-_NONCED = ("script-src", "style-src")
-_PLACE = "'nonce-\0'"
+_NONCE_DIRECTIVES = ("script-src", "style-src")
+_PLACEHOLDER = "'nonce-\0'"
 _DIRECTIVE = re.compile(r'(?:[^,"]|"[^"]*")+')
-_SHARED = frozenset(("public", "s-maxage"))
+_SHARED_CACHING = frozenset(("public", "s-maxage"))
 
 HeaderFields = list[tuple[str, str]]
-"""The header fields of one response, as WSGI takes them."""
+"""The header fields of a response, in the form of WSGI."""
 
 FixedFields = tuple[tuple[str, str], ...]
-"""Header fields that are made once and shared by many responses."""
+"""Header fields that are made once and used in many responses."""
 
 
 class SecurityHeaders:
-    """The security header fields of an answer.
+    """The security header fields of responses.
 
     Args:
-        values: each field's value, by its name.
-        development: whether to leave `Strict-Transport-Security` out altogether, which a
-            browser would remember of `localhost`.
+        values: the fields' values by name.
+        development: whether to omit `Strict-Transport-Security` even over HTTPS; a browser would
+            remember it for `localhost`.
 
     Attributes:
-        plain: the fields of an answer over plain HTTP, where browsers ignore HSTS
-            (RFC 6797 §7.2).
-        secure: those of an answer over HTTPS.
+        plain: the fields of a response over plain HTTP, without HSTS (RFC 6797 §7.2).
+        secure: the fields of a response over HTTPS.
         names: the fields' names, in lower case.
     """
 
@@ -44,7 +43,7 @@ class SecurityHeaders:
         self._nonce_template = _nonce_template(values.get(CONTENT_SECURITY_POLICY, ""))
 
     def with_nonce(self, fields: Iterable[tuple[str, str]], nonce: str) -> HeaderFields:
-        """Return fields whose Content-Security-Policy allows scripts and styles of this nonce."""
+        """Return the fields with a CSP that allows scripts and styles with this nonce."""
         policy = self._nonce_template.replace("\0", nonce)
         return [
             (name, policy if name == CONTENT_SECURITY_POLICY else value) for name, value in fields
@@ -52,14 +51,14 @@ class SecurityHeaders:
 
 
 def new_nonce() -> str:
-    """Return a fresh nonce of 128 random bits (CSP3 §7.1)."""
+    """Make a nonce of 128 random bits (CSP3 §7.1)."""
     return secrets.token_urlsafe(16)
 
 
 def _nonce_template(policy: str) -> str:
-    """Give a policy's script and style sources a place for a nonce.
+    """Add a placeholder for a nonce to a policy's script and style sources.
 
-    A directive that is missing is what `default-src` says (CSP3 §6.8.3); where there is neither,
+    A missing directive falls back to `default-src` (CSP3 §6.8.3). If that is missing too,
     everything is allowed already.
     """
     directives: dict[str, str] = {}
@@ -68,18 +67,18 @@ def _nonce_template(policy: str) -> str:
         if name:
             directives.setdefault(name.lower(), sources.strip())
     default = directives.get("default-src")
-    for name in _NONCED:
+    for name in _NONCE_DIRECTIVES:
         if name not in directives and default is not None:
             directives[name] = default
         for own in (name, f"{name}-elem"):
             if own in directives:
                 sources = "" if directives[own] == "'none'" else directives[own]
-                directives[own] = f"{sources} {_PLACE}".strip()
+                directives[own] = f"{sources} {_PLACEHOLDER}".strip()
     return "; ".join(f"{name} {sources}".strip() for name, sources in directives.items())
 
 
 def merge_vary(values: Iterable[str]) -> str:
-    """Return one `Vary` field of several, each name once (RFC 9110 §12.5.5)."""
+    """Merge several `Vary` fields into one, with each name once (RFC 9110 §12.5.5)."""
     merged: dict[str, str] = {}
     for name in ",".join(values).split(","):
         if name := name.strip(" \t"):
@@ -88,21 +87,29 @@ def merge_vary(values: Iterable[str]) -> str:
 
 
 def private_cache_control(value: str | None) -> str:
-    """Return the `Cache-Control` of an answer that is one caller's alone.
+    """Compute the `Cache-Control` of a response meant for a single caller.
 
-    RFC 9111 §3.5 keeps shared caches off answers to `Authorization` only, and `public` and
-    `s-maxage` lift even that; so these go, and `private` comes.
+    Shared caches may not store responses to requests with `Authorization`, unless they have
+    `public` or `s-maxage` (RFC 9111 §3.5); other credentials have no such rule. So these two
+    directives are removed, and `private` is added.
 
     Args:
-        value: what the answer says itself; `None` is nothing.
+        value: the response's own `Cache-Control`; `None` if it has none.
+
+    Returns:
+        The field's new value; `no-store` if the response has none, or has one that is ambiguous.
     """
     if value is None or "\\" in value or value.count('"') % 2:
-        return "no-store"  # nothing said, or nothing that two readers would read alike
-    directives = [one.strip() for one in _DIRECTIVE.findall(value)]
-    names = [one.lower() for one in directives]
+        return "no-store"  # two caches could parse an ambiguous value differently
+    directives = [directive.strip() for directive in _DIRECTIVE.findall(value)]
+    names = [directive.lower() for directive in directives]
     if "no-store" in names:
         return value
-    kept = [one for one in directives if one and one.partition("=")[0].lower() not in _SHARED]
+    kept = [
+        directive
+        for directive in directives
+        if directive and directive.partition("=")[0].lower() not in _SHARED_CACHING
+    ]
     if "private" not in names:
         kept.append("private")
     return ", ".join(kept)
