@@ -1,1 +1,1 @@
-"""What the processes of one machine share: forks, the boot clock, a safe directory."""
+"""Processes: fork-safe locks, the boot clock, and a directory shared on one machine."""

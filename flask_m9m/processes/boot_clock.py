@@ -1,4 +1,4 @@
-"""Boot clock: the time since the machine started, the same for all processes and never set."""
+"""Boot clock: the time since the machine started, the same in all processes, never adjusted."""
 
 from __future__ import annotations
 

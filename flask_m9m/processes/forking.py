@@ -1,4 +1,4 @@
-"""Forks: locks that are free in a child process, and what else a child has to renew."""
+"""Forking: locks that are free in a child process, and objects that a child must renew."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Protocol
 
 
 class Forked(Protocol):
-    """An object that does not survive a fork unchanged."""
+    """An object that must be renewed after a fork."""
 
     def after_fork(self) -> None:
-        """Renew it in the child."""
+        """Renew the object in the child process."""
         ...
 
 
@@ -21,21 +21,21 @@ _locks: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
 
 
 def watch(forked: Forked) -> None:
-    """Have `after_fork` called in every child process, after all locks there are free."""
+    """Register an object: every child process calls its `after_fork`, once all locks are free."""
     _watched.add(forked)
 
 
 def fork_safe_lock() -> threading.Lock:
     """Make a lock that is free in every child process.
 
-    A thread that held it in the parent does not exist in the child, and cannot release it there.
+    A thread that holds it in the parent does not exist in the child, and cannot release it there.
     """
     lock = threading.Lock()
     _locks.add(lock)
     return lock
 
 
-def _in_child() -> None:
+def _renew_in_child() -> None:
     for lock in list(_locks):
         # As the standard library does for its own locks; the type stubs leave it out.
         lock._at_fork_reinit()  # type: ignore[attr-defined]
@@ -44,4 +44,4 @@ def _in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(after_in_child=_renew_in_child)

@@ -1,8 +1,8 @@
 """SharedDirectory: a directory for files that all processes of an app on one machine share.
 
 Only the app's own user may write there: another user could plant files or change them. A file is
-built whole under a draft's name and then linked to the name under which the processes look for
-it, so that no process ever sees half a file. A damaged file is replaced as a whole.
+written as a draft under another name and then linked to its final name, so that no process sees
+an incomplete file. A damaged file is replaced as a whole.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from pathlib import Path
 
 from ..errors import Problem
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # a directory of our own is made there
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # a directory of this user is made there
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_ABANDONED = 60  # seconds after which a draft's builder is taken for dead
+_ABANDONED = 60  # seconds after which a draft's process is assumed to be dead
 
 
 class UnsafeFile(OSError):
-    """A file or a directory that another user could have put there, or could change.
+    """A file or directory that another user could have created, or could change.
 
     Attributes:
-        problem: the same, for a `SettingsError`.
+        problem: the same as a problem of the settings, for a `SettingsError`.
     """
 
     def __init__(self, path: Path, found: str, accepted: str) -> None:
-        super().__init__(f"{path}: {found}; accepted is {accepted}")
+        super().__init__(f"{path}: {found}; {accepted}")
         self.problem = Problem("performance.rate_limit.path", f"{path}, {found}", accepted)
 
 
 class SharedDirectory:
-    """A directory in which all processes of one app on this machine find the same files.
+    """A directory in which all processes of an app on this machine find the same files.
 
     The name of each file begins with a hash of the machine's boot, the user and the app.
 
     Args:
-        path: `performance.rate_limit.path`; `None` for a directory of the user's own in shared
-            memory or among temporary files.
+        path: `performance.rate_limit.path`; `None` for a directory of this user in shared memory,
+            or among temporary files.
         app: identifies the app: its import name and instance path.
 
     Raises:
@@ -61,7 +61,7 @@ class SharedDirectory:
         """Create the directory if it is missing, and check that it is safe.
 
         Raises:
-            UnsafeFile: it is another user's, open to others, or not a directory.
+            UnsafeFile: it is another user's, other users can write to it, or it is not a directory.
             OSError: it cannot be created.
         """
         with suppress(FileExistsError):
@@ -69,7 +69,7 @@ class SharedDirectory:
         status = self.path.lstat()
         # Others may list the files of a directory that the settings name.
         forbidden = 0o077 if self._is_default else 0o022
-        accepted = "a directory of this user's own that nobody else can write to"
+        accepted = "must be a directory of this user with mode 0700"
         found = None
         if not stat.S_ISDIR(status.st_mode):
             found = "not a directory"
@@ -91,18 +91,18 @@ class SharedDirectory:
     def build(
         self, path: Path, fill: Callable[[int], None], instead_of: int | None = None
     ) -> int | None:
-        """Create a file whole: fill a draft, then give it the file's name.
+        """Create a complete file: fill a draft, then give it the file's name.
 
         Args:
-            path: the file's, from `path_of`.
+            path: the file's path, from `path_of`.
             fill: writes the content to the draft's descriptor.
             instead_of: the inode of a damaged file to replace.
 
         Returns:
-            The file's descriptor; `None` where another process was faster.
+            The file's descriptor; `None` if another process was faster.
 
         Raises:
-            OSError: there is no space, or the directory cannot be written to.
+            OSError: no space is left, or the directory is not writable.
         """
         draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         self._clear_drafts(path)
@@ -131,7 +131,7 @@ class SharedDirectory:
         replace the new file of the faster one, which is in use already.
 
         Raises:
-            FileExistsError: another process replaces the file now, or has replaced it.
+            FileExistsError: another process is replacing the file, or has replaced it.
         """
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -145,7 +145,7 @@ class SharedDirectory:
             os.close(descriptor)
 
     def _clear_drafts(self, path: Path) -> None:
-        """Remove the drafts of builders that were killed."""
+        """Remove the drafts of processes that were killed."""
         for draft in self.path.glob(f".{path.name}.*"):
             with suppress(OSError):
                 if time.time() - draft.lstat().st_mtime > _ABANDONED:
@@ -167,7 +167,7 @@ class SharedDirectory:
         elif status.st_nlink > 1 and not self._remove_draft_link(path):
             found = "a file with several names"
         if found is not None:
-            raise UnsafeFile(path, found, "a regular file of this user's own, mode 0600, one name")
+            raise UnsafeFile(path, found, "must be this user's regular file, mode 0600, one name")
 
     def _remove_draft_link(self, path: Path) -> bool:
         """Remove a file's second name if it is its draft; tell whether one name is left."""

@@ -1,4 +1,4 @@
-"""The secret that development mode makes and keeps."""
+"""Development secret: the JWT secret that development mode makes and stores in a file."""
 
 from __future__ import annotations
 
@@ -18,37 +18,46 @@ _LENGTH = 64
 
 
 def with_secret(settings: Settings, instance_path: str, *, wanted: bool = False) -> Settings:
-    """Give development a secret of its own; say once where JWT stays switched off.
+    """Add the development secret to settings without a JWT secret.
+
+    Outside of development, log a warning that JWT is switched off. Settings that have a secret, or
+    that switch JWT off, are returned unchanged.
 
     Args:
-        settings: the app's.
-        instance_path: where the secret is kept.
-        wanted: whether the app is in development although its settings do not say so.
+        settings: the app's settings.
+        instance_path: the folder in which the secret is stored.
+        wanted: whether development mode applies although the settings do not enable it.
 
     Raises:
-        SettingsError: the secret cannot be kept there.
+        SettingsError: the secret cannot be stored or read.
     """
     jwt = settings.security.jwt
     if jwt.secret is not None or jwt.enabled is False:
         return settings
     if not (settings.development.enabled or wanted):
-        logger.warning("JWT is switched off: there is no security.jwt.secret (run: flask m9m init)")
+        logger.warning("JWT is switched off: security.jwt.secret is not set (run: flask m9m init)")
         return settings
     secret, path = dev_secret(instance_path)
-    logger.warning("development: tokens are signed with the secret in %s", path)
+    logger.warning("Development mode: tokens are signed with the secret in %s", path)
     jwt = jwt.model_copy(update={"secret": secret})
     security = settings.security.model_copy(update={"jwt": jwt})
     return settings.model_copy(update={"security": security})
 
 
 def dev_secret(instance_path: str) -> tuple[SecretStr, Path]:
-    """Return the secret kept in `<instance>/m9m/dev-secret`, made where there is none.
+    """Read the secret in `<instance>/m9m/dev-secret`; create it if it is missing.
 
     Reloads, workers and the command line share it.
 
+    Args:
+        instance_path: the app's instance folder.
+
+    Returns:
+        The secret and the file's path.
+
     Raises:
-        SettingsError: the file cannot be made or read, is not this user's alone, or holds
-            something else.
+        SettingsError: the file cannot be created or read, other users can access it, or it does
+            not contain a secret.
     """
     path = Path(instance_path, "m9m", "dev-secret")
     try:
@@ -61,14 +70,14 @@ def dev_secret(instance_path: str) -> tuple[SecretStr, Path]:
     except OSError as error:
         raise _unusable(path, error.strerror or "cannot be opened") from None
     if shared:
-        raise _unusable(path, "other users may read it")
+        raise _unusable(path, "other users can access it")
     if len(secret) != _LENGTH or not secret.isalnum():
-        raise _unusable(path, "it does not hold a secret")
+        raise _unusable(path, "it does not contain a secret")
     return SecretStr(secret), path
 
 
 def _create(path: Path) -> None:
-    """Write the file whole under another name and link it into place: first come, first kept."""
+    """Write the file under another name, then link it: the first process to do so wins."""
     if path.exists():
         return
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
