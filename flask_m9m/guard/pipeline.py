@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, NoReturn
 
@@ -21,15 +20,12 @@ from werkzeug.wrappers import Response
 from werkzeug.wsgi import get_current_url, get_host
 
 from ..auth.identities import Identities
-from ..auth.schemes.authenticator import Authenticator, challenges
 from ..auth.signed_links import Links
 from ..errors import (
-    AccessDenied,
     AddressNotAllowed,
     Answered,
     AuthenticationRequired,
     CORSRefused,
-    ErrorFormat,
     HTTPSRequired,
     InvalidCredentials,
     InvalidRequest,
@@ -47,6 +43,7 @@ from .limiter import Limiter, client_key, limited
 from .marks import Mark
 from .policy import Access, RouteLimit, RoutePolicy
 from .policy_compiler import PolicyCompiler
+from .refusals import Refusals
 from .request_ids import REQUEST_ID, request_id_of
 from .response_headers import ResponseHeaders
 
@@ -111,8 +108,9 @@ class Guard:
         self.policies = PolicyCompiler(settings, self.authenticators)
         networks = server.allowed_networks
         self._networks = Networks(networks) if networks else None
-        self._realm = security.basic_auth.realm
-        self._error_format = security.errors.format
+        self._refusals = Refusals(
+            self.authenticators, security.basic_auth.realm, security.errors.format, response_class
+        )
         limiting = settings.performance.rate_limit
         self._observers = tuple(observers)
         self.timed = any(observer.timed for observer in self._observers)
@@ -126,7 +124,7 @@ class Guard:
         self._response_headers = ResponseHeaders(
             self.policies.unrouted(),
             credential_fields=("Authorization", "Cookie", security.api_keys.header),
-            challenges=partial(self._challenges, AuthenticationRequired(), self.authenticators),
+            challenges=self._refusals.challenges,
             legacy_limit_fields=limiting.legacy_headers,
             clock=clock,
         )
@@ -263,12 +261,7 @@ class Guard:
             self._identify(exchange, environ, policy)
             self._hold(exchange, environ, policy)
 
-    def _hold(
-        self,
-        exchange: Exchange,
-        environ: WSGIEnvironment,
-        policy: RoutePolicy,
-    ) -> None:
+    def _hold(self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy) -> None:
         if policy.limits or exchange.wants:
             self._take(exchange, policy.limits)
         for demand in policy.demands:
@@ -306,7 +299,7 @@ class Guard:
         except M9MError as error:
             exchange.claimed_subject = authenticator.claimed(credential)
             other = self._lockout.forged(exchange.client) if error.guess else None
-            self.refuse(exchange, other or error, policy.authenticators)
+            self._refusals.refuse(exchange, other or error, policy.authenticators)
         exchange.proved_identity = identity
         exchange.identity = environ[IDENTITY] = loaded
         own = authenticator.limits(identity)
@@ -320,9 +313,9 @@ class Guard:
         if several:
             self.refuse(exchange, InvalidRequest())
         if "HTTP_AUTHORIZATION" in environ:
-            self.refuse(exchange, InvalidCredentials(), policy.authenticators)
+            self._refusals.refuse(exchange, InvalidCredentials(), policy.authenticators)
         if policy.access is not Access.OPTIONAL:
-            self.refuse(exchange, AuthenticationRequired(), policy.authenticators)
+            self._refusals.refuse(exchange, AuthenticationRequired(), policy.authenticators)
 
     def _want_general(self, exchange: Exchange) -> None:
         """Add the general limit by identity to the exchange's wants, or only try it out."""
@@ -368,42 +361,10 @@ class Guard:
 
     # Refusals
 
-    def refuse(
-        self,
-        exchange: Exchange,
-        error: M9MError,
-        authenticators: Sequence[Authenticator] | None = None,
-    ) -> NoReturn:
-        """End a request with an error."""
-        self.render(exchange, error, authenticators)
-        raise error from None
+    def refuse(self, exchange: Exchange, error: M9MError) -> NoReturn:
+        """End a request with an error, whose response goes to the exchange."""
+        self._refusals.refuse(exchange, error)
 
-    def render(
-        self,
-        exchange: Exchange,
-        error: M9MError,
-        authenticators: Sequence[Authenticator] | None = None,
-    ) -> Response:
-        """Make an error's response: its challenges, and its body in the negotiated format."""
-        exchange.refusal = error
-        exchange.refusal_fields = error.headers
-        asked = authenticators or self.authenticators
-        if isinstance(error, AccessDenied):
-            scheme = exchange.identity.scheme if exchange.identity is not None else None
-            asked = [known for known in asked if known.scheme == scheme]
-        if error.code == 401 or isinstance(error, AccessDenied):
-            own = self._challenges(error, asked, exchange)
-            exchange.refusal_fields = [*error.headers, *own]
-        error_format = ErrorFormat.negotiate(self._error_format, exchange.accept or "")
-        answer = exchange.answer = error.render(
-            error_format, self._response_class, exchange.request_id
-        )
-        return answer
-
-    def _challenges(
-        self, error: M9MError, asked: Sequence[Authenticator], exchange: Exchange
-    ) -> list[tuple[str, str]]:
-        """Make the challenges of an error; a script gets none that opens a browser's dialog."""
-        if exchange.scripted:
-            asked = [known for known in asked if not known.ambient] or asked
-        return challenges(asked, self._realm, error)
+    def render(self, exchange: Exchange, error: M9MError) -> Response:
+        """Make an error's response, without raising the error."""
+        return self._refusals.render(exchange, error)
