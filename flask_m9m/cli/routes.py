@@ -98,9 +98,9 @@ def _limits(policy: RoutePolicy, state: AppState) -> Iterator[tuple[str, str]]:
         mark = route_limit.mark
         some, shadow = mark.count is not None, mark.shadow
         if route_limit.fixed is None:
-            yield _qualified(f"{route_limit.name}: computed", some, shadow), route_limit.origin
+            yield _qualified(f"{route_limit.name}: computed", some, shadow), route_limit.place
         for limit in route_limit.fixed or ():
-            yield _limit(limit, some=some, shadow=shadow), route_limit.origin
+            yield _limit(limit, some=some, shadow=shadow), route_limit.place
     general = state.guard.limits.general
     if policy.unlimited:
         yield "exempt from the general limit", policy.unlimited_decided_by

@@ -201,7 +201,7 @@ class Routes:
         levels = list(self._levels(endpoint, method))
         if method == _AUTOMATIC_OPTIONS:
             levels.insert(0, Level(FLASK, [Opening()]))
-            levels = [Level(one.origin, one.marks) for one in levels]
+            levels = [Level(level.place, level.marks) for level in levels]
         return self._policies.compile(endpoint, levels, method)
 
     def _levels(self, endpoint: str, method: str) -> Iterator[Level]:

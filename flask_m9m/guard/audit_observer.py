@@ -61,7 +61,7 @@ class AuditObserver:
         self._trail = trail
         self._clock = clock
 
-    def ended(self, exchange: Exchange, status: str) -> None:
+    def note_exchange(self, exchange: Exchange, status: str) -> None:
         """Tell of a credential that was good or was not, and of a request that was refused."""
         proved, refusal = exchange.proved_identity, exchange.refusal
         if proved is not None:
@@ -76,7 +76,7 @@ class AuditObserver:
         if name is not None and not (name is _FAILED and exchange.failure_audited):
             self._happened(name, code, exchange)
 
-    def tried_out(self, limit: str) -> None:
+    def note_shadow_refusal(self, limit: str) -> None:
         """Pass over a request that a limit with `shadow` would have refused."""
 
     def _happened(self, name: EventName, outcome: str, exchange: Exchange) -> None:

@@ -39,7 +39,7 @@ class Observer(Protocol):
     @property
     def timed(self) -> bool: ...
 
-    def ended(self, exchange: Exchange, status: str) -> None:
+    def note_exchange(self, exchange: Exchange, status: str) -> None:
         """Note an exchange, once, as its response goes out.
 
         Args:
@@ -49,7 +49,7 @@ class Observer(Protocol):
         """
         ...
 
-    def tried_out(self, limit: str) -> None:
+    def note_shadow_refusal(self, limit: str) -> None:
         """Note a request that the limit of this name, a `shadow` one, would have refused."""
         ...
 

@@ -1,4 +1,4 @@
-"""IgnoredForwarding: forwarding fields that came from a peer whose word does not count.
+"""IgnoredForwardingLog: forwarding fields that came from a peer whose word does not count.
 
 Where a proxy is not listed under `server.trusted_proxies`, every client behind it has the proxy's
 address: they share one rate limit, and one lockout. Nothing is broken then, so nothing says so
@@ -56,7 +56,7 @@ class IgnoredField(NamedTuple):
     seen_at: float
 
 
-class IgnoredForwarding:
+class IgnoredForwardingLog:
     """Notes them, at most once an hour and process.
 
     Args:
@@ -80,7 +80,7 @@ class IgnoredForwarding:
         self._clock = clock
         self._noted: dict[str, float] = {}
 
-    def look(self, environ: WSGIEnvironment, client: Client) -> None:
+    def check(self, environ: WSGIEnvironment, client: Client) -> None:
         """Look at a request for a field that did not count.
 
         Args:
@@ -152,9 +152,9 @@ def _kind(peer: str) -> str:
     return NEAR if peer == UNIX or not ip_address(peer).is_global else FAR
 
 
-def make_ignored_forwarding(
+def make_ignored_forwarding_log(
     header: ProxyHeader, path: str | None, app: tuple[str, str], *, private: bool
-) -> IgnoredForwarding:
+) -> IgnoredForwardingLog:
     """Make what notes an app's ignored; nothing is opened yet.
 
     Args:
@@ -171,4 +171,4 @@ def make_ignored_forwarding(
             directory = SharedDirectory(path, app)
         except (ImportError, OSError):  # no fcntl, or no directory for temporary files
             pass
-    return IgnoredForwarding(header, directory)
+    return IgnoredForwardingLog(header, directory)

@@ -38,7 +38,7 @@ from ..http.cors import is_preflight
 from ..ratelimit.store import LimitStore, StoreFailure, Want
 from ..settings.models import Settings
 from .exchange import IDENTITY, Exchange, Observer
-from .ignored_forwarding import IgnoredForwarding
+from .ignored_forwarding import IgnoredForwardingLog
 from .limiter import Limiter, client_key, limited
 from .marks import Mark
 from .policy import Access, RouteLimit, RoutePolicy
@@ -81,7 +81,7 @@ class Guard:
         settings: Settings,
         identities: Identities,
         store: LimitStore,
-        ignored_forwarding: IgnoredForwarding,
+        ignored_forwarding: IgnoredForwardingLog,
         *,
         observers: Collection[Observer] = (),
         response_class: type[Response] = Response,
@@ -114,7 +114,7 @@ class Guard:
         limiting = settings.performance.rate_limit
         self._observers = tuple(observers)
         self.timed = any(observer.timed for observer in self._observers)
-        tell = [observer.tried_out for observer in self._observers]
+        tell = [observer.note_shadow_refusal for observer in self._observers]
         self.limits = Limiter(limiting, store, clock, observers=tell)
         general, by_address = self.limits.general, limiting.key == "address"
         self._address_limit = general if by_address and not limiting.shadow else None
@@ -141,7 +141,7 @@ class Guard:
     def begin(self, environ: WSGIEnvironment) -> Exchange:
         """Begin a new exchange for a request, even if its environ was used before."""
         client = self.resolver.resolve(environ)
-        self.ignored_forwarding.look(environ, client)
+        self.ignored_forwarding.check(environ, client)
         request_id = environ[REQUEST_ID] = request_id_of(environ, client.forwarded)
         exchange = Exchange(self, environ, client, request_id)
         if self._any_ambient:
@@ -354,7 +354,7 @@ class Guard:
                 exchange.guard_nanoseconds += perf_counter_ns() - begun
             for observer in self._observers:
                 try:
-                    observer.ended(exchange, status)
+                    observer.note_exchange(exchange, status)
                 except Exception:
                     logger.exception("an observer failed")
         return complete

@@ -41,13 +41,13 @@ class Level:
     """The marks found in one place, the nearest to the view first in a list of levels.
 
     Attributes:
-        origin: where they stand: `view`, `blueprint api`, `pattern api-docs.*`.
+        place: where they are: `view`, `blueprint api`, `pattern api-docs.*`.
         marks: in the order in which they were written, the innermost first.
         binding: whether what they close stays closed although a nearer level opens it.
         view_class: the view class on which, or on a base of which, they stand.
     """
 
-    origin: str
+    place: str
     marks: Sequence[Mark]
     binding: bool = False
     view_class: type | None = None
@@ -61,7 +61,7 @@ class RouteLimit:
         mark: the decorator's.
         name: what its limits are called.
         scope: whose they are.
-        origin: where the decorator stands, as in `Level`.
+        place: where the decorator is, as in `Level`.
         fixed: its limits, unless a callable returns them.
         plain: its one limit, where a request always takes the same of it, whatever its answer is.
     """
@@ -69,7 +69,7 @@ class RouteLimit:
     mark: LimitMark
     name: str
     scope: str
-    origin: str
+    place: str
     fixed: tuple[RateLimit, ...] | None
     plain: RateLimit | None = field(init=False)
 
@@ -100,7 +100,7 @@ class RoutePolicy:
     Attributes:
         route: its name: the endpoint's, mostly.
         access: who gets through.
-        decided_by: what decided that: the origins of levels, or `settings`.
+        decided_by: what decided that: the places of levels, or `settings`.
         demands: what a request must meet beyond a valid credential.
         authenticators: the schemes that are accepted here.
         limits: rate limits of the route, besides the general one.

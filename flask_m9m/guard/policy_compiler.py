@@ -103,8 +103,8 @@ class PolicyCompiler:
     def _access(
         self, route: str, levels: Sequence[Level]
     ) -> tuple[Access, str, tuple[Demand, ...]]:
-        binding = _by_origin(
-            (level.origin, mark)
+        binding = _nearest_places(
+            (level.place, mark)
             for level in levels
             for mark in level.marks
             if level.binding and isinstance(mark, Demand) and mark.closes
@@ -113,14 +113,14 @@ class PolicyCompiler:
             own = [mark for mark in level.marks if isinstance(mark, Demand)]
             opened = any(isinstance(mark, Opening) for mark in level.marks)
             if own and opened:
-                both = f"both @public and {own[0].decorator} ({level.origin})"
+                both = f"both @public and {own[0].decorator} ({level.place})"
                 raise _contradiction(route, both)
-            closing = {**dict.fromkeys(own, level.origin), **binding}
+            closing = {**dict.fromkeys(own, level.place), **binding}
             if closing:
                 origins = ", ".join(dict.fromkeys(closing.values()))
                 return _access_under(closing), origins, tuple(closing)
             if opened:
-                return Access.PUBLIC, level.origin, ()
+                return Access.PUBLIC, level.place, ()
         if self._settings.security.default_access == "authenticated":
             return Access.AUTHENTICATED, SETTINGS, (Requirement(),)
         return Access.PUBLIC, SETTINGS, ()
@@ -254,20 +254,20 @@ def _nearest(levels: Iterable[Level], kind: type[T]) -> tuple[T | None, str]:
     for level in levels:
         for mark in reversed(level.marks):
             if isinstance(mark, kind):
-                return mark, level.origin
+                return mark, level.place
     return None, SETTINGS
 
 
 def _limit_marks(levels: Iterable[Level]) -> dict[LimitMark, str]:
-    return _by_origin(
-        (level.origin, mark)
+    return _nearest_places(
+        (level.place, mark)
         for level in levels
         for mark in level.marks
         if isinstance(mark, LimitMark)
     )
 
 
-def _by_origin(found: Iterable[tuple[str, T]]) -> dict[T, str]:
+def _nearest_places(found: Iterable[tuple[str, T]]) -> dict[T, str]:
     """Return each mark once, with where it stands nearest to the view."""
     origins: dict[T, str] = {}
     for origin, mark in found:

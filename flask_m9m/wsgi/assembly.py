@@ -12,7 +12,7 @@ from ..audit.events import Circumstances
 from ..audit.trail import AuditTrail
 from ..auth.app_callbacks import AppCallbacks
 from ..auth.identities import Identities
-from ..guard.ignored_forwarding import make_ignored_forwarding
+from ..guard.ignored_forwarding import make_ignored_forwarding_log
 from ..guard.metrics.metrics import Metrics, make_metrics
 from ..guard.observers import make_observers
 from ..guard.pipeline import Guard
@@ -113,7 +113,7 @@ class Assembly:
 
     def _make_guard(self, response_class: type[Response]) -> Guard:
         settings = self._settings
-        ignored_forwarding = make_ignored_forwarding(
+        ignored_forwarding = make_ignored_forwarding_log(
             ProxyHeader(settings.server.proxy_headers),
             settings.performance.rate_limit.path,
             self._app,

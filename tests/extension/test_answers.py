@@ -83,7 +83,7 @@ def build(make_app: MakeApp, **config: Any) -> Flask:
     return app
 
 
-def assert_sealed_once(answer: Any) -> None:
+def assert_has_each_field_once(answer: Any) -> None:
     counted = Counter(name.title() for name in answer.headers.keys())  # noqa: SIM118
     for name in EVERYWHERE:
         assert counted[name.title()] == 1, (answer.status, name)
@@ -114,7 +114,7 @@ def test_every_kind_of_answer_carries_everything_once(
             path, method=method, headers={"Origin": ORIGIN}, base_url="https://api.example.com"
         )
         assert answer.status_code == expected, path
-        assert_sealed_once(answer)
+        assert_has_each_field_once(answer)
     answer = client.post(
         "/upload",
         data={"x": "y" * 100},
@@ -122,7 +122,7 @@ def test_every_kind_of_answer_carries_everything_once(
         base_url="https://api.example.com",
     )
     assert answer.status_code == 413
-    assert_sealed_once(answer)
+    assert_has_each_field_once(answer)
 
 
 def test_a_static_file_carries_everything_once_and_again_as_304(
@@ -134,26 +134,26 @@ def test_a_static_file_carries_everything_once_and_again_as_304(
     client, sent = app.test_client(), {"headers": {"Origin": ORIGIN}}
     answer = client.get("/static/page.css", base_url="https://api.example.com", **sent)
     assert (answer.status_code, answer.text) == (200, "a {}")
-    assert_sealed_once(answer)
+    assert_has_each_field_once(answer)
     assert "no-store" not in answer.headers["Cache-Control"]
     answer.close()
     sent["headers"]["If-None-Match"] = answer.headers["ETag"]
     again = client.get("/static/page.css", base_url="https://api.example.com", **sent)
     assert again.status_code == 304
-    assert_sealed_once(again)
+    assert_has_each_field_once(again)
     again.close()
 
 
 @pytest.mark.parametrize(
     "code", [200, 201, 204, 206, 301, 304, 400, 404, 410, 418, 429, 500, 503, 599]
 )
-def test_every_status_is_sealed(make_app: MakeApp, code: int) -> None:
+def test_every_status_gets_the_header_fields(make_app: MakeApp, code: int) -> None:
     client = build(make_app).test_client()
     answer = client.get(
         f"/status/{code}", headers={"Origin": ORIGIN}, base_url="https://api.example.com"
     )
     assert answer.status_code == code
-    assert_sealed_once(answer)
+    assert_has_each_field_once(answer)
 
 
 def test_an_exception_that_leaves_flask_is_a_500_that_tells_nothing(make_app: MakeApp) -> None:
@@ -180,10 +180,10 @@ def test_an_after_request_function_that_fails_does_not_lose_the_headers(
 
     answer = app.test_client().get("/b", headers={"Origin": ORIGIN}, base_url="https://x.example")
     assert answer.status_code == 500
-    assert_sealed_once(answer)
+    assert_has_each_field_once(answer)
 
 
-def test_an_app_whose_wsgi_app_was_replaced_is_sealed_all_the_same(app: Flask) -> None:
+def test_an_app_whose_wsgi_app_was_replaced_gets_the_header_fields_all_the_same(app: Flask) -> None:
     app.add_url_rule("/x", "x", lambda: "x")
     app.wsgi_app = type(app).wsgi_app.__get__(app)  # type: ignore[method-assign]
     assert app.test_client().get("/x").headers.getlist("X-Frame-Options") == ["DENY"]
@@ -291,9 +291,9 @@ CACHING = [
 ]
 
 
-@pytest.mark.parametrize(("own", "sealed"), CACHING)
+@pytest.mark.parametrize(("own", "completed"), CACHING)
 def test_an_authenticated_answer_never_lands_in_a_shared_cache(
-    app: Flask, own: str | None, sealed: str | None
+    app: Flask, own: str | None, completed: str | None
 ) -> None:
     headers = {} if own is None else {"Cache-Control": own}
     app.add_url_rule("/x", "x", require_auth(lambda: ("x", headers)))
@@ -301,7 +301,7 @@ def test_an_authenticated_answer_never_lands_in_a_shared_cache(
     app.add_url_rule("/open", "open", public(lambda: ("x", headers)))
     answer = client_as(app, "ann").get("/x")
     caching = answer.headers["Cache-Control"]
-    assert sealed is None or caching == sealed
+    assert completed is None or caching == completed
     assert "no-store" in caching or "private" in [one.strip() for one in caching.split(",")]
     vary = {one.strip() for one in answer.headers["Vary"].split(",")}
     assert vary >= {"Authorization", "Cookie", "X-API-Key"}
@@ -436,7 +436,7 @@ def test_templates_know_the_nonce_without_being_told(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("fails", [True, False])
-def test_a_mounted_app_that_is_a_generator_is_sealed_whatever_it_does(
+def test_a_mounted_app_that_is_a_generator_gets_the_header_fields_whatever_it_does(
     make_app: MakeApp, fails: bool
 ) -> None:
     app, closed = make_app(OPEN, TESTING=False), []

@@ -656,7 +656,7 @@ def test_a_refusal_that_the_app_caught_is_not_its_answer(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("late", [True, False])
-def test_a_mounted_apps_answer_is_left_as_its_guard_sealed_it(late: bool) -> None:
+def test_a_mounted_apps_answer_is_left_as_its_guard_completed_it(late: bool) -> None:
     inner, outer = Flask("inner"), Flask("outer")
     for name, app in (("inner", inner), ("outer", outer)):
         app.testing = True

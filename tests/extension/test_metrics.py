@@ -124,7 +124,7 @@ def test_an_app_that_makes_names_without_end_stays_within_bounds() -> None:
     app = make()
     metrics = app.extensions["m9m"].assembly.metrics
     for number in range(5_000):
-        metrics.tried_out(f'name {number}\n"\\\x1f\udc80')
+        metrics.note_shadow_refusal(f'name {number}\n"\\\x1f\udc80')
     found = counted(app)
     kept = [key for key in found if key[0] == "m9m_rate_limit_shadow_total"]
     assert len(kept) <= 65

@@ -253,7 +253,7 @@ def test_plain_http_is_redirected_or_refused_as_the_settings_say(
     assert client.get("/x", base_url="https://api.example.com").status_code == 200
 
 
-def test_a_mounted_app_is_sealed_once_and_its_own_guard_wins() -> None:
+def test_a_mounted_app_gets_the_header_fields_once_and_its_own_guard_wins() -> None:
     outer, inner, plain = Flask("outer"), Flask("inner"), Flask("plain")
     for app in (outer, inner, plain):
         app.testing = True

@@ -15,8 +15,8 @@ from flask_m9m.guard.ignored_forwarding import (
     FAR,
     NEAR,
     IgnoredField,
-    IgnoredForwarding,
-    make_ignored_forwarding,
+    IgnoredForwardingLog,
+    make_ignored_forwarding_log,
 )
 from flask_m9m.http.address import AddressResolver, ProxyHeader
 from flask_m9m.processes.shared_directory import SharedDirectory
@@ -31,23 +31,23 @@ def directory(tmp_path: Path) -> SharedDirectory:
 
 
 @pytest.fixture
-def ignored(directory: SharedDirectory, clock: Clock) -> IgnoredForwarding:
-    return IgnoredForwarding(ProxyHeader.X_FORWARDED, directory, clock)
+def ignored(directory: SharedDirectory, clock: Clock) -> IgnoredForwardingLog:
+    return IgnoredForwardingLog(ProxyHeader.X_FORWARDED, directory, clock)
 
 
 def look(
-    ignored: IgnoredForwarding, peer: str, field: str = "X_FORWARDED_FOR", *trusted: str
+    ignored: IgnoredForwardingLog, peer: str, field: str = "X_FORWARDED_FOR", *trusted: str
 ) -> None:
     environ: dict[str, Any] = {
         "REMOTE_ADDR": peer,
         "wsgi.url_scheme": "http",
         f"HTTP_{field}": "for=192.0.2.1",
     }
-    ignored.look(environ, AddressResolver(trusted).resolve(environ))
+    ignored.check(environ, AddressResolver(trusted).resolve(environ))
 
 
 def test_a_field_from_a_peer_that_is_not_trusted_is_noted(
-    ignored: IgnoredForwarding, clock: Clock
+    ignored: IgnoredForwardingLog, clock: Clock
 ) -> None:
     look(ignored, "10.0.0.7")
     look(ignored, "8.8.8.8")
@@ -57,28 +57,28 @@ def test_a_field_from_a_peer_that_is_not_trusted_is_noted(
     ]
 
 
-def test_a_trusted_proxys_field_is_not(ignored: IgnoredForwarding) -> None:
+def test_a_trusted_proxys_field_is_not(ignored: IgnoredForwardingLog) -> None:
     look(ignored, "10.0.0.7", "X_FORWARDED_FOR", "10.0.0.0/8")
     assert ignored.seen() == []
 
 
 def test_only_the_configured_field_counts(
-    directory: SharedDirectory, ignored: IgnoredForwarding
+    directory: SharedDirectory, ignored: IgnoredForwardingLog
 ) -> None:
     look(ignored, "10.0.0.7", "FORWARDED")
     assert ignored.seen() == []
-    other = IgnoredForwarding(ProxyHeader.FORWARDED, directory)
+    other = IgnoredForwardingLog(ProxyHeader.FORWARDED, directory)
     look(other, "10.0.0.7", "FORWARDED")
     assert [one.peer for one in ignored.seen()] == ["10.0.0.7"]
 
 
-def test_a_unix_socket_is_near(ignored: IgnoredForwarding) -> None:
+def test_a_unix_socket_is_near(ignored: IgnoredForwardingLog) -> None:
     look(ignored, "")
     assert [(one.kind, one.peer) for one in ignored.seen()] == [(NEAR, "unix")]
 
 
 def test_it_is_noted_once_an_hour_and_logged_once(
-    ignored: IgnoredForwarding, clock: Clock, caplog: pytest.LogCaptureFixture
+    ignored: IgnoredForwardingLog, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     look(ignored, "10.0.0.7")
     clock.advance(3_599)
@@ -96,7 +96,7 @@ def test_it_is_noted_once_an_hour_and_logged_once(
 
 
 def test_the_file_is_its_owners_alone(
-    ignored: IgnoredForwarding, directory: SharedDirectory
+    ignored: IgnoredForwardingLog, directory: SharedDirectory
 ) -> None:
     look(ignored, "10.0.0.7")
     [path] = directory.path.iterdir()
@@ -104,7 +104,7 @@ def test_the_file_is_its_owners_alone(
 
 
 def test_a_directory_that_is_not_safe_disturbs_no_request(
-    ignored: IgnoredForwarding, directory: SharedDirectory
+    ignored: IgnoredForwardingLog, directory: SharedDirectory
 ) -> None:
     directory.path.mkdir()
     directory.path.chmod(0o777)
@@ -114,7 +114,7 @@ def test_a_directory_that_is_not_safe_disturbs_no_request(
 
 @pytest.mark.parametrize("text", ["", "[]", '{"near": 7}', '{"near": ["\\u001b[2J", 1]}', "\0"])
 def test_a_damaged_file_says_nothing(
-    ignored: IgnoredForwarding, directory: SharedDirectory, text: str
+    ignored: IgnoredForwardingLog, directory: SharedDirectory, text: str
 ) -> None:
     directory.make()
     path = directory.path_of("sightings.json")
@@ -124,7 +124,7 @@ def test_a_damaged_file_says_nothing(
 
 
 def test_a_link_in_its_place_is_not_read(
-    ignored: IgnoredForwarding, directory: SharedDirectory, tmp_path: Path
+    ignored: IgnoredForwardingLog, directory: SharedDirectory, tmp_path: Path
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text('{"near": ["10.0.0.7", 1]}')
@@ -135,7 +135,7 @@ def test_a_link_in_its_place_is_not_read(
 
 
 def test_an_app_under_test_leaves_nothing_behind(tmp_path: Path) -> None:
-    private = make_ignored_forwarding(
+    private = make_ignored_forwarding_log(
         ProxyHeader.X_FORWARDED, str(tmp_path / "x"), APP, private=True
     )
     look(private, "10.0.0.7")
@@ -150,9 +150,11 @@ def test_an_apps_requests_are_looked_at(tmp_path: Path) -> None:
     client = app.test_client()
     client.get("/")
     guard = app.extensions["m9m"].guard
-    assert guard.ignored.seen() == []
+    assert guard.ignored_forwarding.seen() == []
     client.get("/", headers={"X-Forwarded-For": "192.0.2.1"})
-    assert [(one.kind, one.peer) for one in guard.ignored.seen()] == [(NEAR, "127.0.0.1")]
+    assert [(one.kind, one.peer) for one in guard.ignored_forwarding.seen()] == [
+        (NEAR, "127.0.0.1")
+    ]
 
 
 def test_what_proxy_fix_has_read_already_is_none(tmp_path: Path) -> None:
@@ -161,4 +163,4 @@ def test_what_proxy_fix_has_read_already_is_none(tmp_path: Path) -> None:
     M9M(app, settings=make_settings({"performance": limiting}))
     app.wsgi_app = ProxyFix(app.wsgi_app)  # type: ignore[method-assign]
     app.test_client().get("/", headers={"X-Forwarded-For": "192.0.2.1"})
-    assert app.extensions["m9m"].guard.ignored.seen() == []
+    assert app.extensions["m9m"].guard.ignored_forwarding.seen() == []

@@ -104,7 +104,7 @@ def test_what_an_authenticated_answer_says_of_caching_is_made_private(
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=100))
 def test_whatever_the_app_says_a_shared_cache_may_not_keep_it(own: str) -> None:
-    sealed = private_cache_control(own)
-    names = [one.strip().lower() for one in sealed.split(",")]
+    private = private_cache_control(own)
+    names = [one.strip().lower() for one in private.split(",")]
     assert "private" in names or "no-store" in names
-    assert private_cache_control(sealed) == sealed
+    assert private_cache_control(private) == private

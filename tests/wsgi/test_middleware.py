@@ -39,7 +39,7 @@ PREFLIGHT = {
 }
 
 
-def sealed_once(headers: Any) -> bool:
+def has_each_field_once(headers: Any) -> bool:
     names = ("X-Frame-Options", "Content-Security-Policy", "X-Content-Type-Options", "Vary")
     return all(len(headers.getlist(name)) == 1 for name in names)
 
@@ -79,7 +79,7 @@ def test_nothing_that_a_client_or_another_layer_says_becomes_an_identity(guarded
         "m9m.identity": Identity("eve", "bearer"),
         "m9m.client_address": "10.0.0.1",
         "m9m.exchange": object(),
-        "m9m.sealed": [],
+        "m9m.finished": [],
     }
     status, headers, body = ask(m9m, "/", **spoofed)
     assert (status, body) == ("200", b"nobody")
@@ -97,7 +97,7 @@ def test_refusals_read_as_in_flask(guarded: Guarded) -> None:
     }
     assert answer.headers.getlist("WWW-Authenticate") == CHALLENGES
     assert answer.headers["Cache-Control"] == "no-store"
-    assert sealed_once(answer.headers)
+    assert has_each_field_once(answer.headers)
     denied = client_as(m9m, "ann").get("/admin")
     assert denied.status_code == 403
     assert denied.headers["WWW-Authenticate"] == (
@@ -129,7 +129,7 @@ def test_a_preflight_is_answered_first_and_offers_the_methods_of_the_settings(
             "GET, HEAD, POST, PUT, DELETE, PATCH"
         )
         assert "RateLimit" not in answer.headers
-        assert sealed_once(answer.headers)
+        assert has_each_field_once(answer.headers)
     assert client.options("/other/x", headers=PREFLIGHT).status_code == 403
     allowed = client.options("/other/x", headers={**PREFLIGHT, "Origin": other})
     assert (allowed.status_code, allowed.headers["Access-Control-Allow-Origin"]) == (204, other)
@@ -141,7 +141,7 @@ def test_addresses_are_limited_before_credentials_are_looked_at(guarded: Guarded
     _, headers, _ = ask(m9m, "/in")
     assert headers["Retry-After"] == "1"
     assert headers["RateLimit"] == '"default";r=0;t=1'
-    assert sealed_once(headers)
+    assert has_each_field_once(headers)
 
 
 def test_networks_https_and_proxies_hold(guarded: Guarded) -> None:
@@ -252,7 +252,7 @@ def test_an_app_that_fails_is_answered_for_and_logged(
         "code": "INTERNAL_ERROR",
         "message": "Internal error",
     }
-    assert sealed_once(headers)
+    assert has_each_field_once(headers)
     assert headers["Access-Control-Allow-Origin"] == ORIGIN
     assert "X-Own" not in headers
     assert "Set-Cookie" not in headers
@@ -396,7 +396,7 @@ def test_a_file_reaches_the_server_as_the_file_that_it_is(guarded: Guarded) -> N
 def test_head_has_the_head_and_no_body(guarded: Guarded) -> None:
     status, headers, body = ask(guarded(settings=CLOSED), "/x", "HEAD")
     assert (status, body) == ("401", b"")
-    assert sealed_once(headers)
+    assert has_each_field_once(headers)
 
 
 def test_system_exits_pass(guarded: Guarded) -> None:
@@ -436,13 +436,15 @@ def test_a_refused_request_leaves_nothing_to_the_garbage_collector(guarded: Guar
 # Apps within apps
 
 
-def test_a_middleware_within_a_middleware_is_sealed_once_and_both_guard(guarded: Guarded) -> None:
+def test_a_middleware_within_a_middleware_adds_its_fields_once_and_both_guard(
+    guarded: Guarded,
+) -> None:
     inner = guarded([{"prefix": "/in", "scopes": "x"}], CLOSED)
     outer = guarded([{"prefix": "/out", "access": "authenticated"}], app=inner)
     for path, status in (("/out", "401"), ("/in", "401"), ("/", "401")):
         found, headers, _ = ask(outer, path)
         assert found == status
-        assert sealed_once(headers)
+        assert has_each_field_once(headers)
         assert headers.getlist("WWW-Authenticate") == CHALLENGES
     assert client_as(inner, "ann").get("/").text == "ann"
 
@@ -468,7 +470,7 @@ def test_a_flask_app_with_a_guard_of_its_own_within(guarded: Guarded) -> None:
         answer = client.get("/x")
         assert answer.status_code == status
         assert answer.headers.getlist("X-Frame-Options") == [frame]
-        assert sealed_once(answer.headers)
+        assert has_each_field_once(answer.headers)
     assert client_as(m9m, "ann").get("/who").text == "None"  # its own guard has proved nobody
 
 
@@ -565,7 +567,7 @@ def test_a_loader_that_fails_is_an_error_and_lets_nobody_through(
     m9m.identity_loader(lambda identity: identity.missing)  # type: ignore[attr-defined]
     answer = client_as(m9m, "ann").get("/")
     assert answer.status_code == 500
-    assert sealed_once(answer.headers)
+    assert has_each_field_once(answer.headers)
     assert "An exception left the app" in caplog.text
 
 

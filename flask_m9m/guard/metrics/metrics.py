@@ -63,7 +63,7 @@ class Metrics:
         self._lock = fork_safe_lock()
         self._values: dict[str, dict[str, str]] = {}
 
-    def ended(self, exchange: Exchange, status: str) -> None:
+    def note_exchange(self, exchange: Exchange, status: str) -> None:
         """Count an exchange whose answer goes out under this status."""
         error, spent = exchange.refusal, exchange.guard_nanoseconds
         amounts = (
@@ -99,7 +99,7 @@ class Metrics:
         result = "succeeded" if proved or code is None else code
         return (*amounts, (self._key(AUTHENTICATIONS, tried, result), 1))
 
-    def tried_out(self, limit: str) -> None:
+    def note_shadow_refusal(self, limit: str) -> None:
         """Count a request that a limit with `shadow` would have refused."""
         self._counts.add([(self._key(SHADOW_LIMITED, limit), 1)])
 
