@@ -1,1 +1,1 @@
-"""The guard: the one pipeline of every request and response, and the marks it enforces."""
+"""Guard: the security pipeline of every request and response, and the marks it enforces."""

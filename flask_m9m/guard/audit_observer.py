@@ -1,4 +1,4 @@
-"""Request events: what the audit trail is told of each request."""
+"""Audit observer: records authentications, refused requests and rate limits in the audit trail."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ _BY_CODE = MappingProxyType(
 
 
 class AuditObserver:
-    """Observes exchanges, and tells the audit trail what became of them.
+    """Records the audit events of requests: authentications and refusals.
 
     Args:
-        trail: is told.
+        trail: records the events.
         clock: seconds since the epoch.
     """
 
@@ -62,24 +62,24 @@ class AuditObserver:
         self._clock = clock
 
     def note_exchange(self, exchange: Exchange, status: str) -> None:
-        """Tell of a credential that was good or was not, and of a request that was refused."""
+        """Record an exchange's authentication and its refusal, if any."""
         proved, refusal = exchange.proved_identity, exchange.refusal
         if proved is not None:
-            self._happened(EventName.AUTHENTICATED, SUCCESS, exchange)
+            self._record(EventName.AUTHENTICATED, SUCCESS, exchange)
         if refusal is None:
             return
         code = refusal.error_code
         name = _BY_CODE.get(code)
         if name is None and code == ServiceUnavailable.error_code:
-            # Nobody could tell whether the credential was good: it let nobody in.
+            # The credential could not be verified, so it authenticated nobody.
             name = _FAILED if exchange.scheme is not None and proved is None else None
         if name is not None and not (name is _FAILED and exchange.failure_audited):
-            self._happened(name, code, exchange)
+            self._record(name, code, exchange)
 
     def note_shadow_refusal(self, limit: str) -> None:
-        """Pass over a request that a limit with `shadow` would have refused."""
+        """Do nothing: shadow limits have no audit event."""
 
-    def _happened(self, name: EventName, outcome: str, exchange: Exchange) -> None:
+    def _record(self, name: EventName, outcome: str, exchange: Exchange) -> None:
         if not self._trail.is_heard(name):
             return
         proved, policy = exchange.proved_identity, exchange.policy

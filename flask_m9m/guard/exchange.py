@@ -22,15 +22,15 @@ EXCHANGE = "m9m.exchange"
 IDENTITY = "m9m.identity"
 CLIENT_ADDRESS = "m9m.client_address"
 
-
 ON_REQUEST = "m9m_exchange"
 """The attribute of a Flask request that holds its exchange."""
 
 NOT_LOADED = object()
+"""The value of `Exchange.user` before the app's user loader is called."""
 
 
 class Observer(Protocol):
-    """Is told of every exchange; it neither waits nor raises.
+    """Notes exchanges; must not block or raise.
 
     Attributes:
         timed: whether it reads `Exchange.guard_nanoseconds`.
@@ -45,12 +45,12 @@ class Observer(Protocol):
         Args:
             exchange: the exchange: `refusal`, `scheme`, `proved_identity`, `hits` and
                 `guard_nanoseconds` tell how it ended.
-            status: its response's, as WSGI writes it (`200 OK`).
+            status: the response's status, as WSGI writes it (`200 OK`).
         """
         ...
 
     def note_shadow_refusal(self, limit: str) -> None:
-        """Note a request that the limit of this name, a `shadow` one, would have refused."""
+        """Note a request that the `shadow` limit of this name would have refused."""
         ...
 
 
@@ -60,8 +60,8 @@ class Provisional(NamedTuple):
     Attributes:
         mark: its `count` decides.
         want: the tokens taken.
-        hit: the limit's answer.
-        taken: the time, in seconds since the epoch.
+        hit: the limit's result.
+        taken: when the tokens were taken, in seconds since the epoch.
     """
 
     mark: LimitMark
@@ -78,7 +78,7 @@ class Exchange:
         method: the request's method.
         origin: the request's `Origin`.
         accept: the request's `Accept`.
-        client: the client's address and what the proxies say about it.
+        client: the client's address, and the scheme and host that trusted proxies report.
         request_id: the request's id in responses and logs.
         policy: the route's policy, once it is known.
         scheme: the scheme of the credential that was verified or rejected.
@@ -87,7 +87,7 @@ class Exchange:
         identity: the caller, as the app's identity loader enriches it.
         enforced: the marks that have been enforced already.
         signed: whether a signed URL was demanded and verified.
-        hits: the rate limits' answers, in the order in which they were asked.
+        hits: the rate limits' results, in the order in which they were checked.
         wants: tokens still to be taken, for per-caller and per-credential limits.
         provisional: tokens that a limit refunds if it does not count the response.
         refusal: the guard's error, if it refused the request.
@@ -96,11 +96,11 @@ class Exchange:
         ended: whether that response ended the request: only the app's handlers for refusals may
             change it then.
         cors_headers: the header fields of a preflight's response; `None` for other requests.
-        scripted: whether a script sent the request, so that no browser may show a dialog.
+        scripted: whether a script sent the request, so that no challenge may open a dialog.
         nonce: the nonce of the response's Content-Security-Policy, if the view used one.
         wrapped: whether the WSGI wrapper will complete the response's header fields.
         failure_audited: whether the audit trail already has the rejected password.
-        observed: whether the observers have been told.
+        observed: whether the observers have noted the exchange.
         guard_nanoseconds: the time that the guard took, where an observer reads it.
         user: the object that the app's user loader returned, once it was called.
     """
@@ -131,8 +131,8 @@ class Exchange:
     def __init__(
         self, owner: object, environ: WSGIEnvironment, client: Client, request_id: str
     ) -> None:
-        # No reference to the environ, which may refer to the exchange: without a circle both
-        # are freed with the request.
+        # No reference to the environ, which may refer to the exchange: without a reference cycle
+        # both are freed with the request.
         self.owner = owner
         self.method: str = environ["REQUEST_METHOD"]
         self.origin: str | None = environ.get("HTTP_ORIGIN")

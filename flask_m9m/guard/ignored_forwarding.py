@@ -1,13 +1,14 @@
-"""IgnoredForwardingLog: forwarding fields that came from a peer whose word does not count.
+"""Ignored forwarding: a log of `X-Forwarded-For` and `Forwarded` fields from untrusted peers.
 
-Where a proxy is not listed under `server.trusted_proxies`, every client behind it has the proxy's
-address: they share one rate limit, and one lockout. Nothing is broken then, so nothing says so
-but this: once in a process's log, and in a small file that `flask m9m doctor` reads:
+If a proxy is missing in `server.trusted_proxies`, every client behind it has the proxy's address:
+all clients share its rate limit and its lockout. No request fails then, so each process logs a
+warning once, and writes the last such peers to a small file that `flask m9m doctor` reads:
 
     {"near": ["10.0.0.7", 1750000000.0], "far": ["198.51.100.7", 1750003600.0]}
 
-`near` is a peer of this machine or of a private network, most likely a proxy of one's own; `far` is
-any other, and most likely a client that made the field up. Each is the last one seen.
+`near` is the last peer of this machine or of a private network, probably the app's own proxy.
+`far` is the last peer with any other address, probably a client that forged the field. The
+numbers are seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -37,18 +38,18 @@ _FIELDS = {
     ProxyHeader.FORWARDED: "Forwarded",
 }
 _FILE = "sightings.json"
-_INTERVAL = 3_600.0  # seconds from one note of a kind to the next
-_LARGEST = 4_096
-_READ_BY_OTHERS = "werkzeug.proxy_fix.orig"  # ProxyFix has made the client the peer already
+_INTERVAL = 3_600.0  # seconds between two records of a kind
+_LARGEST = 4_096  # bytes
+_PROXY_FIX = "werkzeug.proxy_fix.orig"  # ProxyFix has applied the field already
 
 
 class IgnoredField(NamedTuple):
-    """A forwarding field that did not count.
+    """A forwarding field that was ignored.
 
     Attributes:
         kind: `near` or `far`.
-        peer: the address that sent it; `unix` over a Unix socket.
-        seen_at: seconds since the epoch.
+        peer: the address of the sender; `unix` over a Unix socket.
+        seen_at: when the request came, in seconds since the epoch.
     """
 
     kind: str
@@ -57,15 +58,15 @@ class IgnoredField(NamedTuple):
 
 
 class IgnoredForwardingLog:
-    """Notes them, at most once an hour and process.
+    """Records ignored forwarding fields; each process at most once an hour for each kind.
 
     Args:
-        header: which forwarding field is looked for.
-        directory: where the file lies; without one nothing is noted.
+        header: the forwarding field that the app reads.
+        directory: the directory of the file; without it nothing is recorded.
         clock: seconds since the epoch.
 
     Attributes:
-        field: the field's name.
+        field: the name of the forwarding field.
     """
 
     def __init__(
@@ -78,22 +79,22 @@ class IgnoredForwardingLog:
         self._key = "HTTP_" + self.field.upper().replace("-", "_")
         self._directory = directory
         self._clock = clock
-        self._noted: dict[str, float] = {}
+        self._recorded: dict[str, float] = {}
 
     def check(self, environ: WSGIEnvironment, client: Client) -> None:
-        """Look at a request for a field that did not count.
+        """Record the forwarding field of a request, if it was ignored.
 
         Args:
             environ: the request.
-            client: who sent it, as far as it is believed.
+            client: the client of the request; its address is the peer's if the field was ignored.
         """
         if self._key not in environ or client.forwarded or self._directory is None:
             return
-        if _READ_BY_OTHERS not in environ:
-            self._note(self._directory, client.address or UNIX)
+        if _PROXY_FIX not in environ:
+            self._record(self._directory, client.address or UNIX)
 
     def seen(self) -> list[IgnoredField]:
-        """Return what any process of the app has noted; nothing where that cannot be read."""
+        """Return the last fields that the app's processes recorded; empty if unreadable."""
         found = []
         for kind, entry in self._read().items():
             match entry:
@@ -102,25 +103,25 @@ class IgnoredForwardingLog:
                         found.append(IgnoredField(kind, peer, float(seen_at)))
         return sorted(found)
 
-    def _note(self, directory: SharedDirectory, peer: str) -> None:
+    def _record(self, directory: SharedDirectory, peer: str) -> None:
         kind, now = _kind(peer), self._clock()
-        last = self._noted.get(kind)
+        last = self._recorded.get(kind)
         if last is not None and abs(now - last) < _INTERVAL:
             return
-        if not self._noted:
+        if not self._recorded:
             logger.warning(
-                "%s from %s was ignored; if that is a proxy of yours: "
+                "%s from %s was ignored: this peer is not trusted. If it is your proxy: "
                 'server: {trusted_proxies: ["%s"]}',
                 self.field,
                 peer,
                 peer,
             )
-        self._noted[kind] = now
+        self._recorded[kind] = now
         try:
             directory.make()
             self._write(directory, {**self._read(), kind: [peer, now]})
         except OSError:
-            pass  # a request is not the one to suffer from that
+            pass  # the request must not fail because of this
 
     def _write(self, directory: SharedDirectory, seen: dict[str, object]) -> None:
         path = directory.path_of(_FILE)
@@ -155,13 +156,13 @@ def _kind(peer: str) -> str:
 def make_ignored_forwarding_log(
     header: ProxyHeader, path: str | None, app: tuple[str, str], *, private: bool
 ) -> IgnoredForwardingLog:
-    """Make what notes an app's ignored; nothing is opened yet.
+    """Make an app's log of ignored forwarding fields; opens no file yet.
 
     Args:
-        header: which forwarding field is looked for.
-        path: the directory of the machine's rate limits, where one is set.
-        app: what tells the app from others: its import name and instance path.
-        private: whether this object of an app is to leave nothing behind, as in a test.
+        header: the forwarding field that the app reads.
+        path: the directory of the machine's rate limits, if one is set.
+        app: identifies the app: its import name and instance path.
+        private: whether to write no file, as in a test.
     """
     directory = None
     if not private:

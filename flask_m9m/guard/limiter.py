@@ -1,4 +1,4 @@
-"""Limiter: what rate limits take of a request, and give back once its answer is known."""
+"""Limiter: takes rate-limit tokens for a request; refunds those its response does not count."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger("flask_m9m")
 
 _LONGEST_KEY = 64
-_QUIET_FOR = 30  # seconds between two lines about one limit
+_LOG_INTERVAL = 30  # seconds between two log lines about the same limit
 
 
 class Limiter:
-    """Takes the tokens that a request needs.
+    """Takes the tokens of a request from its rate limits.
 
     Args:
-        settings: of the general limit.
-        store: where tokens are counted.
+        settings: the settings of the general limit.
+        store: counts the tokens.
         clock: seconds since the epoch.
-        observers: called with the limit's name for requests that a limit with `shadow` would
-            have refused.
+        observers: called with the limit's name for each request that a `shadow` limit would have
+            refused.
 
     Attributes:
-        general: the limit on all requests; `None` where it is switched off.
-        default_key: whose budget a limit is that does not say.
-        trials: what limits with `shadow` would have refused.
+        general: the limit on all requests; `None` if it is switched off.
+        default_key: the key of limits that name none: `address` or `identity`.
+        shadow_refusals: counts requests that `shadow` limits would have refused.
     """
 
     def __init__(
@@ -55,12 +55,16 @@ class Limiter:
         general = RateLimit(settings.requests_per_minute, 60, settings.burst)
         self.general = general if settings.enabled else None
         self.default_key = settings.key
-        self.trials = Trials(clock, observers)
+        self.shadow_refusals = ShadowRefusals(clock, observers)
         self._store = store
         self._clock = clock
 
-    def try_out(self, want: Want) -> Hit | None:
-        """Take tokens that a limit with `shadow` counts; whatever it says holds nobody up."""
+    def take_shadow(self, want: Want) -> Hit | None:
+        """Take tokens from a `shadow` limit, which refuses no request.
+
+        Returns:
+            The limit's result, or `None` if there are too few tokens or the store fails.
+        """
         if _is_possible(want):
             try:
                 hit = self._store.hit(*want)
@@ -68,18 +72,18 @@ class Limiter:
                 return None
             if hit.admitted:
                 return hit
-        self.trials.note(want.limit.name)
+        self.shadow_refusals.note(want.limit.name)
         return None
 
     def take(self, exchange: Exchange, route_limits: Sequence[RouteLimit] = ()) -> M9MError | None:
-        """Take what a request needs: of all limits, or of none where one has too little.
+        """Take a request's tokens from all limits, or from none if a limit has too few.
 
         Args:
-            exchange: the request; what it owes is taken first.
-            route_limits: those of its route.
+            exchange: the request's exchange; the tokens in `wants` are taken first.
+            route_limits: the limits of its route.
 
         Returns:
-            Why the request is refused, if it is.
+            The refusal, or `None` if the request is within its limits.
         """
         if len(route_limits) == 1 and not exchange.wants:
             only = route_limits[0]
@@ -87,31 +91,31 @@ class Limiter:
                 return self._take_one(exchange, only.mark, only.plain)
         marks: list[LimitMark | None] = [None] * len(exchange.wants)
         wants, exchange.wants = list(exchange.wants), ()
-        tried_out: list[tuple[LimitMark, Want]] = []
+        shadows: list[tuple[LimitMark, Want]] = []
         try:
             for mark, want in self._wanted(exchange, route_limits):
                 if mark.shadow:
-                    tried_out.append((mark, want))
+                    shadows.append((mark, want))
                 else:
                     marks.append(mark)
                     wants.append(want)
         except Exception:
-            # One of the app's callables: what stands before it counts a bad request all the same.
+            # A callable of the app failed: the limits before it count the request anyway.
             error = self._take_all(exchange, marks, wants)
             if error is not None:
                 return error
             raise
         error = self._take_all(exchange, marks, wants)
         if error is None:
-            for mark, want in tried_out:
-                hit = self.try_out(want)
+            for mark, want in shadows:
+                hit = self.take_shadow(want)
                 if hit is not None:
-                    self._keep(exchange, mark, want, hit)
+                    self._note_provisional(exchange, mark, want, hit)
         return error
 
     def _take_one(self, exchange: Exchange, mark: LimitMark, limit: RateLimit) -> M9MError | None:
-        """Take what most limited routes want, in a fraction of the time."""
-        assert not callable(mark.cost)  # noqa: S101  # it would not be plain
+        """Take the tokens of a single plain limit: the fast path of most limited routes."""
+        assert not callable(mark.cost)  # noqa: S101  # a plain limit has a fixed cost
         try:
             hit = self._store.hit(limit, self._client(exchange, mark), mark.cost)
         except StoreFailure:
@@ -158,22 +162,22 @@ class Limiter:
             return limited(hits[-1])
         for mark, want, hit in zip(marks, wants, hits, strict=True):
             if mark is not None:
-                self._keep(exchange, mark, want, hit)
+                self._note_provisional(exchange, mark, want, hit)
         return None
 
-    def _keep(self, exchange: Exchange, mark: LimitMark, want: Want, hit: Hit) -> None:
-        """Keep what was taken where the answer decides whether it counts."""
+    def _note_provisional(self, exchange: Exchange, mark: LimitMark, want: Want, hit: Hit) -> None:
+        """Store the taken tokens in the exchange if the response decides whether they count."""
         if mark.count is not None:
             exchange.provisional += (Provisional(mark, want, hit, self._clock()),)
 
-    def settle(self, exchange: Exchange, answer: Response) -> None:
-        """Give back what was taken by limits that do not count this answer."""
+    def settle(self, exchange: Exchange, response: Response) -> None:
+        """Refund the tokens of limits that do not count this response."""
         provisional, exchange.provisional = exchange.provisional, ()
         counted: dict[LimitMark, bool] = {}
         for mark, want, hit, taken in provisional:
             if mark not in counted:
-                counted[mark] = _counts(mark, want.limit, answer)
-            # What took so long that a token has come by itself gives none back.
+                counted[mark] = _counts(mark, want.limit, response)
+            # After that time the limit has refilled a token already: no refund then.
             in_time = 0 <= self._clock() - taken < want.limit.period / want.limit.count
             if in_time and not counted[mark]:
                 with suppress(StoreFailure):
@@ -181,15 +185,15 @@ class Limiter:
                     hit.remaining += want.cost
 
 
-class Trials:
-    """What limits with `shadow` would have refused, in this process.
+class ShadowRefusals:
+    """Counts and logs the requests of this process that `shadow` limits would have refused.
 
     Args:
         clock: seconds since the epoch.
         observers: called with the limit's name for each such request.
 
     Attributes:
-        totals: requests by the limit's name.
+        totals: the number of requests, by the limit's name.
     """
 
     def __init__(
@@ -200,7 +204,7 @@ class Trials:
         self.totals: dict[str, int] = {}
         self._observers = observers
         self._clock = clock
-        self._said: dict[str, tuple[float, int]] = {}
+        self._logged: dict[str, tuple[float, int]] = {}
         self._lock = fork_safe_lock()
 
     def note(self, name: str) -> None:
@@ -210,15 +214,15 @@ class Trials:
         now = self._clock()
         with self._lock:
             total = self.totals[name] = self.totals.get(name, 0) + 1
-            said_at, said = self._said.get(name, (-float("inf"), 0))
-            if 0 <= now - said_at < _QUIET_FOR:
+            logged_at, logged = self._logged.get(name, (-float("inf"), 0))
+            if 0 <= now - logged_at < _LOG_INTERVAL:
                 return
-            self._said[name] = (now, total)
-        logger.info("rate limit %s (shadow): would have refused %d more", name, total - said)
+            self._logged[name] = (now, total)
+        logger.info("rate limit %s (shadow): would have refused %d more", name, total - logged)
 
 
 def limited(hit: Hit) -> RateLimited:
-    """Return the refusal of a request for which there were too few tokens."""
+    """Make the refusal of a request for which a limit has too few tokens."""
     error = RateLimited()
     error.headers = [("Retry-After", str(max(1, hit.next_token)))]
     error.members = {"violated-policies": [hit.limit.name]}
@@ -226,35 +230,35 @@ def limited(hit: Hit) -> RateLimited:
 
 
 def client_key(exchange: Exchange, key: str) -> str:
-    """Return what a request is counted under: its identity, or its address."""
+    """Return the key under which a limit counts a request: its identity's or its address's."""
     if key == "identity" and exchange.identity is not None:
         return identity_key(exchange.identity.subject)
     return exchange.client.key
 
 
 def identity_key(subject: str) -> str:
-    """Return what an identity is counted under."""
+    """Return the key under which a limit counts an identity."""
     return f"identity:{_bounded(subject)}"
 
 
 def custom_key(chosen: object) -> str:
-    """Return what is counted under a key that an app's callable chose.
+    """Return the key for a value that an app's callable returned.
 
-    Bytes count as the text with these code points, other objects as what `str` makes of them, and
-    what it makes nothing of as its type's name.
+    Bytes are read as Latin-1, and other objects by `str`. Where `str` fails, the key is the name
+    of the object's type.
     """
     if isinstance(chosen, bytes):
         text = chosen.decode("latin-1")
     else:
         try:
             text = str(chosen)
-        except Exception:  # the digits of a number may be too many, and an object may be anything
+        except Exception:  # an integer may have too many digits; any object's `__str__` may fail
             text = type(chosen).__name__
     return f"custom:{_bounded(text)}"
 
 
 def _bounded(text: str) -> str:
-    """Return a text, or a hash of it where it is long or no store could write it down."""
+    """Return a text, or its hash if it is too long or cannot be encoded as UTF-8."""
     if len(text) <= _LONGEST_KEY:
         if text.isascii():
             return text
@@ -268,14 +272,16 @@ def _is_possible(want: Want) -> bool:
     limit, _, cost = want
     if type(cost) is int and 1 <= cost <= limit.burst:
         return True
-    logger.error("rate limit %s: a cost of %a is not 1 to %d", limit.name, cost, limit.burst)
+    logger.error(
+        "rate limit %s: the cost is %a; accepted is 1 to %d", limit.name, cost, limit.burst
+    )
     return False
 
 
-def _counts(mark: LimitMark, limit: RateLimit, answer: Response) -> bool:
-    assert mark.count is not None  # noqa: S101  # else nothing was kept for it
+def _counts(mark: LimitMark, limit: RateLimit, response: Response) -> bool:
+    assert mark.count is not None  # noqa: S101  # only limits with `count` are provisional
     try:
-        return bool(mark.count(answer))
+        return bool(mark.count(response))
     except Exception:
-        logger.exception("rate limit %s: count failed, so that the request counts", limit.name)
+        logger.exception("rate limit %s: count failed; the request counts", limit.name)
         return True

@@ -1,9 +1,9 @@
-"""Marks: what decorators, `protect` and policies by prefix demand of a route.
+"""Marks: the rules that decorators, `protect` and prefix policies attach to a route.
 
-A mark counts by its identity: however many wrappers carry it, it is one mark. `of` makes each
-kind from the arguments of its decorator and checks them.
+Marks are compared by identity: a mark that several wrappers carry is enforced once. The `of`
+method of each kind checks the arguments of its decorator and makes the mark.
 
-A new demand on who gets through is one subclass of `Demand` and one decorator.
+A new demand on callers takes one subclass of `Demand` and one decorator.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ if TYPE_CHECKING:
 
 USUAL_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"))
 ANY_OTHER_METHOD = "any other method"
-"""Stands for every other method of a rule that does not list its methods."""
+"""Represents every method that a route does not list."""
 
 LimitKey = str | Callable[[], str]
 
 
 class Caller(Protocol):
-    """What a demand reads and notes about the request: an `Exchange` has it."""
+    """The part of an `Exchange` that demands read and change."""
 
     identity: Identity | None
     signed: bool
 
 
 class Mark:
-    """One thing that a decorator or `protect` says about a route; counted by identity."""
+    """A rule that a decorator or `protect` attaches to a route; compared by identity."""
 
     __slots__ = ("__weakref__",)
 
     closes = False
-    """Whether it narrows what a route lets through, so that it may always apply."""
+    """Whether the mark only restricts requests, so that it applies in any order of decorators."""
 
     @property
     def meaning(self) -> tuple[object, ...]:
-        """The mark's kind and values: equal for two marks that say the same."""
+        """The mark's kind and values: equal for two marks with the same effect."""
         return type(self), *(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
 
 
@@ -90,7 +90,7 @@ class Demand(Mark):
         return True
 
     def unmet_by(self, caller: Caller, environ: WSGIEnvironment, links: Links) -> M9MError | None:
-        """Find the error that a request gets here.
+        """Check whether a request meets the demand.
 
         Args:
             caller: the request's exchange.
@@ -98,26 +98,26 @@ class Demand(Mark):
             links: verifies signed URLs.
 
         Returns:
-            The error, or `None` where the request meets the demand.
+            The error for the client, or `None` if the request meets the demand.
         """
         raise NotImplementedError
 
     def conflict_with(self, other: Demand) -> str | None:
-        """Say why no request can meet both demands, if that is so."""
+        """Explain why no request can meet both demands; return `None` if one can."""
         return None
 
     def wording(self) -> list[str]:
-        """List what it asks for, in words, for `flask m9m routes`."""
+        """List the conditions in words, for `flask m9m routes`."""
         raise NotImplementedError
 
     def parameters(self) -> dict[str, Any]:
-        """Give its values, for the `x-m9m` extension of an OpenAPI document."""
+        """Return its values, for the `x-m9m` extension of an OpenAPI document."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Requirement(Demand):
-    """`@require_auth`: a valid credential, and the rights it needs."""
+    """`@require_auth`: a valid credential with the required rights."""
 
     scopes: tuple[str, ...] = ()
     any_scope: tuple[str, ...] = ()
@@ -259,7 +259,7 @@ class LimitMark(Mark):
         """Check the arguments of `@rate_limit` and make its mark.
 
         Raises:
-            ValueError: an argument is of another kind, or out of range.
+            ValueError: an argument has a wrong type or is out of range.
         """
         mark = cls(
             limits, key=key, methods=None if methods is None else _methods(methods), **options
@@ -273,13 +273,13 @@ class LimitMark(Mark):
                 raise ValueError(f"{argument}={value!r}: accepted is a callable")
         called = (limits, key, mark.cost, mark.exempt_when, mark.count)
         if any(map(inspect.iscoroutinefunction, called)):
-            raise ValueError("a rate limit calls plain functions only, found a coroutine function")
+            raise ValueError("a rate limit accepts plain functions, found a coroutine function")
         if not isinstance(mark.shadow, bool):
             raise ValueError(f"shadow={mark.shadow!r}: accepted are True and False")
         return mark
 
     def counts(self, method: str) -> bool:
-        """Tell whether requests by a method count."""
+        """Tell whether the limit counts requests by a method."""
         if self.methods is None or method in self.methods:
             return True
         return method == ANY_OTHER_METHOD and not self.methods <= USUAL_METHODS
@@ -299,7 +299,7 @@ def _check_numbers(mark: LimitMark) -> None:
 
 
 def _methods(methods: Collection[str]) -> frozenset[str]:
-    """Write methods as limits compare them: `HEAD` counts as `GET`."""
+    """Normalize methods for `LimitMark.counts`: upper case, `HEAD` counted as `GET`."""
     if isinstance(methods, str):
         raise ValueError(f"methods={methods!r}: accepted is a list such as ['GET', 'POST']")
     upper = frozenset(method.upper() for method in methods)
@@ -308,7 +308,7 @@ def _methods(methods: Collection[str]) -> frozenset[str]:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class UnlimitedMark(Mark):
-    """`@unlimited`: the general rate limit does not count a route."""
+    """`@unlimited`: a route is exempt from the general rate limit."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -347,4 +347,4 @@ class HeadersMark(Mark):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class CacheableMark(Mark):
-    """`@cacheable`: shared caches may keep what an authenticated route answers."""
+    """`@cacheable`: shared caches may store the responses of an authenticated route."""

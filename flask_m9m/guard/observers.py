@@ -1,4 +1,4 @@
-"""Observers: makes the observers of one app's guard: the audit trail's and the metrics'."""
+"""Observers of one app's guard: the audit observer and the metrics."""
 
 from __future__ import annotations
 

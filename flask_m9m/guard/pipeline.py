@@ -1,11 +1,10 @@
-"""The guard: the pipeline of every request and response, free of frameworks.
+"""Guard: the security pipeline of every request and response, independent of frameworks.
 
-A binding makes an `Exchange` for each request, calls `Guard.receive` (steps 1 to 4: address,
-networks, preflight, rate limit by address) before anything else can end the request,
-`Guard.authorize` (steps 5 to 7: authentication, rate limits by identity and route,
-authorisation) before the view, and `Guard.finish` (step 9: response headers) on the head of
-every response. Where `Guard.timed` is set, it adds the time of each call to
-`Exchange.guard_nanoseconds`.
+A binding begins an `Exchange` for each request. It calls `Guard.receive` (steps 1 to 4: address,
+networks, preflight, rate limit by address) before anything else can end the request. It calls
+`Guard.authorize` (steps 5 to 7: authentication, rate limits, authorisation) before the view, and
+`Guard.finish` (step 9: response headers) on every response. If `Guard.timed` is set, it adds the
+time of `receive` and `authorize` to `Exchange.guard_nanoseconds`.
 """
 
 from __future__ import annotations
@@ -55,20 +54,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger("flask_m9m")
 
 FindRoute = Callable[[str], tuple[RoutePolicy, Collection[str] | None]]
-"""Given a method, returns the policy of the route for it at the request's path, and the methods
-that the path supports; `None` where no route matches."""
+"""Finds a method's policy at the request's path, and the path's methods (`None`: no route)."""
 
 
 class Guard:
-    """One app's rules, compiled.
+    """The security pipeline of one app, compiled from its settings.
 
     Args:
-        settings: the app's.
+        settings: the app's settings.
         identities: the app's authentication.
-        store: counts rate limits.
-        ignored_forwarding: notes forwarding fields of peers that are not trusted.
-        observers: are told of every exchange as its response goes out, and of every request
-            that a limit with `shadow` would have refused.
+        store: counts requests for rate limits.
+        ignored_forwarding: records forwarding fields from peers that are not trusted.
+        observers: note each exchange when its response is sent, and each request that a `shadow`
+            limit would have refused.
         response_class: the class of the guard's own responses.
         clock: seconds since the epoch.
 
@@ -114,8 +112,8 @@ class Guard:
         limiting = settings.performance.rate_limit
         self._observers = tuple(observers)
         self.timed = any(observer.timed for observer in self._observers)
-        tell = [observer.note_shadow_refusal for observer in self._observers]
-        self.limits = Limiter(limiting, store, clock, observers=tell)
+        notes = [observer.note_shadow_refusal for observer in self._observers]
+        self.limits = Limiter(limiting, store, clock, observers=notes)
         general, by_address = self.limits.general, limiting.key == "address"
         self._address_limit = general if by_address and not limiting.shadow else None
         self._identity_limit = None if by_address else general
@@ -130,7 +128,7 @@ class Guard:
         )
 
     def prepare(self) -> None:
-        """Check, before the first request, the limit store that it will need.
+        """Check the limit store before the first request.
 
         Raises:
             SettingsError: the store is not safe to use.
@@ -160,20 +158,20 @@ class Guard:
         """Take steps 1 to 4, before any credential is read.
 
         Args:
-            exchange: the request's.
+            exchange: the request's exchange.
             environ: the request.
-            policy: its route's.
-            find_route: called only for a preflight.
+            policy: the policy of the request's route.
+            find_route: finds the policy that a preflight asks about.
 
         Raises:
-            M9MError: the request ends here.
+            M9MError: the refusal; `Answered` for a redirect or the response to a preflight.
         """
         exchange.policy = policy
         client = exchange.client
         if self._networks is not None and not self._networks.contains(client.address):
             self.refuse(exchange, AddressNotAllowed())
         if self._https != "off" and not client.secure:
-            self._insist_on_https(exchange, environ)
+            self._require_https(exchange, environ)
         if environ["REQUEST_METHOD"].upper() == "OPTIONS" and is_preflight(environ):
             self._answer_preflight(exchange, environ, find_route)
         if self._address_limit is not None and not policy.unlimited:
@@ -181,15 +179,16 @@ class Guard:
                 hit = self.store.hit(self._address_limit, client.key)
             except StoreFailure:
                 hit = None
-            if hit is None:  # refused outside `except`, so that no error keeps another's frames
+            if hit is None:  # in `except`, the refusal would keep the failure's frames alive
                 self.refuse(exchange, LimitsUnavailable())
             exchange.hits = (hit,)
             if not hit.admitted:
                 self.refuse(exchange, limited(hit))
         elif self._shadow_address_limit is not None and not policy.unlimited:
-            self.limits.try_out(Want(self._shadow_address_limit, client.key))
+            self.limits.take_shadow(Want(self._shadow_address_limit, client.key))
 
-    def _insist_on_https(self, exchange: Exchange, environ: WSGIEnvironment) -> NoReturn:
+    def _require_https(self, exchange: Exchange, environ: WSGIEnvironment) -> NoReturn:
+        """Redirect a GET or HEAD request to HTTPS if the settings say so; refuse any other."""
         redirect = self._https == "redirect"
         if not redirect or environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             self.refuse(exchange, HTTPSRequired())
@@ -233,37 +232,38 @@ class Guard:
         """Take steps 5 to 7: authentication, rate limits, authorisation.
 
         Raises:
-            M9MError: the request ends here.
+            M9MError: the refusal.
         """
         general = self._identity_limit is not None and not policy.unlimited
         try:
             self._identify(exchange, environ, policy)
         except M9MError:
             if general:
-                self._want_general(exchange)
-                self._take(exchange)
+                self._add_general_limit(exchange)
+                self._take_tokens(exchange)
             raise
         if general:
-            self._want_general(exchange)
+            self._add_general_limit(exchange)
         if policy.demanding:
-            self._hold(exchange, environ, policy)
+            self._admit(exchange, environ, policy)
         else:
             if exchange.wants:
-                self._take(exchange)
+                self._take_tokens(exchange)
             exchange.enforced = policy.marks
 
     def enforce(self, exchange: Exchange, environ: WSGIEnvironment, mark: Mark, view: str) -> None:
-        """Enforce one mark on a request that reached the view past its route's policy."""
+        """Enforce a mark on a request whose route's policy did not include the mark."""
         if mark not in exchange.enforced:
             route = exchange.policy.route if exchange.policy is not None else ""
             method = environ["REQUEST_METHOD"].upper()
             policy = self.policies.for_mark(mark, f"{route}>{view}", method)
             self._identify(exchange, environ, policy)
-            self._hold(exchange, environ, policy)
+            self._admit(exchange, environ, policy)
 
-    def _hold(self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy) -> None:
+    def _admit(self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy) -> None:
+        """Take the tokens of a policy's limits, and check its demands."""
         if policy.limits or exchange.wants:
-            self._take(exchange, policy.limits)
+            self._take_tokens(exchange, policy.limits)
         for demand in policy.demands:
             error = demand.unmet_by(exchange, environ, self.links)
             if error is not None:
@@ -285,7 +285,7 @@ class Guard:
                 presented += 1
                 authenticator, credential = accepted, found
         if presented != 1:
-            self._judge_absence(exchange, environ, policy, several=presented > 1)
+            self._check_credential_count(exchange, environ, policy, several=presented > 1)
             return
         exchange.scheme = authenticator.scheme
         try:
@@ -294,22 +294,22 @@ class Guard:
                 cors = exchange.policy.cors if exchange.policy is not None else policy.cors
                 csrf.check(environ, exchange.client, cors)
             if loaded is None:
-                asked = self._callbacks.identity_loader is not None
-                loaded = self._load(identity) if asked else identity
+                has_loader = self._callbacks.identity_loader is not None
+                loaded = self._load(identity) if has_loader else identity
         except M9MError as error:
             exchange.claimed_subject = authenticator.claimed(credential)
-            other = self._lockout.forged(exchange.client) if error.guess else None
-            self._refusals.refuse(exchange, other or error, policy.authenticators)
+            lockout = self._lockout.forged(exchange.client) if error.guess else None
+            self._refusals.refuse(exchange, lockout or error, policy.authenticators)
         exchange.proved_identity = identity
         exchange.identity = environ[IDENTITY] = loaded
-        own = authenticator.limits(identity)
-        if own:
-            exchange.wants += tuple(Want(limit, client) for limit, client in own)
+        limits = authenticator.limits(identity)
+        if limits:
+            exchange.wants += tuple(Want(limit, key) for limit, key in limits)
 
-    def _judge_absence(
+    def _check_credential_count(
         self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy, *, several: bool
     ) -> None:
-        """Refuse a request with no credential, unless the policy allows that, or with several."""
+        """Refuse a request with several credentials, or with none where the policy needs one."""
         if several:
             self.refuse(exchange, InvalidRequest())
         if "HTTP_AUTHORIZATION" in environ:
@@ -317,16 +317,16 @@ class Guard:
         if policy.access is not Access.OPTIONAL:
             self._refusals.refuse(exchange, AuthenticationRequired(), policy.authenticators)
 
-    def _want_general(self, exchange: Exchange) -> None:
-        """Add the general limit by identity to the exchange's wants, or only try it out."""
+    def _add_general_limit(self, exchange: Exchange) -> None:
+        """Add the general limit by identity to the exchange's wants; take a `shadow` one now."""
         assert self._identity_limit is not None  # noqa: S101
         want = Want(self._identity_limit, client_key(exchange, "identity"))
         if self._shadow:
-            self.limits.try_out(want)
+            self.limits.take_shadow(want)
         else:
             exchange.wants = (want, *exchange.wants)
 
-    def _take(self, exchange: Exchange, route_limits: Sequence[RouteLimit] = ()) -> None:
+    def _take_tokens(self, exchange: Exchange, route_limits: Sequence[RouteLimit] = ()) -> None:
         error = self.limits.take(exchange, route_limits)
         if error is not None:
             self.refuse(exchange, error)
@@ -336,27 +336,27 @@ class Guard:
     def finish(
         self, exchange: Exchange, status: str, fields: Sequence[tuple[str, str]]
     ) -> HeaderFields:
-        """Complete the header fields of a response, and tell the observers.
+        """Complete the header fields of a response, and notify the observers.
 
         Args:
-            exchange: the request's.
-            status: the response's, as WSGI writes it (`200 OK`).
-            fields: the response's own.
+            exchange: the request's exchange.
+            status: the response's status, as WSGI writes it (`200 OK`).
+            fields: the header fields that the app set.
 
         Returns:
-            All fields of the response.
+            All header fields of the response.
         """
-        begun = perf_counter_ns() if self.timed else 0
+        started = perf_counter_ns() if self.timed else 0
         complete = self._response_headers.complete(exchange, status, fields)
-        if not exchange.observed:  # a head may be written again, over one that was not sent
+        if not exchange.observed:  # the app may replace a response that was not sent yet
             exchange.observed = True
-            if begun:
-                exchange.guard_nanoseconds += perf_counter_ns() - begun
+            if started:
+                exchange.guard_nanoseconds += perf_counter_ns() - started
             for observer in self._observers:
                 try:
                     observer.note_exchange(exchange, status)
                 except Exception:
-                    logger.exception("an observer failed")
+                    logger.exception("an observer failed to note a request")
         return complete
 
     # Refusals

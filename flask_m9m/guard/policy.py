@@ -1,4 +1,4 @@
-"""RoutePolicy: what one endpoint demands of a request, and adds to its answer."""
+"""Route policies: what a route demands of a request, and adds to its response."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .marks import Demand, LimitMark, Mark
 
 ERROR_VARY = ("Accept",)
 SETTINGS = "settings"
-"""The place of what no mark decides."""
+"""The place of decisions that no mark makes."""
 
 FLASK = "Flask"
-"""The place of what Flask decides: its static files are public, and so is its own `OPTIONS`."""
+"""The place of Flask's decisions: its static files and automatic `OPTIONS` are public."""
 
 _CONTESTED = RESPONSE_FIELDS.union(
     ("vary", "cache-control", "expires", "www-authenticate", "retry-after"),
@@ -28,7 +28,7 @@ _CONTESTED = RESPONSE_FIELDS.union(
 
 
 class Access(StrEnum):
-    """Who gets through to a route."""
+    """The kinds of access to a route."""
 
     PUBLIC = "public"
     OPTIONAL = "optional"
@@ -38,13 +38,13 @@ class Access(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The marks found in one place, the nearest to the view first in a list of levels.
+    """The marks found in one place; lists of levels begin with the nearest to the view.
 
     Attributes:
-        place: where they are: `view`, `blueprint api`, `pattern api-docs.*`.
-        marks: in the order in which they were written, the innermost first.
-        binding: whether what they close stays closed although a nearer level opens it.
-        view_class: the view class on which, or on a base of which, they stand.
+        place: the place in messages: `view`, `blueprint api`, `pattern api-docs.*`.
+        marks: the marks in the order in which they were applied, the innermost first.
+        binding: whether their demands hold even if a nearer level has `@public`.
+        view_class: the view class, if the marks are on it or on a base of it.
     """
 
     place: str
@@ -55,15 +55,15 @@ class Level:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RouteLimit:
-    """One `@rate_limit` as it holds for one route.
+    """A `@rate_limit` applied to a route.
 
     Attributes:
-        mark: the decorator's.
-        name: what its limits are called.
-        scope: whose they are.
-        place: where the decorator is, as in `Level`.
-        fixed: its limits, unless a callable returns them.
-        plain: its one limit, where a request always takes the same of it, whatever its answer is.
+        mark: the decorator's mark.
+        name: the name of its limits.
+        scope: the scope of its limits, as in `RateLimit`.
+        place: the place of the decorator, as in `Level`.
+        fixed: its limits; `None` if a callable returns them.
+        plain: its only limit, if every request costs the same, regardless of the response.
     """
 
     mark: LimitMark
@@ -84,7 +84,7 @@ class RouteLimit:
         """Return the limits in force for this request.
 
         Raises:
-            ValueError: the app's callable returned what is no limit.
+            ValueError: the app's callable returned text that is not a limit.
         """
         if self.fixed is not None:
             return self.fixed
@@ -95,27 +95,27 @@ class RouteLimit:
 
 @dataclass(frozen=True, eq=False)
 class RoutePolicy:
-    """What one endpoint demands of a request by one method, and adds to its answer.
+    """What a route demands of requests by one method, and adds to their responses.
 
     Attributes:
-        route: its name: the endpoint's, mostly.
-        access: who gets through.
-        decided_by: what decided that: the places of levels, or `settings`.
-        demands: what a request must meet beyond a valid credential.
-        authenticators: the schemes that are accepted here.
-        limits: rate limits of the route, besides the general one.
-        unlimited: whether the general one does not count it.
-        unlimited_decided_by: what decided that.
-        cors: `None` where CORS is switched off.
-        cors_decided_by: what decided that.
-        headers: `None` where security headers are switched off.
-        headers_decided_by: what decided that.
+        route: the route's name: in Flask, its endpoint.
+        access: the kind of access.
+        decided_by: the places that decided on access: those of levels, or `settings`.
+        demands: the demands beyond a valid credential.
+        authenticators: the schemes that the route accepts.
+        limits: the rate limits of the route, besides the general limit.
+        unlimited: whether the route is exempt from the general limit.
+        unlimited_decided_by: the place that decided on that exemption.
+        cors: the CORS policy; `None` if CORS is switched off.
+        cors_decided_by: the place that decided on the CORS policy.
+        headers: the security headers; `None` if they are switched off.
+        headers_decided_by: the place that decided on the security headers.
         demanding: whether there are demands or limits to enforce.
-        marks: what this policy enforces.
-        view_class: the class of which the view is made, if it is made of one.
+        marks: the marks that this policy enforces.
+        view_class: the view class, if the route has a class-based view.
         class_marks: the marks of that class and its bases, the overridden ones too.
-        cacheable: whether shared caches may keep authenticated answers.
-        vary: request fields on which the answer depends.
+        cacheable: whether shared caches may store authenticated responses.
+        vary: the request fields on which the response depends.
     """
 
     route: str
@@ -143,30 +143,30 @@ class RoutePolicy:
 
     @property
     def undecided(self) -> bool:
-        """Whether nobody but the settings' default said who gets through."""
+        """Whether only the default in the settings decided on access."""
         return self.decided_by == SETTINGS
 
     @cached_property
     def vary_fields(self) -> tuple[tuple[str, str], ...]:
-        """The `Vary` of an answer that sets none itself, if it varies at all."""
+        """The `Vary` field of an ordinary response; empty if the response does not vary."""
         return (("Vary", ", ".join(self.vary)),) if self.vary else ()
 
     @cached_property
     def plain_fields(self) -> tuple[tuple[str, str], ...]:
-        """What every answer over plain HTTP carries that is nothing unusual."""
+        """The security headers and `Vary` of an ordinary response over plain HTTP."""
         return (*(self.headers.plain if self.headers is not None else ()), *self.vary_fields)
 
     @cached_property
     def secure_fields(self) -> tuple[tuple[str, str], ...]:
-        """The same over HTTPS."""
+        """The security headers and `Vary` of an ordinary response over HTTPS."""
         return (*(self.headers.secure if self.headers is not None else ()), *self.vary_fields)
 
     @cached_property
     def refusal_vary_fields(self) -> tuple[tuple[str, str], ...]:
-        """The `Vary` of an error, whose format the client may choose."""
+        """The `Vary` field of an error response, whose format depends on `Accept`."""
         return (("Vary", ", ".join((*self.vary, *ERROR_VARY))),)
 
     @cached_property
     def contested(self) -> frozenset[str]:
-        """The fields, in lower case, that an answer of its own accord may have as well."""
+        """The names, in lower case, of the guard's fields that the app may set as well."""
         return _CONTESTED.union(self.headers.names if self.headers is not None else ())

@@ -1,4 +1,4 @@
-"""PolicyCompiler: makes a route's policy of the settings and the marks around its view."""
+"""Policy compiler: makes a route's policy from the settings and the marks around its view."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class PolicyCompiler:
     """Compiles policies from levels of marks, under one app's settings.
 
     Args:
-        settings: the app's.
-        authenticators: the schemes that are switched on, in the order of their challenges.
+        settings: the app's settings.
+        authenticators: the enabled schemes, in the order of their challenges.
     """
 
     def __init__(self, settings: Settings, authenticators: Sequence[Authenticator]) -> None:
@@ -48,12 +48,12 @@ class PolicyCompiler:
         self._headers = header_policy(settings.security.headers, development=self._development)
 
     def compile(self, route: str, levels: Iterable[Level], method: str) -> RoutePolicy:
-        """Compile what a route demands.
+        """Compile the policy of a route.
 
         Args:
-            route: its name in messages, and that of its limits.
-            levels: the nearest to the view first.
-            method: the request's; limits may hold for some methods only.
+            route: the route's name in messages, and the name of its limits.
+            levels: the levels of marks, the nearest to the view first.
+            method: the request's method; a limit may apply to some methods only.
 
         Raises:
             SettingsError: the marks contradict each other or the settings, or name a scheme
@@ -85,24 +85,27 @@ class PolicyCompiler:
             headers_decided_by=headers_decided_by,
             demanding=bool(demands or limits),
             marks=frozenset((*closing, *_limit_marks(levels))),
-            view_class=next((one.view_class for one in levels if one.view_class), None),
-            class_marks=frozenset(mark for one in levels if one.view_class for mark in one.marks),
+            view_class=next((level.view_class for level in levels if level.view_class), None),
+            class_marks=frozenset(
+                mark for level in levels if level.view_class for mark in level.marks
+            ),
             cacheable=_nearest(levels, CacheableMark)[0] is not None,
             vary=tuple(vary),
         )
 
     def unrouted(self) -> RoutePolicy:
-        """Compile the policy of requests that no route answers."""
+        """Compile the policy of requests that match no route."""
         return self.compile("none", [Level("no route", [Opening()])], "GET")
 
     def for_mark(self, mark: Mark, view: str, method: str) -> RoutePolicy:
-        """Compile what a single mark on this view demands, for a way that led past the route."""
+        """Compile the policy of a single mark, for a view called other than by its own route."""
         marks = (mark,) if isinstance(mark, Demand) else (mark, Opening())
         return self.compile(view, [Level("view", marks)], method)
 
     def _access(
         self, route: str, levels: Sequence[Level]
     ) -> tuple[Access, str, tuple[Demand, ...]]:
+        """Decide on access; return it, the place that decided on it, and its demands."""
         binding = _nearest_places(
             (level.place, mark)
             for level in levels
@@ -117,8 +120,8 @@ class PolicyCompiler:
                 raise _contradiction(route, both)
             closing = {**dict.fromkeys(own, level.place), **binding}
             if closing:
-                origins = ", ".join(dict.fromkeys(closing.values()))
-                return _access_under(closing), origins, tuple(closing)
+                places = ", ".join(dict.fromkeys(closing.values()))
+                return _access_under(closing), places, tuple(closing)
             if opened:
                 return Access.PUBLIC, level.place, ()
         if self._settings.security.default_access == "authenticated":
@@ -126,20 +129,26 @@ class PolicyCompiler:
         return Access.PUBLIC, SETTINGS, ()
 
     def _schemes(self, route: str, demands: Iterable[Demand]) -> tuple[Authenticator, ...]:
-        """Find the schemes that all demands accept; none where no demand authenticates."""
+        """List the schemes that every demand accepts; empty if no demand authenticates."""
         authenticating = [demand for demand in demands if demand.authenticates]
         if not authenticating:
             return ()
         accepted = self._authenticators
-        known = BUILT_IN.union(one.scheme for one in accepted)
+        known = BUILT_IN.union(authenticator.scheme for authenticator in accepted)
         for demand in authenticating:
             if demand.schemes is not None:
                 if unknown := set(demand.schemes) - known:
                     names = ", ".join(sorted(known))
-                    raise _contradiction(route, f"no scheme {min(unknown)!a} (known: {names})")
-                accepted = tuple(one for one in accepted if one.scheme in demand.schemes)
+                    raise _contradiction(route, f"unknown scheme {min(unknown)!a} (known: {names})")
+                accepted = tuple(
+                    authenticator
+                    for authenticator in accepted
+                    if authenticator.scheme in demand.schemes
+                )
         if not accepted:
-            switched_on = ", ".join(one.scheme for one in self._authenticators) or "none"
+            switched_on = (
+                ", ".join(authenticator.scheme for authenticator in self._authenticators) or "none"
+            )
             raise _contradiction(
                 route,
                 "it needs authentication, and every scheme that it accepts is switched off "
@@ -150,37 +159,37 @@ class PolicyCompiler:
     def _limits(self, route: str, levels: Iterable[Level], method: str) -> tuple[RouteLimit, ...]:
         method = "GET" if method == "HEAD" else method
         limits = []
-        places: Counter[str] = Counter()
-        for number, (mark, origin) in enumerate(_limit_marks(levels).items(), 1):
-            places[origin] += 1
+        counts: Counter[str] = Counter()
+        for number, (mark, place) in enumerate(_limit_marks(levels).items(), 1):
+            counts[place] += 1
             name = mark.name or limit_name(route if number == 1 else f"{route}-{number}")
-            # What an app names itself and what follows from a route never share a bucket; what
-            # stands around several methods has the same for each of them.
-            scope = f"name {name}" if mark.name else f"route {route} {origin} {places[origin]}"
+            # A name that the app chose and a route's own name never share a bucket. A mark around
+            # several methods has the same bucket for each of them.
+            scope = f"name {name}" if mark.name else f"route {route} {place} {counts[place]}"
             fixed = None
             if isinstance(mark.limits, str):
                 fixed = parse_limits(mark.limits, burst=mark.burst, name=name, scope=scope)
             if mark.counts(method):
-                limits.append(RouteLimit(mark, name, scope, origin, fixed))
+                limits.append(RouteLimit(mark, name, scope, place, fixed))
         return tuple(limits)
 
     def _nearest_cors(self, route: str, levels: Iterable[Level]) -> tuple[CORSPolicy | None, str]:
-        mark, origin = _nearest(levels, CORSMark)
+        mark, place = _nearest(levels, CORSMark)
         if mark is None:
-            return self._cors, origin
+            return self._cors, place
         own = overridden(self._settings.security.cors, mark.overrides, f"@cors of {route}")
-        return cors_policy(own, development=self._development), origin
+        return cors_policy(own, development=self._development), place
 
     def _nearest_headers(
         self, route: str, levels: Iterable[Level]
     ) -> tuple[SecurityHeaders | None, str]:
-        mark, origin = _nearest(levels, HeadersMark)
+        mark, place = _nearest(levels, HeadersMark)
         if mark is None:
-            return self._headers, origin
+            return self._headers, place
         own = overridden(
             self._settings.security.headers, mark.overrides, f"@security_headers of {route}"
         )
-        return header_policy(own, development=self._development), origin
+        return header_policy(own, development=self._development), place
 
 
 def overridden(section: S, overrides: Mapping[str, Any], where: str) -> S:
@@ -194,9 +203,11 @@ def overridden(section: S, overrides: Mapping[str, Any], where: str) -> S:
     except ValidationError as error:
         problems = [
             Problem(
-                f"{where}: {'.'.join(map(str, one['loc']))}", repr(one["input"])[:80], one["msg"]
+                f"{where}: {'.'.join(map(str, detail['loc']))}",
+                repr(detail["input"])[:80],
+                detail["msg"],
             )
-            for one in error.errors()
+            for detail in error.errors()
         ]
         raise SettingsError(problems) from None
 
@@ -217,7 +228,7 @@ def cors_policy(settings: CORSSettings, *, development: bool) -> CORSPolicy | No
 
 
 def header_policy(settings: HeadersSettings, *, development: bool) -> SecurityHeaders | None:
-    """Build what `security.headers` describes."""
+    """Build the security headers that `security.headers` describes."""
     if not settings.enabled:
         return None
     return SecurityHeaders(settings.effective(), development=development)
@@ -232,10 +243,10 @@ def _access_under(demands: Iterable[Demand]) -> Access:
 
 
 def _demands(route: str, closing: Iterable[Demand]) -> tuple[Demand, ...]:
-    """List what a request must meet beyond a valid credential, each demand once.
+    """List the demands beyond a valid credential, without duplicates.
 
     Raises:
-        SettingsError: no request can meet two of them.
+        SettingsError: no request can meet two of them at once.
     """
     demands: dict[object, Demand] = {}
     for demand in closing:
@@ -245,12 +256,12 @@ def _demands(route: str, closing: Iterable[Demand]) -> tuple[Demand, ...]:
             if conflict := demand.conflict_with(other):
                 raise _contradiction(route, conflict)
         demands.setdefault(demand.meaning, demand)
-    # Rights are checked before signatures, in whichever order the decorators were written.
+    # Rights are checked before signatures, regardless of the decorators' order.
     return tuple(sorted(demands.values(), key=lambda demand: not demand.authenticates))
 
 
 def _nearest(levels: Iterable[Level], kind: type[T]) -> tuple[T | None, str]:
-    """Return the nearest mark of a kind and where it stands; without one, the settings decide."""
+    """Return the nearest mark of a kind and its place; `None` and `settings` without one."""
     for level in levels:
         for mark in reversed(level.marks):
             if isinstance(mark, kind):
@@ -268,11 +279,11 @@ def _limit_marks(levels: Iterable[Level]) -> dict[LimitMark, str]:
 
 
 def _nearest_places(found: Iterable[tuple[str, T]]) -> dict[T, str]:
-    """Return each mark once, with where it stands nearest to the view."""
-    origins: dict[T, str] = {}
-    for origin, mark in found:
-        origins.setdefault(mark, origin)
-    return origins
+    """Map each mark to its place nearest to the view."""
+    places: dict[T, str] = {}
+    for place, mark in found:
+        places.setdefault(mark, place)
+    return places
 
 
 def _contradiction(route: str, found: str) -> SettingsError:

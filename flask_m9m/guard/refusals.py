@@ -54,9 +54,9 @@ class Refusals:
         """Make an error's response: its challenges, and its body in the negotiated format.
 
         Args:
-            exchange: the request's; it keeps the error and the response.
+            exchange: the request's exchange, which gets the error and the response.
             error: the reason for the refusal.
-            authenticators: the schemes that the route accepts; all enabled ones without it.
+            authenticators: the schemes that the route accepts; by default every enabled scheme.
         """
         exchange.refusal = error
         exchange.refusal_fields = error.headers
@@ -74,7 +74,7 @@ class Refusals:
         return answer
 
     def challenges(self, exchange: Exchange) -> HeaderFields:
-        """Make the challenges of a 401 that the app answers (RFC 9110 §15.5.2)."""
+        """Make the challenges of a 401 from the app (RFC 9110 §15.5.2)."""
         return self._challenges(AuthenticationRequired(), self._authenticators, exchange)
 
     def _challenges(

@@ -1,7 +1,7 @@
-"""Request ids: the name under which one request is found in answers and logs.
+"""Request ids: the `X-Request-ID` that identifies a request in responses and logs.
 
-A trusted proxy's `X-Request-ID` is taken over where it is 1 to 128 of `A-Z a-z 0-9 . _ -`: nothing
-that could end a line, colour a terminal, or close a quote. Any other request gets an id of 16
+The id that a trusted proxy sends is used if it has 1 to 128 characters of `A-Z a-z 0-9 . _ -`. So
+it cannot end a log line, colour a terminal, or close a quote. Any other request gets a new id, 16
 random bytes in hexadecimal.
 """
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 HEADER = "X-Request-ID"
 REQUEST_ID = "m9m.request_id"
-"""Where an environ has the id."""
+"""The environ's key for the id."""
 
 _VALID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_AT_ONCE = 128  # random bytes for one id at a time cost several times as much
+_BATCH = 128  # ids per call of `urandom`: a call for each id takes several times as long
 
 
 class _Supply:
-    """New ids, made by the hundred; a child process makes its own."""
+    """Makes new ids in batches; a forked child makes its own."""
 
     def __init__(self) -> None:
         self._ids: list[str] = []
@@ -38,7 +38,7 @@ class _Supply:
         try:
             return self._ids.pop()
         except IndexError:
-            digits = os.urandom(16 * _AT_ONCE).hex()
+            digits = os.urandom(16 * _BATCH).hex()
             ids = [digits[start : start + 32] for start in range(0, len(digits), 32)]
             first = ids.pop()
             self._ids = ids
@@ -49,15 +49,15 @@ _supply = _Supply()
 
 
 def request_id_of(environ: WSGIEnvironment, trusted: bool) -> str:
-    """Return a request's id, a new one where it brings none that can be used.
+    """Return a request's valid id, or else a new one.
 
     Args:
-        environ: the request; the id that a guard further out gave it stays.
-        trusted: whether a trusted proxy sent it.
+        environ: the request; an id that an outer guard set is kept.
+        trusted: whether the request came from a trusted proxy.
     """
-    given = environ.get(REQUEST_ID)
-    if given is None and trusted:
-        given = environ.get("HTTP_X_REQUEST_ID")
-    if given is not None and isinstance(given, str) and _VALID.fullmatch(given):
-        return given
+    found = environ.get(REQUEST_ID)
+    if found is None and trusted:
+        found = environ.get("HTTP_X_REQUEST_ID")
+    if found is not None and isinstance(found, str) and _VALID.fullmatch(found):
+        return found
     return _supply.take()

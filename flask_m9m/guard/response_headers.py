@@ -1,4 +1,4 @@
-"""Response headers: step 9, the header fields of every response, whoever made it."""
+"""Response headers: security, CORS, rate-limit, caching and `Vary` fields of every response."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _NEVER_STORED = frozenset(("401", "403", "429"))
 
 
 class ResponseHeaders:
-    """Completes the header fields of responses.
+    """Completes the header fields of responses (step 9).
 
     Args:
-        unrouted: the policy of responses that no route made.
+        unrouted: the policy of requests that match no route.
         credential_fields: the request fields that carry credentials.
-        challenges: makes the challenges of a 401 that the guard did not make (RFC 9110 §15.5.2).
+        challenges: makes the challenges of a 401 from the app (RFC 9110 §15.5.2).
         legacy_limit_fields: whether to add `X-RateLimit-*` beside the standard fields.
         clock: seconds since the epoch.
     """
@@ -52,12 +52,12 @@ class ResponseHeaders:
         caller's response to another.
 
         Args:
-            exchange: the request's.
-            status: the response's, as WSGI writes it (`200 OK`).
-            fields: the response's own.
+            exchange: the request's exchange.
+            status: the response's status, as WSGI writes it (`200 OK`).
+            fields: the header fields that the app set.
 
         Returns:
-            All fields of the response.
+            All header fields of the response.
         """
         policy = exchange.policy or self._unrouted
         never_stored = exchange.refusal is not None or status[:3] in _NEVER_STORED
@@ -66,7 +66,7 @@ class ResponseHeaders:
             complete += exchange.cors_headers
         elif policy.cors is not None:
             complete += policy.cors.response_headers(exchange.origin)
-        # Whether it depends on more than its route's other responses do.
+        # Whether this response depends on more request fields than its route's others.
         identity = exchange.identity
         varies_more = exchange.cors_headers is not None or (
             identity is not None and not policy.authenticators

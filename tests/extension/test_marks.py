@@ -547,7 +547,7 @@ def test_a_protection_that_fits_no_endpoint_is_said(caplog: pytest.LogCaptureFix
 
 def test_a_scheme_that_nobody_knows_is_named(app: Flask) -> None:
     app.add_url_rule("/x", "x", require_auth(schemes="jwt")(lambda: "x"))
-    known = r"no scheme 'jwt' \(known: api_key, basic, bearer, cookie\)"
+    known = r"unknown scheme 'jwt' \(known: api_key, basic, bearer, cookie\)"
     with pytest.raises(SettingsError, match=known):
         app.test_client().get("/x")
 

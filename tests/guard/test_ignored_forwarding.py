@@ -90,7 +90,7 @@ def test_it_is_noted_once_an_hour_and_logged_once(
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
-        "X-Forwarded-For from 10.0.0.7 was ignored; if that is a proxy of yours: "
+        "X-Forwarded-For from 10.0.0.7 was ignored: this peer is not trusted. If it is your proxy: "
         'server: {trusted_proxies: ["10.0.0.7"]}'
     )
 

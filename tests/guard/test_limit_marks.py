@@ -428,7 +428,7 @@ def test_a_limit_under_trial_refuses_nobody_and_says_whom_it_would_have(
     clock.advance(30)
     client.get("/x")
     assert said()[1:] == ["rate limit x (shadow): would have refused 4 more"]
-    assert app.extensions["m9m"].guard.limits.trials.totals == {"x": 5}
+    assert app.extensions["m9m"].guard.limits.shadow_refusals.totals == {"x": 5}
 
 
 def test_a_limit_under_trial_is_no_part_of_what_the_others_say(app: Flask) -> None:
@@ -438,7 +438,7 @@ def test_a_limit_under_trial_is_no_part_of_what_the_others_say(app: Flask) -> No
     answers = [client.get("/x") for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
     assert {answer.headers["RateLimit-Policy"] for answer in answers} == {'"x";q=2;w=3600'}
-    assert app.extensions["m9m"].guard.limits.trials.totals == {"trial": 1}
+    assert app.extensions["m9m"].guard.limits.shadow_refusals.totals == {"trial": 1}
 
 
 @pytest.mark.parametrize("key", ["address", "identity"])
@@ -453,7 +453,7 @@ def test_the_general_limit_can_be_tried_out(
     assert statuses(client, "/x", 3) + statuses(client, "/closed", 1) == [200, 200, 200, 401]
     assert statuses(client, "/health", 3) == [200] * 3
     assert "RateLimit" not in client.get("/x").headers
-    assert app.extensions["m9m"].guard.limits.trials.totals == {"default": 3}
+    assert app.extensions["m9m"].guard.limits.shadow_refusals.totals == {"default": 3}
     assert len(said()) == 1
 
 
@@ -479,14 +479,14 @@ def test_a_trial_ignores_a_store_that_fails_and_a_cost_that_cannot_be(
     assert client.get("/c").status_code == 200
     store.gone = True
     assert client.get("/x").status_code == 200
-    assert app.extensions["m9m"].guard.limits.trials.totals == {"c": 1}
+    assert app.extensions["m9m"].guard.limits.shadow_refusals.totals == {"c": 1}
 
 
 def test_a_trial_can_count_failures_alone(app: Flask) -> None:
     view = rate_limit("1/hour", shadow=True, count=failed)(lambda: "x")
     app.add_url_rule("/x", "x", view)
     assert statuses(app.test_client(), "/x", 3) == [200] * 3
-    assert app.extensions["m9m"].guard.limits.trials.totals == {}
+    assert app.extensions["m9m"].guard.limits.shadow_refusals.totals == {}
 
 
 # unlimited

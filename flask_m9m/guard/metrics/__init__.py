@@ -1,1 +1,1 @@
-"""Metrics: counts of what the guard did, summed over a machine's processes, for Prometheus."""
+"""Prometheus metrics: counts of the guard's decisions, summed over a machine's processes."""

@@ -1,14 +1,16 @@
-"""The files in which the processes of a machine count, each in one of its own.
+"""Count files: the shared memory-mapped files in which a machine's processes count metrics.
 
-A process creates its file whole and locked (flock(2)) before it gets the name under which others
-see it, and counts in a mapping of it: what it counted stays when it is killed. The lock goes when
-the process does. Whoever sums up next adds such a file to `past`, under a lock of its own, and
-removes it; `past` names what it has taken in, so that nothing is added twice whoever dies when.
+Each process counts in a mapping of its own file, so its counts survive if it is killed. It creates
+and locks the file (flock(2)) under a draft's name, and then renames it, so that other processes
+see complete files only. The lock ends with the process. The next process that sums the counts
+adds each unlocked file to `past`, under another lock, and removes the file. `past` lists the files
+that it includes, so that no file is added twice, even if a process dies in between.
 
-A file has 65,536 bytes, 512 entries of 128; the first holds the magic, `m9m-ct-1`, then zeros:
+A file has 65,536 bytes: 512 entries of 128. The first entry is the magic, `m9m-ct-1`, then zeros.
+Each other entry is:
 
-    0   value (8 bytes, in the machine's order)
-    8   length of the key (2 bytes, little-endian); 0: no entry yet, and none behind it
+    0   value (8 bytes, in the machine's byte order)
+    8   length of the key (2 bytes, little-endian); 0: this entry and all after it are free
     10  the key, UTF-8, at most 118 bytes
 
 `past` is JSON: `{"counts": {key: value}, "folded": [names of files]}`.
@@ -37,17 +39,17 @@ logger = logging.getLogger("flask_m9m")
 MAGIC = b"m9m-ct-1"
 SIZE = ENTRY * ENTRIES
 
-_WAIT = 1.0
-_ABANDONED = 60  # seconds after which a file that never got its name is its maker's no more
+_WAIT = 1.0  # seconds
+_ABANDONED = 60  # seconds after which a draft's process must have died
 _READ = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = _READ | os.O_CREAT | os.O_EXCL
 
 
 class CountFiles:
-    """The files of one app.
+    """The count files of one app.
 
     Args:
-        directory: where they lie.
+        directory: the directory of the files.
     """
 
     def __init__(self, directory: SharedDirectory) -> None:
@@ -55,10 +57,10 @@ class CountFiles:
         self._past = directory.path_of("past.json")
 
     def create(self) -> mmap:
-        """Return a new file of this process's; it is locked as long as the mapping is there.
+        """Create a file for this process; return its mapping, which keeps the file locked.
 
         Raises:
-            OSError: the directory is not safe, there is no space, or nothing may be written.
+            OSError: the directory is not safe, not writable or full.
         """
         self._directory.make()
         path = self._directory.path_of(f"{secrets.token_hex(8)}.counts")
@@ -68,7 +70,7 @@ class CountFiles:
             flock(descriptor, LOCK_EX | LOCK_NB)
             allocate(descriptor, SIZE)
             os.pwrite(descriptor, MAGIC, 0)
-            mapped = mmap(descriptor, SIZE)  # with a descriptor of its own, which keeps the lock
+            mapped = mmap(descriptor, SIZE)  # has its own descriptor, which keeps the lock
             os.rename(draft, path)
         except BaseException:
             draft.unlink(missing_ok=True)
@@ -76,19 +78,19 @@ class CountFiles:
         finally:
             os.close(descriptor)
         with suppress(OSError):
-            self.totals(wait=0.0)  # so that no files pile up where nobody ever asks
+            self.totals(wait=0.0)  # clears old files even if the metrics are never read
         return mapped
 
     def totals(self, wait: float = _WAIT) -> Counter[str]:
-        """Return what all processes have counted, those that are gone too.
+        """Return the counts of all processes, including ended ones.
 
         Args:
-            wait: for how many seconds, at most, others may be at it.
+            wait: how long to wait for the lock at most, in seconds.
 
         Raises:
-            OSError: somebody still is, or the files cannot be read.
+            OSError: another process still holds the lock, or the files cannot be read.
         """
-        with self._alone(wait):
+        with self._locked(wait):
             past, folded = self._read_past()
             gone, totals = [], Counter(past)
             for path in self._directory.paths("*.counts"):
@@ -123,7 +125,9 @@ class CountFiles:
         except FileNotFoundError:
             pass
         except (ValueError, KeyError, TypeError):
-            logger.warning("metrics: %s is damaged: what others counted is lost", self._past)
+            logger.warning(
+                "metrics: %s is damaged; the counts of ended processes are lost", self._past
+            )
         return Counter(), set()
 
     def _clear_drafts(self) -> None:
@@ -133,7 +137,7 @@ class CountFiles:
                     draft.unlink()
 
     @contextmanager
-    def _alone(self, wait: float) -> Iterator[None]:
+    def _locked(self, wait: float) -> Iterator[None]:
         path = self._directory.path_of("counts.lock")
         descriptor = os.open(path, _READ | os.O_CREAT, 0o600)
         try:
@@ -152,7 +156,7 @@ class CountFiles:
 
 
 def _read(path: Path) -> tuple[Counter[str], bool]:
-    """Return what a file counts, and whether its process is gone."""
+    """Return the counts in a file, and whether its process has ended."""
     counts: Counter[str] = Counter()
     try:
         descriptor = os.open(path, _READ)
@@ -174,7 +178,7 @@ def _read(path: Path) -> tuple[Counter[str], bool]:
 
 
 def entries(data: bytes) -> Iterator[tuple[str, int]]:
-    """Yield the keys and values in a file's bytes."""
+    """Yield the keys and values in the bytes of a file."""
     for start in range(ENTRY, SIZE, ENTRY):
         length = int.from_bytes(data[start + 8 : start + 10], "little")
         if not 0 < length <= LONGEST_KEY:

@@ -1,4 +1,4 @@
-"""Counts: numbers that only grow, kept by key; added up over all processes of a machine."""
+"""Counts: counters by key, for one process alone or summed over all processes of a machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger("flask_m9m")
 ENTRY = 128
 ENTRIES = 512
 LONGEST_KEY = ENTRY - 10
-_NOWHERE = 1  # a cell of the first entry, which nobody reads
+_IGNORED_CELL = 1  # in the first entry, which is never read
 
 
 class SharedCounts(Protocol):
@@ -39,12 +39,12 @@ class SharedCounts(Protocol):
 
 
 class Counts:
-    """This process's counts, and those of the others.
+    """Counters by key, which only grow.
 
-    Nothing is opened before the first count, nor kept over a fork.
+    The file is opened at the first count, and a forked child opens its own.
 
     Args:
-        files: where all processes see them; left out, this process counts alone.
+        files: the files that all processes share; without them this process counts alone.
     """
 
     def __init__(self, files: SharedCounts | None = None) -> None:
@@ -56,7 +56,7 @@ class Counts:
         watch(self)
 
     def after_fork(self) -> None:
-        """Count in a file of its own: the one that is open is the parent's."""
+        """Drop the parent's open file, so that this process opens its own."""
         if self._files is not None and self._values is not None:
             self._values = None
             del self._bytes
@@ -74,7 +74,7 @@ class Counts:
         """Return the counts of all processes.
 
         Raises:
-            OSError: others have been at it for too long, or the files cannot be read.
+            OSError: other processes hold the lock for too long, or the files cannot be read.
         """
         with self._lock:
             values = self._values or self._open()
@@ -96,11 +96,11 @@ class Counts:
         return values
 
     def _claim(self, key: str) -> int:
-        """Give a key the next entry; where there is none left, it is not counted."""
+        """Assign the next entry to a key; if no entry is left, the key is not counted."""
         number = len(self._cells) + 1
         text = key.encode("utf-8", "backslashreplace")[:LONGEST_KEY]
         if number >= ENTRIES:
-            return _NOWHERE
+            return _IGNORED_CELL
         start = number * ENTRY
         self._bytes[start + 10 : start + 10 + len(text)] = text
         self._bytes[start + 8 : start + 10] = len(text).to_bytes(2, "little")

@@ -1,4 +1,4 @@
-"""Exposition: counts as Prometheus reads them."""
+"""Exposition: the metrics in the Prometheus text format."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from . import metrics as m
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _FAMILIES = {
-    m.REQUESTS: ("m9m_requests", "Requests by what became of them.", ("outcome", "code", "status")),
+    m.REQUESTS: ("m9m_requests", "Requests by outcome.", ("outcome", "code", "status")),
     m.AUTHENTICATIONS: (
         "m9m_authentications",
-        "Credentials judged, by scheme and result.",
+        "Credentials verified or rejected, by scheme and result.",
         ("scheme", "result"),
     ),
     m.RATE_LIMITED: ("m9m_rate_limited", "Requests that a rate limit refused.", ("limit",)),
     m.SHADOW_LIMITED: (
         "m9m_rate_limit_shadow",
-        "Requests that a limit with shadow would have refused.",
+        "Requests that a shadow limit would have refused.",
         ("limit",),
     ),
     m.LOCKOUTS: ("m9m_lockouts", "Requests refused after too many wrong credentials.", ()),
     m.STORE_FAILURES: (
         "m9m_store_failures",
-        "Failures of what the guard depends on: rate_limits, attempts, or requests refused for "
-        "want of the database.",
+        "Failures of the stores of rate_limits and attempts; requests refused because the "
+        "database failed.",
         ("store",),
     ),
 }
 
 
 def expose(totals: Mapping[str, int]) -> bytes:
-    """Return all counts in Prometheus' text format."""
+    """Write all counts in the Prometheus text format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collected(totals))
     return generate_latest(registry)
@@ -67,5 +67,5 @@ class _Collected(Collector):
             count += self._totals.get(key, 0)
             buckets.append((title, count))
         spent = self._totals.get(m.GUARD_SUM, 0) / 1e9
-        text = "Time spent in the guard on one request."
+        text = "Time spent in the guard on each request."
         return HistogramMetricFamily("m9m_guard_seconds", text, buckets=buckets, sum_value=spent)

@@ -1,4 +1,4 @@
-"""Metrics: what is counted of each exchange, under labels that no client can choose."""
+"""Metrics: counts requests, authentications, refusals and time, by labels no client can choose."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from ..exchange import Exchange
 from .counts import Counts
 
 Amount = tuple[str, int]
-"""The key of a count, and what is added to it."""
+"""The key of a count, and the number to add to it."""
 
 BOUNDS = tuple(
     bound * 1_000
     for bound in (5, 10, 20, 30, 50, 75, 100, 200, 500, 1_000, 5_000, 20_000, 100_000, 500_000)
 )
-"""Of the histogram's buckets, in nanoseconds; above the last one nothing is told apart."""
+"""The upper bounds of the histogram's buckets, in nanoseconds; one more bucket has no bound."""
 
 SEPARATOR = "\x1f"
 REQUESTS = "requests"
@@ -47,10 +47,10 @@ _IN_BUCKET = tuple((bucket, 1) for bucket in BUCKETS)
 
 
 class Metrics:
-    """Counts what becomes of an app's requests.
+    """Counts the outcomes of an app's requests.
 
     Args:
-        counts: where.
+        counts: the counters.
         stores: the app's stores of rate limits, whose failures are counted.
     """
 
@@ -59,17 +59,17 @@ class Metrics:
     def __init__(self, counts: Counts, stores: LimitStores) -> None:
         self._counts = counts
         self._stores = (("rate_limits", stores.limits, [0]), ("attempts", stores.attempts, [0]))
-        self._usual = lru_cache(1_024)(self._make_usual)
+        self._outcome_amounts = lru_cache(1_024)(self._make_outcome_amounts)
         self._lock = fork_safe_lock()
         self._values: dict[str, dict[str, str]] = {}
 
     def note_exchange(self, exchange: Exchange, status: str) -> None:
-        """Count an exchange whose answer goes out under this status."""
+        """Count an exchange whose response has this status."""
         error, spent = exchange.refusal, exchange.guard_nanoseconds
         amounts = (
             (GUARD_SUM, spent),
             _IN_BUCKET[bisect_left(BOUNDS, spent)],
-            *self._usual(
+            *self._outcome_amounts(
                 status[:1],
                 None if error is None else error.error_code,
                 exchange.ended,
@@ -78,42 +78,42 @@ class Metrics:
             ),
         )
         if error is not None and exchange.ended:
-            amounts += self._of_refusal(error, exchange)
+            amounts += self._refusal_amounts(error, exchange)
         for name, store, seen in self._stores:
             if store.failures != seen[0]:
-                amounts += self._of_failures(name, store, seen)
+                amounts += self._failure_amounts(name, store, seen)
         self._counts.add(amounts)
 
-    def _make_usual(
-        self, digit: str, code: str | None, ended: bool, tried: str | None, proved: bool
+    def _make_outcome_amounts(
+        self, digit: str, code: str | None, ended: bool, scheme: str | None, proved: bool
     ) -> tuple[Amount, ...]:
-        """Return what exchanges that went alike add: the request, and the credential if any."""
+        """Return the counter increments for exchanges with the same outcome."""
         outcome, label = "answered", ""
         if code == InternalError.error_code or (digit == "5" and not (code and ended)):
             outcome = "failed"
         elif code is not None and ended:
             outcome, label = "refused", code
         amounts = ((self._key(REQUESTS, outcome, label, f"{digit}xx"), 1),)
-        if tried is None:
+        if scheme is None:
             return amounts
         result = "succeeded" if proved or code is None else code
-        return (*amounts, (self._key(AUTHENTICATIONS, tried, result), 1))
+        return (*amounts, (self._key(AUTHENTICATIONS, scheme, result), 1))
 
     def note_shadow_refusal(self, limit: str) -> None:
-        """Count a request that a limit with `shadow` would have refused."""
+        """Count a request that the `shadow` limit of this name would have refused."""
         self._counts.add([(self._key(SHADOW_LIMITED, limit), 1)])
 
     def totals(self) -> Counter[str]:
-        """Return what all processes have counted.
+        """Return the counts of all processes.
 
         Raises:
-            OSError: it cannot be told now.
+            OSError: other processes hold the lock for too long, or the files cannot be read.
         """
         for name, store, seen in self._stores:
-            self._counts.add(self._of_failures(name, store, seen))
+            self._counts.add(self._failure_amounts(name, store, seen))
         return self._counts.totals()
 
-    def _of_refusal(self, refusal: M9MError, exchange: Exchange) -> tuple[Amount, ...]:
+    def _refusal_amounts(self, refusal: M9MError, exchange: Exchange) -> tuple[Amount, ...]:
         if isinstance(refusal, RateLimited):
             names = [hit.limit.name for hit in exchange.hits if not hit.admitted]
             return tuple((self._key(RATE_LIMITED, name), 1) for name in names[-1:])
@@ -123,7 +123,7 @@ class Metrics:
             return ((self._key(STORE_FAILURES, "database"), 1),)
         return ()
 
-    def _of_failures(self, name: str, store: LimitStore, seen: list[int]) -> tuple[Amount, ...]:
+    def _failure_amounts(self, name: str, store: LimitStore, seen: list[int]) -> tuple[Amount, ...]:
         with self._lock:
             new = store.failures - seen[0]
             seen[0] += new
@@ -133,7 +133,7 @@ class Metrics:
         return SEPARATOR.join((family, *(self._bounded(family, label) for label in labels)))
 
     def _bounded(self, family: str, value: str) -> str:
-        """Return a label's value, or a stand-in where the app has made too many of a kind."""
+        """Return a label's value, or `other` if its family has too many values."""
         values = self._values.setdefault(family, {})
         known = values.get(value)
         if known is None:
@@ -147,13 +147,13 @@ class Metrics:
 def make_metrics(
     settings: RateLimitSettings, app: tuple[str, str], stores: LimitStores, *, private: bool
 ) -> Metrics:
-    """Make an app's metrics; nothing is opened yet.
+    """Make an app's metrics; opens no file yet.
 
     Args:
-        settings: where the machine's files lie.
-        app: what tells the app from others: its import name and instance path.
-        stores: its stores of rate limits.
-        private: whether this object of an app counts alone, as in a test.
+        settings: `path` is the directory of the machine's shared files.
+        app: identifies the app: its import name and instance path.
+        stores: the app's stores of rate limits.
+        private: whether to count in this object alone, as in a test.
     """
     files = None
     if not private:
