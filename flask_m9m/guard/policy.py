@@ -43,7 +43,7 @@ class Level:
     Attributes:
         place: the place in messages: `view`, `blueprint api`, `pattern api-docs.*`.
         marks: the marks in the order in which they were applied, the innermost first.
-        binding: whether their demands hold even if a nearer level has `@public`.
+        binding: whether their demands apply even if a nearer level has `@public`.
         view_class: the view class, if the marks are on it or on a base of it.
     """
 

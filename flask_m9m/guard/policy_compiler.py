@@ -159,13 +159,13 @@ class PolicyCompiler:
     def _limits(self, route: str, levels: Iterable[Level], method: str) -> tuple[RouteLimit, ...]:
         method = "GET" if method == "HEAD" else method
         limits = []
-        counts: Counter[str] = Counter()
+        ordinals: Counter[str] = Counter()
         for number, (mark, place) in enumerate(_limit_marks(levels).items(), 1):
-            counts[place] += 1
+            ordinals[place] += 1
             name = mark.name or limit_name(route if number == 1 else f"{route}-{number}")
             # A name that the app chose and a route's own name never share a bucket. A mark around
             # several methods has the same bucket for each of them.
-            scope = f"name {name}" if mark.name else f"route {route} {place} {counts[place]}"
+            scope = f"name {name}" if mark.name else f"route {route} {place} {ordinals[place]}"
             fixed = None
             if isinstance(mark.limits, str):
                 fixed = parse_limits(mark.limits, burst=mark.burst, name=name, scope=scope)
