@@ -1,1 +1,1 @@
-"""The Flask extension: M9M, decorators, hooks, and what a view can ask about its request."""
+"""The Flask extension: `M9M`, decorators, request hooks, request context and the REST API."""

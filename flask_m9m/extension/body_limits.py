@@ -1,4 +1,4 @@
-"""How large a request may be: the settings that Flask enforces, and the answer to larger ones."""
+"""Body limits: the largest request body, form and number of parts, and the 413 response."""
 
 from __future__ import annotations
 
@@ -21,33 +21,37 @@ _FLASK_DEFAULTS = {
 
 
 class ContentTooLarge(HTTPException, M9MError):
-    """A body, or a part of a form, is larger than is read (RFC 9110 §15.5.14).
+    """The request body, or a part of a form, is too large (RFC 9110 §15.5.14).
 
-    It is no `RequestEntityTooLarge`: the handler that makes it of one would find it again.
+    Not a subclass of `RequestEntityTooLarge`, or our handler would handle its own error.
     """
 
     code = 413
     error_code = "CONTENT_TOO_LARGE"
-    description = "The request's body is larger than is accepted"
+    description = "The request body is too large"
 
 
 def limit_sizes(app: Flask, limits: ServerLimits) -> None:
-    """Set the limits that an app has not set itself, and answer what is beyond them.
+    """Set the size limits that the app has not set itself, and answer larger requests with 413.
 
-    The app's own handlers come first: one for 413 takes the place of this one, and one for
+    The app's own error handlers come first: a handler for 413 replaces ours, and a handler for
     `HTTPException` gets a `ContentTooLarge`.
+
+    Args:
+        app: the app; values in its `config` that differ from Flask's defaults are kept.
+        limits: the limits of the settings.
     """
-    given = {
+    configured = {
         "MAX_CONTENT_LENGTH": limits.max_body_size,
         "MAX_FORM_MEMORY_SIZE": limits.max_form_memory_size,
         "MAX_FORM_PARTS": limits.max_form_parts,
     }
     for name, default in _FLASK_DEFAULTS.items():
         if app.config.get(name, default) == default:
-            app.config[name] = given[name]
+            app.config[name] = configured[name]
 
-    def too_large(error: RequestEntityTooLarge) -> Any:
+    def answer_too_large(error: RequestEntityTooLarge) -> Any:
         return app.handle_user_exception(ContentTooLarge())
 
     if RequestEntityTooLarge not in app.error_handler_spec[None][RequestEntityTooLarge.code]:
-        app.register_error_handler(RequestEntityTooLarge, too_large)
+        app.register_error_handler(RequestEntityTooLarge, answer_too_large)

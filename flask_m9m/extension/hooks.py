@@ -1,4 +1,4 @@
-"""Hooks: where Flask's way of a request passes the guard."""
+"""Hooks: the Flask request hooks and error handler that run the guard for every request."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class Hooks:
-    """One app's hooks, which stay ahead of every other extension's.
+    """One app's hooks, which run before those of every other extension.
 
     Args:
         app: the app.
-        state: the app's.
+        state: the app's state, which makes the guard and the routes.
     """
 
     def __init__(self, app: Flask, state: AppState) -> None:
@@ -37,7 +37,7 @@ class Hooks:
         self._state = state
         self._lock = fork_safe_lock()
         app.register_error_handler(M9MError, self._answer)
-        self._go_first()
+        self._move_to_front()
 
     @cached_property
     def _guard(self) -> Guard:
@@ -48,30 +48,30 @@ class Hooks:
         return self._state.routes
 
     def prepare(self) -> Guard:
-        """Before the first request: go ahead of whatever registered since; return the guard."""
+        """Prepare for the first request: put the hooks first again, check the routes."""
         with self._lock:
-            self._go_first()
+            self._move_to_front()
         self._guard.prepare()
         self._routes.check_own()
         return self._guard
 
-    def failed(self) -> None:
-        """Log the exception that left the app; in debug and testing it goes on, as Flask's do."""
+    def log_exception(self) -> None:
+        """Log an exception that left the app; in debug and testing raise it again."""
         if self._app.debug or self._app.testing:
-            raise  # the one that is being handled
+            raise  # the exception that is being handled
         self._app.logger.exception("An exception left the app")
 
-    def _go_first(self) -> None:
-        for hooks, own in (
+    def _move_to_front(self) -> None:
+        for registered, own in (
             (self._app.url_value_preprocessors, self._receive),
             (self._app.before_request_funcs, self._authorize),
         ):
-            line: list[Any] = hooks.setdefault(None, [])
-            if not line or line[0] != own:
-                line[:] = [own, *(hook for hook in line if hook != own)]
+            hooks: list[Any] = registered.setdefault(None, [])
+            if not hooks or hooks[0] != own:
+                hooks[:] = [own, *(hook for hook in hooks if hook != own)]
 
     def _receive(self, endpoint: str | None, values: dict[str, Any] | None) -> None:
-        """Take steps 1 to 4, before any other hook can end the request."""
+        """Run the guard's steps 1 to 4, before any other hook can end the request."""
         current = current_request()
         exchange = self._state.exchange(current)
         if not exchange.wrapped:
@@ -79,45 +79,45 @@ class Hooks:
             # app was called directly.
             after_this_request(self._finish)
         policy = self._routes.policy(current.url_rule, current.method)
-        begun = perf_counter_ns() if self._guard.timed else 0
+        started = perf_counter_ns() if self._guard.timed else 0
         try:
-            self._guard.receive(exchange, current.environ, policy, self._find)
+            self._guard.receive(exchange, current.environ, policy, self._find_policy)
         except Answered:
             exchange.ended = True
             if isinstance(current.routing_exception, SecurityError):
-                exchange.answer = None  # a host that the app does not answer to
+                exchange.answer = None  # the request is for a host that the app does not serve
                 raise current.routing_exception from None
             raise
         except M9MError:
             exchange.ended = True
             raise
         finally:
-            if begun:
-                exchange.guard_nanoseconds += perf_counter_ns() - begun
+            if started:
+                exchange.guard_nanoseconds += perf_counter_ns() - started
 
-    def _find(self, method: str) -> tuple[RoutePolicy, Collection[str] | None]:
+    def _find_policy(self, method: str) -> tuple[RoutePolicy, Collection[str] | None]:
         return self._routes.find(current_request(), method)
 
     def _authorize(self) -> None:
-        """Take steps 5 to 7."""
+        """Run the guard's steps 5 to 7: authentication, rate limits and authorization."""
         current = current_request()
         exchange: Exchange = getattr(current, ON_REQUEST)  # _receive ran before
         assert exchange.policy is not None  # noqa: S101
-        begun = perf_counter_ns() if self._guard.timed else 0
+        started = perf_counter_ns() if self._guard.timed else 0
         try:
             self._guard.authorize(exchange, current.environ, exchange.policy)
         except M9MError:
             exchange.ended = True
             raise
         finally:
-            if begun:
-                exchange.guard_nanoseconds += perf_counter_ns() - begun
+            if started:
+                exchange.guard_nanoseconds += perf_counter_ns() - started
             if exchange.provisional:
                 settle_later(exchange, self._guard)
 
     def _answer(self, error: M9MError) -> Any:
-        """Answer a refusal; the app's own handlers for the status come before this one."""
-        error.__traceback__ = None  # its frames hold the exchange, which holds it
+        """Answer with an error's response; the app's own handlers for the status come first."""
+        error.__traceback__ = None  # its frames refer to the exchange, and the exchange to it
         if isinstance(error, Answered):
             return error.response
         exchange = self._state.exchange(current_request())

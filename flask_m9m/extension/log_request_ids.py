@@ -1,6 +1,6 @@
-"""Logs: what the lines of the logger `flask_m9m` say of the request during which they are written.
+"""Request ids in logs: the attribute `request_id` on records of the logger `flask_m9m`.
 
-Each record has an attribute `request_id`, `-` where there is no request. A format shows it:
+It is `-` outside a request. A format string shows it:
 
     %(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s
 """
@@ -18,19 +18,19 @@ LOGGER = logging.getLogger("flask_m9m")
 
 
 class RequestIds(logging.Filter):
-    """Lets every record pass, and gives it the current request's id."""
+    """Adds the current request's id to every log record; it drops no record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Set `record.request_id`."""
-        # Not by the exchange: whoever writes the line may be about to make the guard of it.
-        found = current_request().environ.get(REQUEST_ID) if has_request_context() else None
-        record.request_id = found or "-"
+        # Not from the exchange: it needs the guard, which may be logging while it is being made.
+        request_id = current_request().environ.get(REQUEST_ID) if has_request_context() else None
+        record.request_id = request_id or "-"
         return True
 
 
 _REQUEST_IDS = RequestIds()
 
 
-def mark_lines() -> None:
-    """Have the lines of our own logger, and of no other, name their request."""
+def add_request_ids() -> None:
+    """Add request ids to the records of the logger `flask_m9m`, and of no other."""
     LOGGER.addFilter(_REQUEST_IDS)

@@ -1,4 +1,4 @@
-"""M9M: binds a guard to a Flask app."""
+"""M9M: the Flask extension object, which secures an app by `M9M(app)` or `init_app`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .body_limits import limit_sizes
 from .context import csp_nonce
 from .decorators import ViewDecorator, require_auth, require_signed_url
 from .hooks import Hooks
-from .log_request_ids import mark_lines
+from .log_request_ids import add_request_ids
 from .routes import Protections
 
 if TYPE_CHECKING:
@@ -40,25 +40,29 @@ Authenticate = TypeVar("Authenticate", bound=Callable[[], Identity | None])
 command_line: ContextVar[Mapping[str, object]] = ContextVar(
     "m9m_command_line", default=MappingProxyType({})
 )
-"""What the flags of a command that loads an app say, by path; it overrides every other source."""
+"""Settings from the flags of the running command, by path; they override every other source."""
 
 
-mark_lines()
+add_request_ids()
 
 
 class M9M(Facade):
-    """Secures Flask apps; one `M9M` can serve several, each under its own settings.
+    """Secures Flask apps; one `M9M` can secure several apps, each with its own settings.
+
+    Example:
+        `m9m = M9M(app)`, or `m9m = M9M()` and `m9m.init_app(app)` in an app factory.
 
     Args:
-        app: the app, or nothing where a factory calls `init_app`.
-        settings: a configuration file's path, a mapping of settings, or a complete `Settings`;
-            left out, the settings come from `config.yaml`, `.env` and the environment.
-        clock: seconds since the epoch, for tests.
-        engine: the app's own SQLAlchemy engine, or a function that returns it, where our tables
-            share the app's database; left out, the settings' `database`.
+        app: the app to secure; leave it out and call `init_app` in an app factory.
+        settings: a configuration file's path, a mapping of settings, or a complete `Settings`
+            object. Without it, `config.yaml`, `.env`, the environment and `app.config` are read.
+        clock: returns the seconds since the epoch; tests replace it.
+        engine: the app's own SQLAlchemy engine, or a function that returns it. flask-m9m then
+            keeps its tables in the app's database, and not in the one of the settings.
 
     Raises:
-        SettingsError: the settings cannot be used; it lists every problem.
+        RuntimeError: the app has an `M9M` already.
+        SettingsError: the settings cannot be used; the message lists every problem.
     """
 
     def __init__(
@@ -87,13 +91,13 @@ class M9M(Facade):
         """Secure an app.
 
         Args:
-            app: the app; its views may be registered before or after.
-            settings: as in the constructor, for this app alone.
-            engine: as in the constructor, for this app alone.
+            app: the app; its views can be registered before or after this call.
+            settings: as in the constructor, for this app only.
+            engine: as in the constructor, for this app only.
 
         Raises:
-            RuntimeError: the app is secured already.
-            SettingsError: the settings cannot be used.
+            RuntimeError: the app has an `M9M` already.
+            SettingsError: the settings cannot be used; the message lists every problem.
         """
         if EXTENSION in app.extensions:
             raise RuntimeError(
@@ -118,59 +122,72 @@ class M9M(Facade):
         )
         app.extensions[EXTENSION] = state
         if loaded.settings.api.enabled:
-            from .api import serve
+            from .api import register
 
-            serve(app, loaded.settings.api.prefix)
+            register(app, loaded.settings.api.prefix)
         if loaded.settings.metrics.enabled:
-            from .api.metrics import serve_metrics
+            from .api.metrics import register_metrics
 
-            serve_metrics(app, loaded.settings.metrics)
+            register_metrics(app, loaded.settings.metrics)
         limit_sizes(app, loaded.settings.server.limits)
         app.context_processor(lambda: {"csp_nonce": csp_nonce})
         hooks = Hooks(app, state)
         app.wsgi_app = GuardedApp(  # type: ignore[method-assign]
-            app.wsgi_app, hooks.prepare, hooks.failed
+            app.wsgi_app, hooks.prepare, hooks.log_exception
         )
 
     def protect(self, target: Blueprint | str, *marks: ViewDecorator | Callable[..., Any]) -> None:
-        """Put marks on routes that nobody can decorate.
+        """Apply decorators to routes whose views you cannot decorate, such as another package's.
 
-        The mark nearest to a view decides its access, CORS and headers: its own, its class's,
-        the inner blueprint's, the outer one's, a pattern's. Rate limits add up. All of it holds
-        for every app of this `M9M`.
+        Access, CORS and headers are each decided by the decorator nearest to the view. The order,
+        nearest first, is: view, class, inner blueprint, outer blueprint, pattern. Rate limits add
+        up. The decorators apply in every app of this `M9M`.
+
+        Example:
+            `m9m.protect("api-docs.*", public, security_headers(preset="web"))`
 
         Args:
-            target: a blueprint, registered or not yet, or a pattern of endpoint names as
-                `fnmatch` reads them (`"api-docs.*"`).
-            marks: `require_auth(…)`, `require_signed_url(…)`, `public`, `rate_limit(…)`,
-                `cors(…)`, `security_headers(…)`.
+            target: a blueprint, registered or not yet, or a pattern of endpoint names in the
+                syntax of `fnmatch` (`"api-docs.*"`).
+            marks: flask-m9m's decorators: `require_auth(…)`, `require_signed_url(…)`, `public`,
+                `rate_limit(…)`, `unlimited`, `cors(…)`, `security_headers(…)`, `cacheable`.
+
+        Raises:
+            TypeError: the target or a decorator is of another type.
         """
         if not isinstance(target, str | Blueprint):
-            raise TypeError(f"protect takes a blueprint or an endpoint's name, not {target!r}")
+            raise TypeError(
+                f"protect needs a blueprint or a pattern of endpoint names, found {target!r}"
+            )
         self._protections.protect(target, tuple(map(_mark_of, marks)))
 
     def user_loader(self, load: Loader) -> Loader:
-        """Take a function that returns the app's own object for an identity, for `current_user`."""
+        """Register the function that loads the app's own user object for `current_user`.
+
+        Args:
+            load: takes the request's `Identity` and returns the app's object for it.
+        """
         self._callbacks.user_loader = load
         return load
 
     def authenticator(
         self, scheme: str, *, ambient: bool = False
     ) -> Callable[[Authenticate], Authenticate]:
-        """Take a function that adds a scheme of the app's own.
+        """Register a function that authenticates requests by a scheme of the app's own.
 
-        It looks at `flask.request` and returns an `Identity`; `None` where the request has no
-        credential of the scheme; or raises `flask_m9m.errors.InvalidCredentials`. Declare it
-        before the first request.
+        The function takes no arguments and reads `flask.request`. It returns an `Identity`, or
+        `None` if the request has no credential of this scheme. It raises
+        `flask_m9m.errors.InvalidCredentials` if the credential is wrong. Register it before the
+        first request.
 
         Args:
-            scheme: its name in `@require_auth(schemes=…)`.
-            ambient: whether browsers send the credential by themselves, as they do cookies:
-                then requests of other sites that change something are refused.
+            scheme: the scheme's name, as in `@require_auth(schemes=…)`.
+            ambient: whether browsers send the credential automatically, as they do cookies.
+                Cross-site requests that change something are then refused.
 
         Raises:
-            ValueError: there is a scheme of that name.
-            RuntimeError: an app has begun to work already, without it.
+            ValueError: a scheme with this name exists.
+            RuntimeError: an app of this `M9M` is in use already.
         """
 
         def declare(authenticate: Authenticate) -> Authenticate:
@@ -184,7 +201,7 @@ class M9M(Facade):
 
     @property
     def settings(self) -> Settings:
-        """The current app's settings."""
+        """The settings of the current app."""
         return current_state("m9m.settings").loaded.settings
 
     @property
@@ -193,40 +210,41 @@ class M9M(Facade):
         return current_state("m9m.credentials").credentials
 
     def openapi(self, schemes: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
-        """Return what the current app's routes demand, as a part of an OpenAPI 3 document.
-
-        It has the security schemes, and for each route its `security` and the answers 401, 403
-        and 429 where they can come. `flask_m9m.openapi.merge` puts it into a document.
+        """Describe the security of the current app's routes, for an OpenAPI 3 document.
 
         Args:
-            schemes: Security Scheme Objects by the scheme's name, for schemes of the app's own,
-                of which nothing else says where their credential stands.
+            schemes: Security Scheme Objects by the scheme's name. The app's own schemes need
+                them, since flask-m9m cannot know where those expect the credential.
+
+        Returns:
+            A part of a document: the security schemes, and for each route its `security` and its
+            possible responses 401, 403 and 429. `flask_m9m.openapi.merge` adds it to a document.
 
         Raises:
-            ValueError: one of `schemes` is not switched on.
+            ValueError: a scheme in `schemes` is not switched on.
             SettingsError: the app's marks contradict each other or the settings.
         """
         from ..openapi.components import ANSWERS
         from ..openapi.fragment import describe
 
         state = current_state("m9m.openapi")
-        shown = (
+        routes = (
             (rule.rule, method, policy)
             for rule, method, policy in state.routes.all()
             if not (rule.build_only or rule.websocket)
         )
-        own = [status for status in ANSWERS if _answers_itself(state.app, int(status))]
-        return describe(shown, state.guard, schemes, own=own)
+        own = [status for status in ANSWERS if _has_error_handler(state.app, int(status))]
+        return describe(routes, state.guard, schemes, own=own)
 
     def set_cookies(self, response: Response, pair: TokenPair) -> None:
-        """Give a browser a session's tokens in cookies that scripts cannot read.
+        """Send a session's tokens to a browser, in cookies that scripts cannot read.
 
-        Requests that change something then bring `X-CSRF-Token`, the value of the cookie
-        `__Host-m9m-csrf`.
+        Every later request that changes something must send the value of the cookie
+        `__Host-m9m-csrf` in the header `X-CSRF-Token`.
 
         Args:
-            response: what the view returns.
-            pair: as `m9m.tokens.issue_pair` or `refresh` returned it.
+            response: the view's response; the cookies are added to it.
+            pair: the tokens that `m9m.tokens.issue_pair` or `m9m.tokens.refresh` returned.
 
         Raises:
             SettingsError: `security.jwt.cookie` is switched off.
@@ -236,7 +254,10 @@ class M9M(Facade):
             response.headers.add(*field)
 
     def clear_cookies(self, response: Response) -> None:
-        """Have a browser forget its session's cookies; the session itself goes on.
+        """Delete the session's cookies in the browser; its tokens stay valid.
+
+        Args:
+            response: the view's response.
 
         Raises:
             SettingsError: `security.jwt.cookie` is switched off.
@@ -245,67 +266,56 @@ class M9M(Facade):
             response.headers.add(*field)
 
     def sign(self, payload: Any, max_age: MaxAge, purpose: str = "") -> str:
-        """Write a value down, under the current app's secret, for `unsign` to trust.
+        """Sign a value with the current app's secret; `unsign` verifies it and returns the value.
 
-        Args:
-            payload: JSON data; anybody can read it.
-            max_age: how long it is good, in seconds, as `"15m"` or as a `timedelta`; longer than
-                zero, at most a century.
-            purpose: what it is for; it is good for nothing else.
-
-        Returns:
-            Text that can stand in a URL as it is.
-
-        Raises:
-            ValueError: the payload is not JSON or too long, or `max_age` is out of range.
-            SettingsError: JWT is switched off.
+        The result can be used in a URL as it is. It is signed and not encrypted: anybody can read
+        the payload. See `flask_m9m.auth.signed_links` for its format, and `Links.sign` there for
+        the arguments and errors.
         """
         return current_state("m9m.sign").guard.links.sign(payload, max_age, purpose)
 
     def unsign(self, text: str | None, purpose: str = "") -> Any:
-        """Return the value in a text that `sign` wrote.
-
-        Args:
-            text: whatever came.
-            purpose: the one for which it has to be signed.
+        """Verify a text that `sign` made, for the same purpose, and return the signed value.
 
         Raises:
-            InvalidSignature: for whatever is wrong with it; the answer is a 403.
+            InvalidSignature: the text is not valid, or has expired; the response is a 403.
             SettingsError: JWT is switched off.
         """
         return current_state("m9m.unsign").guard.links.unsign(text, purpose)
 
     def sign_url(self, url: str, max_age: MaxAge, method: str = "GET", purpose: str = "") -> str:
-        """Return a URL with a signature, for a view that is marked `@require_signed_url`.
+        """Add a signature to the URL of a view that has `@require_signed_url`.
 
         Args:
-            url: what `url_for` returns; its host does not count.
-            max_age: as for `sign`.
-            method: the one method for which it is good, `HEAD` beside `GET`.
-            purpose: the view's.
+            url: a path from the root or an absolute URL, as `url_for` returns it; the host is not
+                signed.
+            max_age: how long the URL is valid: in seconds, as `"15m"` or as a `timedelta`; longer
+                than zero, at most a century.
+            method: the request's method; a URL for `GET` is valid for `HEAD` too.
+            purpose: the `purpose` of the view's decorator.
 
         Raises:
-            ValueError: the URL is not such a one, is too long, or is signed already; the method
-                is `HEAD`; or `max_age` is out of range.
+            ValueError: `url` is of another form, too long or signed already; the method is `HEAD`;
+                or `max_age` is out of range.
             SettingsError: JWT is switched off.
         """
         links = current_state("m9m.sign_url").guard.links
         return links.sign_url(url, max_age, method, purpose)
 
 
-def _answers_itself(app: Flask, status: int) -> bool:
-    """Tell whether an error handler of the app writes the errors of a status, as Flask finds it."""
+def _has_error_handler(app: Flask, status: int) -> bool:
+    """Tell whether Flask would find an error handler of the app's own for a status."""
     handlers = app.error_handler_spec.get(None, {})
     handled = {**handlers.get(status, {}), **handlers.get(None, {})}
     return not handled.keys().isdisjoint((HTTPException, default_exceptions[status]))
 
 
 def _mark_of(decorator: object) -> Mark:
-    """Return the mark that one of the decorators puts on views."""
+    """Get the mark that a decorator puts on views."""
     if decorator is require_auth:
         decorator = require_auth()
     elif decorator is require_signed_url:
         decorator = require_signed_url()
     if isinstance(decorator, ViewDecorator):
         return decorator.mark
-    raise TypeError(f"protect takes flask-m9m's decorators, not {decorator!r}")
+    raise TypeError(f"protect needs decorators of flask-m9m, found {decorator!r}")

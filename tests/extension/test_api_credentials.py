@@ -442,7 +442,7 @@ def test_a_checker_that_returns_false_says_no(in_memory: Storage, keep: Kept) ->
     m9m.credential_checker("slackApi")(lambda credential: False)
     ann = client_as(app, "ann")
     answer = ann.post(f"{URL}/{made_by(ann)}/test")
-    assert answer.json == {"success": False, "message": "the check said no"}
+    assert answer.json == {"success": False, "message": "the check returned False"}
 
 
 def test_a_variable_that_is_not_there_is_no_success(in_memory: Storage, keep: Kept) -> None:
@@ -527,7 +527,7 @@ def test_a_credential_that_does_not_open_is_a_500_of_ours(
         "message": "Internal error",
     }
     assert answer.status_code == 500
-    assert f"credential {made!r} does not open: cipher: message authentication" in caplog.text
+    assert f"credential {made!r} cannot be decrypted: cipher: message authentication" in caplog.text
     assert "Traceback" not in caplog.text
     assert root.get(f"{URL}/{made}").status_code == 200
 

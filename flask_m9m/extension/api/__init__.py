@@ -1,6 +1,6 @@
-"""The REST API: login, API keys, stored credentials and health, where `api.enabled` is set.
+"""REST API: routes for login, API keys, stored credentials and health, if `api.enabled` is set.
 
-Names are in camelCase, moments in ISO 8601 and UTC, and lists are `{"data": […], "total": n}`.
+Field names are in camelCase and times in ISO 8601 (UTC). Lists are `{"data": […], "total": n}`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,16 @@ from .credentials import blueprint as credentials
 from .health import blueprint as health
 from .sessions import blueprint as sessions
 
-__all__ = ["serve"]
+__all__ = ["register"]
 
 
-def serve(app: Flask, prefix: str) -> None:
-    """Add the API's routes to an app; those of health stand at its root."""
+def register(app: Flask, prefix: str) -> None:
+    """Register the API's routes with an app.
+
+    Args:
+        app: the app.
+        prefix: the path before the routes, such as `/api/v1`; the health routes are at the root.
+    """
     app.register_blueprint(sessions, url_prefix=f"{prefix}/auth")
     app.register_blueprint(api_keys, url_prefix=f"{prefix}/api-keys")
     app.register_blueprint(credentials, url_prefix=f"{prefix}/credentials")

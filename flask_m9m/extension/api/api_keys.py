@@ -1,7 +1,7 @@
-"""`…/api-keys`: a user's own API keys.
+"""API key routes (`…/api-keys`): users list, create and revoke their own API keys.
 
-An API key may call these itself only with the scope `m9m:manage`; what it makes has no scope that
-it does not have, lives no longer, and counts under the same rate limit.
+An API key can call these routes only with the scope `m9m:manage`. A key that it creates has only
+scopes that it has itself, expires no later, and shares its rate limit.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from pydantic import AwareDatetime, BeforeValidator, Field
 from ...auth.api_keys import ApiKeys
 from ...auth.identity import is_scope
 from ...errors import ValidationError
-from ...storage.records import ApiKey
-from ...storage.records import moment as moment_at
+from ...storage.records import ApiKey, moment
 from ..app_state import current_state
 from ..decorators import require_auth
-from .bodies import Body, moment, read
-from .caller import denied, proved_caller
+from .bodies import Body, iso_time, read_body
+from .caller import access_denied, proved_caller
 
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:", re.ASCII)
+_ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:", re.ASCII)
 
 blueprint = Blueprint("m9m_api_keys", __name__)
 
 
-def _written_out(given: object) -> object:
-    if not isinstance(given, str) or not _MOMENT.match(given):
-        raise ValueError("a moment in ISO 8601, 2030-01-31T12:00:00Z say")
+def _check_iso_text(given: object) -> object:
+    """Refuse numbers, which pydantic reads as seconds since the epoch, and dates without a time."""
+    if not isinstance(given, str) or not _ISO_TIME.match(given):
+        raise ValueError("must be a time in ISO 8601, such as 2030-01-31T12:00:00Z")
     return given
 
 
-Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written_out)]
+ISOTime = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_check_iso_text)]
 
 
 class NewKey(Body):
-    """What a key is for, and what it may do."""
+    """The request to create a key: its name, scopes and expiry time."""
 
     name: str = Field(min_length=1, max_length=255)
     scopes: list[Annotated[str, Field(max_length=255)]] = Field(default=[], max_length=256)
-    expires_at: Moment | None = None
+    expires_at: ISOTime | None = None
 
 
 @blueprint.get("")
@@ -51,7 +51,7 @@ def list_keys() -> Response:
     """List the caller's keys that are not revoked."""
     keys = _api_keys().list(owner=proved_caller().subject)
     rows = [
-        {**_described(key), "lastUsedAt": moment(key.last_used_at)}
+        {**_json_of(key), "lastUsedAt": iso_time(key.last_used_at)}
         for key in keys
         if key.revoked_at is None
     ]
@@ -61,15 +61,16 @@ def list_keys() -> Response:
 @blueprint.post("")
 @require_auth
 def create_key() -> tuple[Response, int]:
-    """Make a key of the caller's; it is told this once."""
-    caller, sent = proved_caller(), read(NewKey)
+    """Create a key for the caller; no later response contains the key's text."""
+    caller, sent = proved_caller(), read_body(NewKey)
     if not all(map(is_scope, sent.scopes)):
-        raise ValidationError([{"field": "scopes", "message": "names of scopes (RFC 6749 §3.3)"}])
+        message = "each must be a scope-token (RFC 6749 §3.3)"
+        raise ValidationError([{"field": "scopes", "message": message}])
     if beyond := set(sent.scopes) - caller.scopes:
-        raise denied(*sorted(beyond))
+        raise access_denied(*sorted(beyond))
     expires_at, rate_limit, family = sent.expires_at, None, None
     if caller.scheme == "api_key":
-        expires_at = _sooner(expires_at, caller.expires_at)
+        expires_at = _earlier(expires_at, caller.expires_at)
         rate_limit, family = caller.claims["rate_limit"], caller.claims["family"]
     try:
         key, text = _api_keys().create(
@@ -77,7 +78,7 @@ def create_key() -> tuple[Response, int]:
         )
     except ValueError as error:
         raise ValidationError([{"field": "", "message": str(error)}]) from None
-    return jsonify({**_described(key), "key": text}), 201
+    return jsonify({**_json_of(key), "key": text}), 201
 
 
 @blueprint.delete("/<key_id>")
@@ -92,18 +93,18 @@ def _api_keys() -> ApiKeys:
     return current_state("the REST API").identities.api_keys
 
 
-def _sooner(asked: datetime | None, latest: float | None) -> datetime | None:
+def _earlier(requested: datetime | None, latest: float | None) -> datetime | None:
     if latest is None:
-        return asked
-    ends = moment_at(latest)
-    return ends if asked is None else min(asked, ends)
+        return requested
+    limit = moment(latest)
+    return limit if requested is None else min(requested, limit)
 
 
-def _described(key: ApiKey) -> dict[str, Any]:
+def _json_of(key: ApiKey) -> dict[str, Any]:
     return {
         "id": key.id,
         "name": key.name,
         "scopes": sorted(key.scopes),
-        "createdAt": moment(key.created_at),
-        "expiresAt": moment(key.expires_at),
+        "createdAt": iso_time(key.created_at),
+        "expiresAt": iso_time(key.expires_at),
     }

@@ -1,4 +1,4 @@
-"""What requests bring and answers carry."""
+"""JSON bodies of the REST API: reading and validating requests, and writing times."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pydantic.alias_generators import to_camel
 
 from ...errors import ValidationError
 
-_LONGEST = 65_536  # octets of a body that is read
-_MOST_DETAILS = 16
+_MAX_BODY = 65_536  # octets
+_MAX_DETAILS = 16
 
 
 class Body(BaseModel):
-    """A JSON object: strict types, no names but those that are declared."""
+    """A JSON object with strict types; names that are not declared are refused."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -32,52 +32,59 @@ class Body(BaseModel):
 Sent = TypeVar("Sent", bound=Body)
 
 
-def read(model: type[Sent]) -> Sent:
-    """Return the current request's body.
+def read_body(model: type[Sent]) -> Sent:
+    """Parse and validate the current request's body.
 
     Raises:
-        ValidationError: it is not such a JSON object; `details` says what is wrong with it, and
-            never what was sent.
+        ValidationError: the body is not a JSON object that fits the model. `details` lists the
+            problems, and never quotes a value.
     """
     if not request.is_json:
-        raise ValidationError([{"field": "", "message": "Content-Type is application/json"}])
-    body = _octets()
+        raise ValidationError([{"field": "", "message": "Content-Type must be application/json"}])
+    body = _body_octets()
     try:
-        json.loads(body, object_pairs_hook=_once_each)
+        json.loads(body, object_pairs_hook=_check_unique_names)
         return model.model_validate_json(body)
     except pydantic.ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        details = [{"field": _path(one["loc"]), "message": one["msg"]} for one in found]
-        raise ValidationError(details[:_MOST_DETAILS]) from None
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        details = [
+            {"field": _path(problem["loc"]), "message": problem["msg"]} for problem in problems
+        ]
+        raise ValidationError(details[:_MAX_DETAILS]) from None
     except (ValueError, RecursionError):
-        message = "JSON (RFC 8259), with each name once"
+        message = "the body must be JSON (RFC 8259), each name only once in its object"
         raise ValidationError([{"field": "", "message": message}]) from None
 
 
-def _octets() -> bytes:
-    """Return the body, which the app may have read before."""
+def _body_octets() -> bytes:
+    """Read the body, which the app may have read before.
+
+    Raises:
+        ValidationError: the body is too long.
+    """
     length = request.content_length
-    # Without a length, how much there is shows only when it is read.
-    body = request.stream.read(_LONGEST + 1) if length is None else b""
-    if (length or len(body)) > _LONGEST:
-        raise ValidationError([{"field": "", "message": f"at most {_LONGEST} octets"}])
+    # Without a Content-Length, only reading the body shows how long it is.
+    body = request.stream.read(_MAX_BODY + 1) if length is None else b""
+    if (length or len(body)) > _MAX_BODY:
+        message = f"the body must have at most {_MAX_BODY} octets"
+        raise ValidationError([{"field": "", "message": message}])
     return request.get_data() if length is not None else body
 
 
-def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+def _check_unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
         raise ValueError
-    return found
+    return members
 
 
-def moment(given: datetime | None) -> str | None:
-    """Return a moment as answers name it."""
-    if given is None:
+def iso_time(time: datetime | None) -> str | None:
+    """Format a time for a response: ISO 8601, UTC, whole seconds."""
+    if time is None:
         return None
-    return given.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
-    """Return where something is wrong; a name that the client chose is not repeated at length."""
+    """Join the path of an invalid field; it may contain long names that the client sent."""
     return ".".join(str(part) for part in loc)[:64]

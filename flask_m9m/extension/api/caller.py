@@ -1,4 +1,4 @@
-"""Who calls the API, and whether they may manage anything by it."""
+"""The REST API's caller: its identity, and the scope `m9m:manage` that an API key needs."""
 
 from __future__ import annotations
 
@@ -9,39 +9,42 @@ from ...errors import AccessDenied
 from ..app_state import current_exchange
 
 MANAGE = "m9m:manage"
-"""The scope by which an API key manages what its owner has."""
+"""The scope that an API key needs to manage its owner's keys and credentials."""
 
 
 def managing_caller() -> Identity:
-    """Return who calls a protected route, as the app enriches it.
+    """Get the caller of a protected route, as the app's identity loader enriches it.
 
     Raises:
-        AccessDenied: it is an API key that may not manage anything.
+        AccessDenied: the caller is an API key without the scope `m9m:manage`.
     """
-    return _both()[1]
+    return _identities()[1]
 
 
 def proved_caller() -> Identity:
-    """Return who calls a protected route, as the credential says; the app may take scopes away.
+    """Get the caller of a protected route, as its credential proves it.
+
+    The app's identity loader can take scopes away, but cannot add any.
 
     Raises:
-        AccessDenied: it is an API key that may not manage anything.
+        AccessDenied: the caller is an API key without the scope `m9m:manage`.
     """
-    proved, loaded = _both()
+    proved, loaded = _identities()
     return replace(proved, scopes=proved.scopes & loaded.scopes)
 
 
-def denied(*scopes: str) -> AccessDenied:
-    """Return the refusal of a request that lacks scopes."""
+def access_denied(*scopes: str) -> AccessDenied:
+    """Make the error for a request that lacks scopes."""
     error = AccessDenied()
     error.scopes = scopes
     return error
 
 
-def _both() -> tuple[Identity, Identity]:
+def _identities() -> tuple[Identity, Identity]:
+    """Get the caller as the credential proves it, and as the identity loader enriches it."""
     exchange = current_exchange("the REST API")
     proved, loaded = exchange.proved_identity, exchange.identity
     assert proved is not None and loaded is not None  # noqa: S101, PT018  # the route is protected
     if proved.scheme == "api_key" and MANAGE not in proved.scopes & loaded.scopes:
-        raise denied(MANAGE)
+        raise access_denied(MANAGE)
     return proved, loaded

@@ -1,8 +1,8 @@
-"""`…/credentials`: the caller's stored credentials, of which no answer tells a secret.
+"""Credential routes (`…/credentials`): the caller's stored credentials.
 
-What is known of a credential is told without decrypting it; only its test decrypts. Values are
-literal: `${NAME}` is a text like others. An API key may call these only with the scope
-`m9m:manage`.
+No response contains a secret. Only the test of a credential decrypts it; the other routes read its
+metadata. Values are literal: `${NAME}` does not refer to an environment variable. An API key can
+call these routes only with the scope `m9m:manage`.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from ...errors import (
 )
 from ..app_state import current_state
 from ..decorators import require_auth
-from .bodies import Body, moment, read
+from .bodies import Body, iso_time, read_body
 from .caller import managing_caller
 
 logger = logging.getLogger("flask_m9m")
 
-_RETRY_AFTER = 60  # seconds; the settings have to change first
+_RETRY_AFTER = 60  # seconds; the app's operator has to change the settings first
 
 blueprint = Blueprint("m9m_credentials", __name__)
 
 
 class NewCredential(Body):
-    """What a credential is for, its type and its fields."""
+    """The request to create a credential: its name, type and fields."""
 
     name: str
     type: str
@@ -48,7 +48,7 @@ class NewCredential(Body):
 
 
 class ChangedCredential(Body):
-    """What of a credential changes; `data` is all its fields from then on."""
+    """The request to change a credential; `data` replaces all its fields."""
 
     name: str = ""
     data: dict[str, Any] = Field(default={}, repr=False)
@@ -57,59 +57,59 @@ class ChangedCredential(Body):
 @blueprint.get("")
 @require_auth
 def list_credentials() -> Response:
-    """List the caller's credentials, of one type where the query says so."""
+    """List the metadata of the caller's credentials, of the type in the query if it has one."""
     caller, type = managing_caller(), request.args.get("type")
     if type is not None and name_of(type) is None:
         return jsonify({"data": [], "total": 0})
     with _store() as store:
-        rows = [_described(one) for one in store.list(type, caller=caller)]
+        rows = [_json_of(credential) for credential in store.list(type, caller=caller)]
     return jsonify({"data": rows, "total": len(rows)})
 
 
 @blueprint.post("")
 @require_auth
 def create_credential() -> tuple[Response, int]:
-    """Keep a credential of the caller's."""
-    caller, sent = managing_caller(), read(NewCredential)
+    """Store a credential for the caller."""
+    caller, sent = managing_caller(), read_body(NewCredential)
     with _store() as store:
-        name = _name(sent.name)
+        name = _check_name(sent.name)
         if sent.type not in store.types:
-            raise _invalid("type", f"known types: {', '.join(store.types)}")
-        with _blamed_on("data"):
-            made = store.create(name, sent.type, sent.data, caller=caller)
-    return jsonify(_described(made)), 201
+            raise _invalid("type", f"must be a known type: {', '.join(store.types)}")
+        with _errors_in("data"):
+            created = store.create(name, sent.type, sent.data, caller=caller)
+    return jsonify(_json_of(created)), 201
 
 
 @blueprint.get("/<credential_id>")
 @require_auth
 def show_credential(credential_id: str) -> Response:
-    """Tell what is known of a credential of the caller's."""
+    """Show the metadata of one of the caller's credentials."""
     caller = managing_caller()
     with _store() as store:
-        return jsonify(_described(store.info(credential_id, caller=caller)))
+        return jsonify(_json_of(store.info(credential_id, caller=caller)))
 
 
 @blueprint.put("/<credential_id>")
 @require_auth
 def change_credential(credential_id: str) -> Response:
-    """Change the name of a credential of the caller's, all its fields, or both."""
-    caller, sent = managing_caller(), read(ChangedCredential).model_dump(exclude_unset=True)
+    """Rename one of the caller's credentials, replace its fields, or both."""
+    caller, sent = managing_caller(), read_body(ChangedCredential).model_dump(exclude_unset=True)
     if not sent:
-        raise _invalid("", "name, data or both")
+        raise _invalid("", "must have name, data or both")
     if "name" in sent:
-        sent["name"] = _name(sent["name"])
+        sent["name"] = _check_name(sent["name"])
     with _store() as store:
         if "data" in sent and store.info(credential_id, caller=caller).resolve:
-            raise Conflict("its values name environment variables: only the app changes them")
-        with _blamed_on("data"):
+            raise Conflict("the data refers to environment variables: only the app can change it")
+        with _errors_in("data"):
             changed = store.update(credential_id, **sent, caller=caller)
-    return jsonify(_described(changed))
+    return jsonify(_json_of(changed))
 
 
 @blueprint.delete("/<credential_id>")
 @require_auth
 def delete_credential(credential_id: str) -> tuple[str, int]:
-    """Forget a credential of the caller's."""
+    """Delete one of the caller's credentials."""
     caller = managing_caller()
     with _store() as store:
         store.delete(credential_id, caller=caller)
@@ -119,10 +119,10 @@ def delete_credential(credential_id: str) -> tuple[str, int]:
 @blueprint.post("/<credential_id>/test")
 @require_auth
 def test_credential(credential_id: str) -> Response:
-    """Have the app's checker try a credential of the caller's.
+    """Test one of the caller's credentials with the app's checker.
 
-    Whatever the checker raises may hold the secret: neither the answer nor the log tells more of
-    it than its class.
+    An exception of the checker may contain the secret, so the response and the log name only its
+    class.
     """
     caller = managing_caller()
     with _store() as store:
@@ -130,23 +130,25 @@ def test_credential(credential_id: str) -> Response:
         try:
             credential = store.get(credential_id, caller=caller)
         except UnresolvedVariable:
-            return _failed(credential_id, "an environment variable that it names is not there")
+            return _test_failure(
+                credential_id, "an environment variable in its data is not set or not allowed"
+            )
     try:
         passed = check(credential)
     except Exception as error:
-        return _failed(credential_id, f"the check raised {type(error).__name__}")
+        return _test_failure(credential_id, f"the check raised {type(error).__name__}")
     if passed is False:
-        return _failed(credential_id, "the check said no")
+        return _test_failure(credential_id, "the check returned False")
     return jsonify({"success": True})
 
 
 @contextmanager
 def _store() -> Iterator[Credentials]:
-    """Give access to the store.
+    """Provide the stored credentials, and turn errors of their encryption into HTTP errors.
 
     Raises:
-        ServiceUnavailable: the settings have no key, or not those that credentials need.
-        InternalError: a credential does not open.
+        ServiceUnavailable: the settings lack an encryption key that the credentials need.
+        InternalError: a credential cannot be decrypted.
     """
     try:
         yield current_state("the REST API").credentials
@@ -156,39 +158,42 @@ def _store() -> Iterator[Credentials]:
         unavailable.headers = [("Retry-After", str(_RETRY_AFTER))]
         raise unavailable from None
     except DecryptionFailed as error:
-        known = (request.view_args or {}).get("credential_id", "")
-        logger.error("credential %a does not open: %s (%s)", known[:64], error, error.hint)
+        credential_id = (request.view_args or {}).get("credential_id", "")
+        logger.error(
+            "credential %a cannot be decrypted: %s (%s)", credential_id[:64], error, error.hint
+        )
         raise InternalError from None
 
 
 @contextmanager
-def _blamed_on(field: str) -> Iterator[None]:
+def _errors_in(field: str) -> Iterator[None]:
+    """Report a `ValueError` as a validation error of a field."""
     try:
         yield
     except ValueError as error:
         raise _invalid(field, str(error)) from None
 
 
-def _name(typed: str) -> str:
-    with _blamed_on("name"):
-        return checked_name("a credential's name", typed)
+def _check_name(name: str) -> str:
+    with _errors_in("name"):
+        return checked_name("a credential's name", name)
 
 
 def _invalid(field: str, message: str) -> ValidationError:
     return ValidationError([{"field": field, "message": message}])
 
 
-def _failed(credential_id: str, message: str) -> Response:
+def _test_failure(credential_id: str, message: str) -> Response:
     logger.warning("credential %a: %s", credential_id[:64], message)
     return jsonify({"success": False, "message": message})
 
 
-def _described(credential: CredentialInfo) -> dict[str, Any]:
+def _json_of(credential: CredentialInfo) -> dict[str, Any]:
     return {
         "id": credential.id,
         "name": credential.name,
         "type": credential.type,
         "owner": credential.owner,
-        "createdAt": moment(credential.created_at),
-        "updatedAt": moment(credential.updated_at),
+        "createdAt": iso_time(credential.created_at),
+        "updatedAt": iso_time(credential.updated_at),
     }

@@ -1,4 +1,4 @@
-"""`/health`, `/healthz` and `/ready`: for whatever starts, watches and balances processes."""
+"""Health routes: `/health`, `/healthz` and `/ready`, for orchestrators and load balancers."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ blueprint = Blueprint("m9m_health", __name__)
 @public
 @unlimited
 def health() -> Response:
-    """Say that the process answers."""
-    return _not_kept(jsonify({"status": "ok"}))
+    """Report that the process is alive."""
+    return _uncached(jsonify({"status": "ok"}))
 
 
 @blueprint.get("/ready")
 @public
 @unlimited
 def ready() -> tuple[Response, int]:
-    """Say whether what answers depend on is there, and which part is not; never why."""
+    """Report which parts that requests depend on are available, without the cause of a failure."""
     parts = {"database": current_state("/ready").identities.is_ready()}
-    all_there = all(parts.values())
-    words = {part: "ok" if there else "unavailable" for part, there in parts.items()}
-    body = {"status": "ready" if all_there else "unavailable", "parts": words}
-    return _not_kept(jsonify(body)), 200 if all_there else 503
+    all_available = all(parts.values())
+    words = {part: "ok" if available else "unavailable" for part, available in parts.items()}
+    body = {"status": "ready" if all_available else "unavailable", "parts": words}
+    return _uncached(jsonify(body)), 200 if all_available else 503
 
 
-def _not_kept(answer: Response) -> Response:
+def _uncached(answer: Response) -> Response:
     answer.headers["Cache-Control"] = "no-store"
     return answer

@@ -1,4 +1,4 @@
-"""The route that Prometheus reads, where `metrics.enabled` is set."""
+"""Metrics route: the counters in Prometheus' text format, if `metrics.enabled` is set."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from ..routes import METRICS_ENDPOINT
 SCOPE = "m9m:metrics"
 
 
-def serve_metrics(app: Flask, settings: MetricsSettings) -> None:
-    """Add the route to an app.
+def register_metrics(app: Flask, settings: MetricsSettings) -> None:
+    """Register the metrics route with an app.
+
+    Callers from `metrics.allowed_networks` need no credential; others need the scope
+    `m9m:metrics`.
 
     Raises:
         SettingsError: prometheus-client is not installed.
     """
     if find_spec("prometheus_client") is None:
-        accepted = "pip install 'flask-m9m[metrics]', or false"
-        found = "true, and prometheus-client is not installed"
-        raise SettingsError([Problem("metrics.enabled", found, accepted)])
+        found = "true, but prometheus-client is not installed"
+        remedy = "run pip install 'flask-m9m[metrics]', or set it to false"
+        raise SettingsError([Problem("metrics.enabled", found, remedy)])
     networks = Networks(settings.allowed_networks)
 
     def show() -> Response:
@@ -54,9 +57,9 @@ def _show() -> Response:
     from ...guard.metrics.exposition import CONTENT_TYPE, expose
 
     metrics = current_state("metrics").assembly.metrics
-    assert metrics is not None  # noqa: S101  # else there were no such route
+    assert metrics is not None  # noqa: S101  # the route exists only with metrics
     try:
         body = expose(metrics.totals())
     except OSError:
-        raise ServiceUnavailable("the counts cannot be read now") from None
+        raise ServiceUnavailable("the metrics cannot be read now") from None
     return Response(body, content_type=CONTENT_TYPE, headers={"Cache-Control": "no-store"})

@@ -1,4 +1,4 @@
-"""`POST …/auth/login`, `refresh` and `logout`."""
+"""Session routes (`…/auth/login`, `refresh`, `logout`): log in, refresh tokens, log out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ...errors import (
 from ...http import csrf
 from ..app_state import current_exchange, current_state
 from ..decorators import public, require_auth
-from .bodies import Body, moment, read
+from .bodies import Body, iso_time, read_body
 
 logger = logging.getLogger("flask_m9m")
 
@@ -33,7 +33,7 @@ blueprint = Blueprint("m9m_sessions", __name__)
 
 
 class Login(Body):
-    """A name and a password; `cookies` asks for the tokens in cookies, and not in the answer."""
+    """A username and password; with `cookies` the tokens come in cookies and not in the body."""
 
     username: str = Field(min_length=1, max_length=1_020)
     password: str = Field(min_length=1, max_length=4_096)
@@ -41,7 +41,7 @@ class Login(Body):
 
 
 class Refresh(Body):
-    """A refresh token; where it came in its cookie, nothing."""
+    """A refresh token; none if the request has it in its cookie."""
 
     refresh_token: str | None = Field(default=None, min_length=1, max_length=8_192)
 
@@ -49,31 +49,37 @@ class Refresh(Body):
 @blueprint.post("/login")
 @public
 def login() -> Response:
-    """Begin a session."""
-    sent, services = read(Login), _services()
+    """Verify a username and password, and begin a session."""
+    sent, services = read_body(Login), _services()
     if sent.cookies:
         if not services.cookies.enabled:
-            raise ValidationError([{"field": "cookies", "message": "they are switched off"}])
-        _check_site()
+            message = "must be false: session cookies are switched off"
+            raise ValidationError([{"field": "cookies", "message": message}])
+        _refuse_cross_site()
     name = name_of(sent.username)
-    if name is None or any(is_control(one) for one in sent.password):
+    if name is None or any(is_control(character) for character in sent.password):
         raise InvalidCredentials
-    identity, is_user = _signed_in(services, name, normalize(sent.password))
+    identity, is_user = _sign_in(services, name, normalize(sent.password))
     try:
         pair = services.tokens.issue_pair(
             identity.subject,
-            # The rights of a user of the table are read anew with each refresh.
+            # The scopes and roles of a stored user are read again at each refresh.
             scopes=None if is_user else identity.scopes,
             roles=None if is_user else identity.roles,
         )
-    except ValueError as error:  # disabled a moment ago, or what the app's verifier named
-        logger.warning("login: no session for %a: %s", identity.subject[:64], error)
+    except ValueError as error:
+        # The user was just disabled, or the app's verifier returned unusable values.
+        logger.warning("login: cannot begin a session for %a: %s", identity.subject[:64], error)
         raise InvalidCredentials from None
-    return _answer(services, pair, cookies=sent.cookies)
+    return _token_response(services, pair, cookies=sent.cookies)
 
 
-def _signed_in(services: Identities, name: str, password: str) -> tuple[Identity, bool]:
-    """Return who signs in, and whether that is a user of the table; the audit trail is told."""
+def _sign_in(services: Identities, name: str, password: str) -> tuple[Identity, bool]:
+    """Verify a name and password, and record the attempt in the audit trail.
+
+    Returns:
+        The user's identity, and whether it is a stored user, of `m9m.users`.
+    """
     exchange, trail = current_exchange("login"), current_state("login").trail
     try:
         identity, is_user, _ = services.sign_in(name, password, exchange.client)
@@ -91,11 +97,11 @@ def _signed_in(services: Identities, name: str, password: str) -> tuple[Identity
 @blueprint.post("/refresh")
 @public
 def refresh() -> Response:
-    """Go on with a session: spend its refresh token on a new pair."""
+    """Exchange a refresh token for a new pair of tokens."""
     services, cookies = _services(), False
     token = None
     if request.content_length or "Transfer-Encoding" in request.headers:
-        token = read(Refresh).refresh_token
+        token = read_body(Refresh).refresh_token
     try:
         if token is None:
             token, cookies = _from_cookie(services), True
@@ -103,13 +109,13 @@ def refresh() -> Response:
     except InvalidToken as error:
         client = current_exchange("refresh").client
         raise (services.lockout.forged(client) if error.guess else None) or error from None
-    return _answer(services, pair, cookies=cookies)
+    return _token_response(services, pair, cookies=cookies)
 
 
 @blueprint.post("/logout")
 @require_auth(schemes=["bearer", "cookie"])
 def logout() -> Response:
-    """End the session of an access token; a token of no session ends alone."""
+    """Revoke the session of the access token; a token without a session is revoked alone."""
     services, answer = _services(), Response(status=204)
     proved = current_exchange("logout").proved_identity
     assert proved is not None  # noqa: S101  # the route is protected
@@ -119,40 +125,40 @@ def logout() -> Response:
     elif proved.credential_id is not None:
         services.tokens.revoke(request.headers["Authorization"].split()[-1])
     else:
-        raise Conflict("this token has no jti, and cannot be revoked alone")
+        raise Conflict("this token has no jti claim, and so cannot be revoked")
     if cookie_of(request.environ, ACCESS) is not None and services.cookies.enabled:
         answer.headers.extend(services.cookies.clearing_fields())
     return answer
 
 
 def _from_cookie(services: Identities) -> str:
-    """Return the refresh token in its cookie, if a page of ours had it sent.
+    """Read the refresh token from its cookie, and refuse cross-site requests.
 
     Raises:
-        AuthenticationRequired: there is none.
-        InvalidToken: it is none of ours.
-        CSRFFailed: no page of ours had it sent.
+        AuthenticationRequired: there is no refresh token.
+        InvalidToken: the token is not valid.
+        CSRFFailed: another site may have sent the request.
     """
     token = cookie_of(request.environ, REFRESH) if services.cookies.enabled else None
     if token is None:
         raise AuthenticationRequired
     sid = services.tokens.session_of(token)
-    _check_site()
+    _refuse_cross_site()
     services.cookies.check_csrf(request.environ, sid)
     return token
 
 
-def _check_site() -> None:
+def _refuse_cross_site() -> None:
     exchange = current_exchange("cookies")
     cors = None if exchange.policy is None else exchange.policy.cors
     csrf.check(request.environ, exchange.client, cors)
 
 
-def _answer(services: Identities, pair: TokenPair, *, cookies: bool) -> Response:
+def _token_response(services: Identities, pair: TokenPair, *, cookies: bool) -> Response:
     fields = _cookie_fields(services, pair) if cookies else []
     identity = services.tokens.verify(pair.access_token)
     body: dict[str, Any] = {
-        "expiresAt": moment(pair.expires_at),
+        "expiresAt": iso_time(pair.expires_at),
         "user": {
             "username": identity.subject,
             "scopes": sorted(identity.scopes),
@@ -175,7 +181,7 @@ def _cookie_fields(services: Identities, pair: TokenPair) -> list[tuple[str, str
     except ValueError as error:
         services.tokens.revoke_session(pair.sid)
         logger.error("login of %a: %s", pair.subject[:64], error)
-        raise Conflict("the rights of this user do not fit into cookies") from None
+        raise Conflict("the scopes and roles of this user are too long for cookies") from None
 
 
 def _services() -> Identities:
