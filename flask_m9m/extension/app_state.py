@@ -1,4 +1,4 @@
-"""AppState: what one Flask app's flask-m9m consists of, under `app.extensions["m9m"]`."""
+"""AppState: all that flask-m9m keeps for one Flask app, as `app.extensions["m9m"]`."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ if TYPE_CHECKING:
 EXTENSION = "m9m"
 
 current_request: Callable[[], Request] = request._get_current_object  # type: ignore[attr-defined]
-"""Return the current request itself; an attribute of the proxy costs a microsecond each time."""
+"""Get the current request itself: each attribute read through the proxy costs a microsecond."""
 
 
 class AppState:
-    """One app's settings, and the guard and routes that are made of them at first use.
+    """One app's settings, and the guard and routes that are made from them at first use.
 
     Args:
         app: the app.
-        loaded: its settings, and where they came from.
-        protections: the marks that `M9M.protect` put on its routes.
-        callbacks: the app's own verifier, loaders and authentication schemes.
-        credential_types: returns the types of stored credentials that the app knows.
-        clock: seconds since the epoch; also drives rate limits where it is not the system's.
-        engine: the app's own database, in place of the one in the settings.
+        loaded: the app's settings and their sources.
+        protections: the marks that `M9M.protect` put on routes.
+        callbacks: the app's own password verifier, loaders and authentication schemes.
+        credential_types: returns the known types of stored credentials.
+        clock: seconds since the epoch; a clock that is given drives rate limits too.
+        engine: the app's own database, which replaces that of the settings.
     """
 
     def __init__(
@@ -78,62 +78,63 @@ class AppState:
 
     @property
     def shares_database(self) -> bool:
-        """Whether our tables lie in a database of the app's own."""
+        """Whether flask-m9m's tables are in the app's own database."""
         return self._engine is not None
 
     @property
     def guard(self) -> Guard:
-        """The guard, made at first use, when the app is complete."""
+        """The guard; it is made at first use, when the app is complete."""
         return self._guard or self._assemble()
 
     @property
     def assembly(self) -> Assembly:
-        """The parts that the guard works with."""
+        """The guard and the parts it works with; made at first use."""
         if self._guard is None:
             self._assemble()
         return self._assembly
 
     @property
     def identities(self) -> Identities:
-        """What issues credentials, and knows whose they are."""
+        """The app's authentication: it issues credentials and verifies them."""
         return self.assembly.identities
 
     @property
     def database(self) -> Database:
-        """Where state is kept; opened when it is first needed."""
+        """The database; it is opened at first use."""
         return self.assembly.database
 
     @property
     def credentials(self) -> Credentials:
-        """What keeps credentials, made when it is first needed; in a request, its caller's."""
-        kept = self.assembly.credentials(self._who_calls, self._credential_types())
+        """The stored credentials; inside a request, its caller decides which are visible."""
+        credentials = self.assembly.credentials(self._current_caller, self._credential_types())
         if not has_request_context():
-            return kept
-        # Whoever has it may use it in another thread, or later, where there is no request.
-        return kept.asked_by(partial(self._sender_of, self.exchange(current_request())))
+            return credentials
+        # The object may be used in another thread, or after the request has ended.
+        return credentials.asked_by(partial(self._caller_of, self.exchange(current_request())))
 
     @property
     def trail(self) -> AuditTrail:
-        """What everything that happens is told to."""
+        """The audit trail."""
         return self.assembly.trail
 
     @property
     def cipher(self) -> Cipher:
-        """What encrypts under the settings' keys."""
+        """The cipher, which encrypts with the keys of the settings."""
         return self.assembly.cipher()
 
     @property
     def routes(self) -> Routes:
-        """What holds for each route."""
+        """The policies of the app's routes."""
         if self._guard is None:
             self._assemble()
         return self._routes
 
     def exchange(self, request: Request) -> Exchange:
-        """Return the exchange of a request, beginning it where nothing has yet.
+        """Get the exchange of a request; begin it if the request has none yet.
 
-        It is kept with the request, which is one app's alone; an environ may be another app's as
-        well, or be used again. There it lies only on its way from `GuardedApp` to here.
+        The exchange is kept on the request object, which belongs to one app. An environ may be
+        shared with another app or used again, so it only carries the exchange from `GuardedApp`
+        to this method.
         """
         exchange: Exchange | None = getattr(request, ON_REQUEST, None)
         if exchange is None:
@@ -160,7 +161,7 @@ class AppState:
                     self.callbacks,
                     (self.app.import_name, self.app.instance_path),
                     clock=self._clock,
-                    engine=self._own(),
+                    engine=self._app_engine(),
                     private=self.app.testing,
                     response_class=self.app.response_class,
                     sender=self.app,
@@ -170,20 +171,20 @@ class AppState:
                 self._guard = assembly.guard
             return self._guard
 
-    def _who_calls(self) -> Caller:
-        """Return who sends the current request, or nobody; without one, the app itself."""
+    def _current_caller(self) -> Caller:
+        """Get the caller of the current request; outside a request it is the app itself."""
         from ..credentials.caller import SYSTEM
 
         if not has_request_context():
             return SYSTEM
-        return self._sender_of(self.exchange(current_request()))
+        return self._caller_of(self.exchange(current_request()))
 
-    def _sender_of(self, exchange: Exchange) -> Identity | None:
-        """Return who sends a request; whoever another app of this process knows is nobody here."""
+    def _caller_of(self, exchange: Exchange) -> Identity | None:
+        """Get the caller of a request; `None` if another app of this process began the exchange."""
         return exchange.identity if exchange.owner is self._guard else None
 
-    def _own(self) -> Engine | Callable[[], Engine] | None:
-        """Return the app's own engine; a function gets the app's context, whatever the thread."""
+    def _app_engine(self) -> Engine | Callable[[], Engine] | None:
+        """Get the app's own engine; a function is called in the app's context, in every thread."""
         given = self._engine
         if not callable(given):
             return given
@@ -195,32 +196,38 @@ class AppState:
         return engine
 
 
-def current_state(asking: str) -> AppState:
-    """Return the current app's state.
+def current_state(needed_by: str) -> AppState:
+    """Get the current app's state.
+
+    Args:
+        needed_by: the name of the function or object that needs it, for the error message.
 
     Raises:
-        RuntimeError: there is no current app, or it has no `M9M`; says so of `asking`.
+        RuntimeError: there is no current app, or it has no `M9M`.
     """
     state: AppState | None = current_app.extensions.get(EXTENSION)
     if state is None:
         raise RuntimeError(
-            f"{asking} needs flask-m9m, and the app {current_app.name!r} has none: "
-            "call M9M(app), or m9m.init_app(app) in its factory"
+            f"{needed_by} needs an M9M, and the app {current_app.name!r} has none: "
+            "call M9M(app), or m9m.init_app(app) in the app's factory"
         )
     return state
 
 
-def current_exchange(asking: str) -> Exchange:
-    """Return the current request's exchange.
+def current_exchange(needed_by: str) -> Exchange:
+    """Get the current request's exchange.
+
+    Args:
+        needed_by: as for `current_state`.
 
     Raises:
         RuntimeError: there is no current request, or its app has no `M9M`.
     """
-    return current_state(asking).exchange(current_request())
+    return current_state(needed_by).exchange(current_request())
 
 
 def _circumstances() -> Circumstances:
-    """Return in which request or by which command something happens."""
+    """Describe the current request or command, for the audit trail."""
     if has_request_context():
         exchange: Exchange | None = getattr(current_request(), ON_REQUEST, None)
         return Circumstances() if exchange is None else exchange.circumstances()

@@ -1,10 +1,10 @@
-"""Marked views: the table of marks by view function and class.
+"""Marked views: the table of marks on view functions and classes.
 
-The table is weak and outside the function's `__dict__`, which `functools.wraps` copies. A mark
-that closes a route is kept with the innermost function, so that it applies in whichever order the
-decorators were written. A mark that opens one is kept with the wrapper that the decorator
-returned, and with the function itself only where the decorator is written on its `def`:
-`add_url_rule("/open", view_func=public(report))` leaves other routes of `report` as they are.
+The table has weak references. It is not in the function's `__dict__`, which `functools.wraps`
+copies. A mark that closes a route is kept for the innermost function, so that it applies in any
+order of the decorators. A mark that opens a route is kept for the wrapper that the decorator
+returned. It is kept for the function too, but only if the decorator is written on its `def`:
+`add_url_rule("/open", view_func=public(report))` leaves other routes of `report` closed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _marks: WeakKeyDictionary[Any, tuple[Mark, ...]] = WeakKeyDictionary()
 
 
 def marks_of(target: object) -> tuple[Mark, ...]:
-    """List the marks of exactly this function or class, the innermost first."""
+    """List the marks of this function or class itself, the innermost first."""
     try:
         return _marks.get(target, ())
     except TypeError:  # a callable without weak references was never marked
@@ -33,7 +33,7 @@ def add_mark(target: Any, mark: Mark) -> None:
     """Add a mark to a function or class.
 
     Raises:
-        ValueError: it would be both opened and closed.
+        ValueError: the target would have both `@public` and a mark that closes it.
     """
     known = _marks.get(target, ())
     marks = known if mark in known else (*known, mark)
@@ -45,21 +45,21 @@ def add_mark(target: Any, mark: Mark) -> None:
 
 
 def layers_of(view: object) -> Iterator[Any]:
-    """Yield a view and the functions that it wraps, down to the innermost."""
-    return (layer for layer in _within(view) if not isinstance(layer, MethodType))
+    """Yield a view and the functions that it wraps, the innermost last."""
+    return (layer for layer in _unwrapped(view) if not isinstance(layer, MethodType))
 
 
 def owners_of(view: object) -> Iterator[type]:
     """Yield the classes of the objects that a view and the functions it wraps are bound to."""
-    for layer in _within(view):
+    for layer in _unwrapped(view):
         if isinstance(layer, MethodType):
             yield layer.__self__ if isinstance(layer.__self__, type) else type(layer.__self__)
         elif not isinstance(layer, FunctionType | functools.partial):
             yield type(layer)
 
 
-def enclosed_by(layers: Iterable[Any]) -> Iterator[type]:
-    """Yield the classes in the closures of functions, and those of objects and methods there."""
+def enclosed_classes(layers: Iterable[Any]) -> Iterator[type]:
+    """Yield the classes in functions' closures, and those of the objects and methods there."""
     for layer in layers:
         for enclosed in held_by(layer):
             enclosed = enclosed.__self__ if isinstance(enclosed, MethodType) else enclosed
@@ -73,7 +73,7 @@ def held_by(function: object) -> Iterator[Any]:
             yield cell.cell_contents
 
 
-def _within(view: Any) -> Iterator[Any]:
+def _unwrapped(view: Any) -> Iterator[Any]:
     seen: set[int] = set()
     while view is not None and id(view) not in seen:
         seen.add(id(view))

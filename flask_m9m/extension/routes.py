@@ -1,4 +1,4 @@
-"""Routes: which policy holds for a request, from the marks around its view."""
+"""Routes: finds the policy of a request, from the marks on its view, class and blueprint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..errors import Problem, SettingsError
 from ..guard.marks import ANY_OTHER_METHOD, USUAL_METHODS, Mark, Opening
 from ..guard.policy import FLASK, Level, RoutePolicy
 from ..guard.policy_compiler import PolicyCompiler
-from .marked_views import enclosed_by, layers_of, marks_of, owners_of
+from .marked_views import enclosed_classes, layers_of, marks_of, owners_of
 
 if TYPE_CHECKING:
     from flask import Request
@@ -29,7 +29,7 @@ class Protections:
     """The marks that `M9M.protect` put on blueprints and endpoint patterns.
 
     Attributes:
-        revision: grows with each protection.
+        revision: grows when a protection is added.
     """
 
     revision: int = 0
@@ -37,9 +37,9 @@ class Protections:
     _patterns: list[tuple[str, Sequence[Mark]]] = field(default_factory=list)
 
     def protect(self, target: Blueprint | str, marks: Sequence[Mark]) -> None:
-        """Put marks on a blueprint or on all endpoints that fit a pattern.
+        """Put marks on a blueprint, or on all endpoints that match a pattern.
 
-        The same once more, as a factory says it for each app that it makes, changes nothing.
+        An equal protection is added once: an app factory repeats it for each app that it makes.
         """
         demands = [mark.meaning for mark in marks]
         protected: list[Any] = self._patterns if isinstance(target, str) else self._blueprints
@@ -50,7 +50,7 @@ class Protections:
         self.revision += 1
 
     def unmatched(self, endpoints: Collection[str]) -> list[str]:
-        """Return the patterns that no endpoint fits: they protect nothing."""
+        """List the patterns that match no endpoint, and so protect nothing."""
         return [
             pattern
             for pattern, _ in self._patterns
@@ -58,33 +58,34 @@ class Protections:
         ]
 
     def levels_of(self, endpoint: str, app: Flask) -> Iterator[Level]:
-        """Yield the levels around an endpoint: inner blueprint, outer ones, patterns."""
+        """Yield an endpoint's levels: inner blueprint, outer blueprints, patterns."""
         names = endpoint.split(".")[:-1]
         for depth in range(len(names), 0, -1):
             name = ".".join(names[:depth])
             blueprint = app.blueprints.get(name)
-            protections = (marks for one, marks in self._blueprints if one is blueprint)
+            protections = (marks for known, marks in self._blueprints if known is blueprint)
             yield Level(f"blueprint {name}", [mark for marks in protections for mark in marks])
-        fitting: dict[str, list[Mark]] = {}
+        matching: dict[str, list[Mark]] = {}
         for pattern, marks in self._patterns:
             if fnmatchcase(endpoint, pattern):
-                fitting.setdefault(pattern, []).extend(marks)
-        for pattern in sorted(fitting, key=_exactness, reverse=True):
-            yield Level(f"pattern {pattern}", fitting[pattern])
+                matching.setdefault(pattern, []).extend(marks)
+        for pattern in sorted(matching, key=_exactness, reverse=True):
+            yield Level(f"pattern {pattern}", matching[pattern])
 
 
 def _exactness(pattern: str) -> tuple[bool, int]:
+    """Rank a pattern: a literal name first, then by the number of literal characters."""
     literal = len(pattern) - sum(map(pattern.count, "*?[]"))
     return literal == len(pattern), literal
 
 
 logger = logging.getLogger("flask_m9m")
 
-_AUTOMATIC_OPTIONS = "OPTIONS, answered by Flask"  # with the methods; the view never runs
+_AUTOMATIC_OPTIONS = "OPTIONS, answered by Flask"  # a method of its own; the view never runs
 
 
 class Compiled(NamedTuple):
-    """A policy, and of what it was compiled."""
+    """A policy, with the view and the revision of protections that it was compiled from."""
 
     policy: RoutePolicy
     view: object
@@ -95,12 +96,12 @@ METRICS_ENDPOINT = "m9m_metrics"
 
 
 class Routes:
-    """Finds the policy of a request's route, compiling each once.
+    """Finds the policy of a request's route; compiles each policy once.
 
     Args:
         app: the app.
-        policies: compiles them.
-        protections: what holds for blueprints and endpoint patterns.
+        policies: compiles policies.
+        protections: the marks on blueprints and endpoint patterns.
     """
 
     def __init__(self, app: Flask, policies: PolicyCompiler, protections: Protections) -> None:
@@ -110,13 +111,17 @@ class Routes:
         self._compiled: dict[tuple[str, str], Compiled] = {}
         self._unrouted = policies.unrouted()
         for pattern in protections.unmatched(app.view_functions):
-            logger.warning("m9m.protect(%a): no endpoint of %s fits", pattern, app.name)
+            logger.warning(
+                "m9m.protect(%a) protects nothing: no endpoint of the app %s matches the pattern",
+                pattern,
+                app.name,
+            )
 
     def check_own(self) -> None:
-        """Before the first request: see that no route of the app's stands where ours does.
+        """Check, before the first request, that only the metrics route has its path.
 
         Raises:
-            SettingsError: one does.
+            SettingsError: a route of the app has the same path.
         """
         for own in self._app.url_map.iter_rules():
             if own.endpoint != METRICS_ENDPOINT:
@@ -124,26 +129,30 @@ class Routes:
             for rule in self._app.url_map.iter_rules():
                 same = rule.rule == own.rule and "GET" in (rule.methods or ("GET",))
                 if same and rule.endpoint != own.endpoint:
-                    found = f"{own.rule!r}, where the app has its route {rule.endpoint!r}"
-                    raise SettingsError([Problem("metrics.path", found, "a path of its own")])
+                    found = f"{own.rule!r} is also the path of the app's route {rule.endpoint!r}"
+                    remedy = "choose a path that no route of the app has"
+                    raise SettingsError([Problem("metrics.path", found, remedy)])
 
     def is_own(self, endpoint: str) -> bool:
-        """Tell whether an endpoint's view is one of this package, which the settings switch on."""
+        """Tell whether an endpoint's view is part of flask-m9m, such as those of the REST API."""
         innermost = list(layers_of(self._app.view_functions.get(endpoint)))[-1:]
         modules = [getattr(layer, "__module__", None) or "" for layer in innermost]
         return any(module.startswith("flask_m9m.") for module in modules)
 
     def policy(self, rule: Rule | None, method: str) -> RoutePolicy:
-        """Return what holds for a request; for one that no route answers, what holds for all.
+        """Get the policy of a request.
 
         Args:
-            rule: the route's.
-            method: the request's; any text.
+            rule: the route's rule; `None` for a request that no route matches.
+            method: the request's method; any text.
+
+        Raises:
+            SettingsError: the route's marks contradict each other or the settings.
         """
         if rule is None:
             return self._unrouted
         if method not in USUAL_METHODS:
-            method = self._unusual(rule, method)
+            method = self._cache_key(rule, method)
         endpoint, revision = rule.endpoint, self._protections.revision
         view = self._app.view_functions.get(endpoint)
         known = self._compiled.get((endpoint, method))
@@ -154,11 +163,14 @@ class Routes:
         return policy
 
     def find(self, request: Request, method: str) -> tuple[RoutePolicy, Collection[str] | None]:
-        """Return what holds at a request's path for another method, and the path's methods.
+        """Find the policy of the request that a preflight announces.
 
         Args:
-            request: a preflight.
-            method: what it asks for; any text.
+            request: the preflight.
+            method: the method that it announces; any text.
+
+        Returns:
+            The policy, and the methods of the path, `None` if no route has the path.
         """
         try:
             adapter = self._app.create_url_adapter(request)
@@ -170,12 +182,12 @@ class Routes:
         return self.policy(rule, method.upper()), methods
 
     def all(self) -> Iterator[tuple[Rule, str, RoutePolicy]]:
-        """Yield every route of the app, each of its methods, and what holds there.
+        """Yield the policies of the app, with the rule and the method of each.
 
-        `HEAD` beside `GET` is left out, and so is an `OPTIONS` that Flask answers.
+        `HEAD` is left out beside `GET`, and so is an `OPTIONS` that Flask answers automatically.
 
         Raises:
-            SettingsError: marks contradict each other or the settings.
+            SettingsError: the marks of a route contradict each other or the settings.
         """
         for rule in self._app.url_map.iter_rules():
             methods = USUAL_METHODS if rule.methods is None else rule.methods
@@ -186,17 +198,17 @@ class Routes:
                 yield rule, method, self.policy(rule, method)
 
     @staticmethod
-    def _unusual(rule: Rule, method: str) -> str:
-        """Return under which name a method's policy is kept, of which there are only so many."""
+    def _cache_key(rule: Rule, method: str) -> str:
+        """Map an arbitrary method to one of a bounded set of cache keys."""
         if method == "OPTIONS" and _answers_options(rule):
             return _AUTOMATIC_OPTIONS
         return method if rule.methods and method in rule.methods else ANY_OTHER_METHOD
 
     def compile(self, endpoint: str, method: str) -> RoutePolicy:
-        """Compile what one endpoint demands of one method.
+        """Compile the policy of an endpoint for a method.
 
         Raises:
-            SettingsError: its marks contradict each other or the settings.
+            SettingsError: the endpoint's marks contradict each other or the settings.
         """
         levels = list(self._levels(endpoint, method))
         if method == _AUTOMATIC_OPTIONS:
@@ -208,38 +220,42 @@ class Routes:
         view = self._app.view_functions.get(endpoint)
         layers = list(layers_of(view))
         yield Level("view", _marks_on(layers), binding=True)
-        view_class = next((vars(one)["view_class"] for one in layers if _has_class(one)), None)
+        view_class = next(
+            (vars(layer)["view_class"] for layer in layers if _has_view_class(layer)), None
+        )
         if view_class is not None:
             yield from _class_levels(view_class, method)
         for owner in owners_of(view):
-            for one in owner.__mro__:
-                yield Level(f"class {one.__qualname__}", marks_of(one))
-        _see_no_other_marks(endpoint, layers)
+            for ancestor in owner.__mro__:
+                yield Level(f"class {ancestor.__qualname__}", marks_of(ancestor))
+        _refuse_unknown_owners(endpoint, layers)
         yield from self._protections.levels_of(endpoint, self._app)
         if layers and _serves_static_files(endpoint, layers[-1]):
             yield Level(FLASK, [Opening()])
 
 
-def _see_no_other_marks(endpoint: str, layers: Sequence[Any]) -> None:
-    """See that a view belongs to no marked class of which nobody can tell whether it is its view.
+def _refuse_unknown_owners(endpoint: str, layers: Sequence[Any]) -> None:
+    """Refuse a view that closes over a marked class which is not a Flask `View`.
+
+    The class may own the view, or the view may only use it: its marks cannot be enforced.
 
     Raises:
-        SettingsError: it does.
+        SettingsError: the view closes over such a class.
     """
-    for one in enclosed_by(layers):
-        if not issubclass(one, View) and any(map(marks_of, one.__mro__)):
-            found = f"a mark on the class {one.__qualname__}, which is no View of Flask's"
-            accepted = "mark its methods, or use m9m.protect"
-            raise SettingsError([Problem(f"route {endpoint}", found, accepted)])
+    for owner in enclosed_classes(layers):
+        if not issubclass(owner, View) and any(map(marks_of, owner.__mro__)):
+            found = f"the marked class {owner.__qualname__} in its closure is not a Flask View"
+            remedy = "mark the methods of the class, or use m9m.protect"
+            raise SettingsError([Problem(f"route {endpoint}", found, remedy)])
 
 
 def _answers_options(rule: Rule) -> bool:
-    """Tell whether Flask answers `OPTIONS` itself; a rule added to the map directly cannot say."""
+    """Tell whether Flask answers `OPTIONS` automatically; a rule added to the map is unknown."""
     return bool(getattr(rule, "provide_automatic_options", False))
 
 
 def _match(adapter: MapAdapter, method: str) -> tuple[Rule | None, Collection[str] | None]:
-    """Match a path as Flask would for this method, following a missing trailing slash."""
+    """Match a path as Flask does; a missing trailing slash is added."""
     path = None
     try:
         try:
@@ -255,10 +271,10 @@ def _match(adapter: MapAdapter, method: str) -> tuple[Rule | None, Collection[st
 
 
 def _marks_on(layers: Sequence[Any]) -> tuple[Mark, ...]:
-    return tuple(dict.fromkeys(mark for one in reversed(layers) for mark in marks_of(one)))
+    return tuple(dict.fromkeys(mark for layer in reversed(layers) for mark in marks_of(layer)))
 
 
-def _has_class(layer: Any) -> bool:
+def _has_view_class(layer: Any) -> bool:
     view_class = getattr(layer, "__dict__", {}).get("view_class")
     return isinstance(view_class, type) and issubclass(view_class, View)
 
@@ -270,8 +286,8 @@ def _class_levels(view_class: type, method: str) -> Iterator[Level]:
     for name in names:
         layers = list(layers_of(getattr(view_class, name, None)))
         yield Level(f"method {name}", _marks_on(layers), binding=True)
-    for one in view_class.__mro__:
-        yield Level(f"class {one.__qualname__}", marks_of(one), view_class=view_class)
+    for ancestor in view_class.__mro__:
+        yield Level(f"class {ancestor.__qualname__}", marks_of(ancestor), view_class=view_class)
 
 
 def _serves_static_files(endpoint: str, innermost: object) -> bool:

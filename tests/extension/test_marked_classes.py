@@ -71,7 +71,9 @@ def test_a_marked_class_that_a_view_encloses_stops_the_start(app: Flask, held: A
         return (held() if isinstance(held, type) else held).index()
 
     app.add_url_rule("/x", "x", view)
-    with pytest.raises(SettingsError, match="a mark on the class Reports, which is no View"):
+    with pytest.raises(
+        SettingsError, match="the marked class Reports in its closure is not a Flask View"
+    ):
         app.test_client().get("/x")
 
 
