@@ -1,4 +1,4 @@
-"""One Flask extension that secures an HTTP API."""
+"""flask-m9m: authentication, rate limits, CORS and security headers for HTTP APIs in Flask."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import what Flask apps do not need once it is asked for."""
+    """Import `M9MMiddleware` at its first use, since most Flask apps do not need it."""
     if name == "M9MMiddleware":
         from .wsgi.middleware import M9MMiddleware
 

@@ -1,4 +1,4 @@
-"""What a view can ask about its request."""
+"""Request context: the current identity, user, client address, request id and CSP nonce."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def settle_later(exchange: Exchange, guard: Guard) -> None:
-    """Refund, once there is a response, the tokens of limits that do not count it."""
+    """After the request, refund the tokens of rate limits that do not count its response."""
 
     @after_this_request
     def settle(answer: Response) -> Response:
@@ -27,7 +27,14 @@ def settle_later(exchange: Exchange, guard: Guard) -> None:
 
 
 def get_identity() -> Identity | None:
-    """Return who is calling, or `None` where nobody proved anything or there is no request."""
+    """Get the caller of the current request.
+
+    A route that asks for no authentication does not look at credentials; use
+    `@require_auth(optional=True)` to recognize its callers.
+
+    Returns:
+        The caller's identity; `None` if the caller is not authenticated, or outside a request.
+    """
     if not has_request_context():
         return None
     if EXTENSION in current_app.extensions:
@@ -37,15 +44,25 @@ def get_identity() -> Identity | None:
 
 
 def get_client_address() -> str | None:
-    """Return the client's address, seen through the trusted proxies.
+    """Get the client's IP address, as `server.trusted_proxies` report it.
 
-    `None` where the server gives none, as over a Unix socket that is not trusted.
+    `request.remote_addr` is not changed: behind a proxy, it is the proxy's address.
+
+    Returns:
+        The address; `None` if the server knows none, as over a Unix socket that is not trusted.
+
+    Raises:
+        RuntimeError: there is no current request, or its app has no `M9M`.
     """
     return current_exchange("get_client_address()").client.address
 
 
 def get_request_id() -> str | None:
-    """Return the current request's id, `X-Request-ID` of its answer; `None` without a request."""
+    """Get the id of the current request, for logs and error reports.
+
+    Returns:
+        The id, which the response has as `X-Request-ID`; `None` outside a request.
+    """
     if not has_request_context():
         return None
     if EXTENSION in current_app.extensions:
@@ -55,9 +72,13 @@ def get_request_id() -> str | None:
 
 
 def csp_nonce() -> str:
-    """Return this answer's nonce for `script` and `style` elements (CSP3 §2.3.1).
+    """Get the response's nonce for `script` and `style` elements (CSP3 §2.3.1).
 
-    The `Content-Security-Policy` of the answer allows it once it has been asked for.
+    The first call in a request adds the nonce to the response's `Content-Security-Policy`. In
+    templates: `<script nonce="{{ csp_nonce() }}">`.
+
+    Raises:
+        RuntimeError: there is no current request, or its app has no `M9M`.
     """
     exchange = current_exchange("csp_nonce()")
     if exchange.nonce is None:
@@ -70,16 +91,22 @@ def _current_user() -> Any:
     if exchange.user is NOT_LOADED:
         load = current_state("current_user").callbacks.user_loader
         if load is None:
-            raise RuntimeError("current_user needs a function marked with @m9m.user_loader")
-        if exchange.identity is None:  # not yet, maybe
+            raise RuntimeError(
+                "current_user needs a loader: decorate a function with @m9m.user_loader"
+            )
+        if exchange.identity is None:  # not cached: authentication may follow
             return None
         exchange.user = load(exchange.identity)
     return exchange.user
 
 
 current_identity: Identity = LocalProxy(get_identity)  # type: ignore[assignment]
-"""The request's `Identity`; false where there is none."""
+"""A proxy to the current request's `Identity`; it is false if the caller is not authenticated.
+
+`get_identity()` returns the object itself, or `None`."""
 
 current_user: Any = LocalProxy(_current_user)
-"""What the function marked with `@m9m.user_loader` returns for the identity, loaded at most
-once a request, when it is first read; false without an identity."""
+"""A proxy to the app's own user object: the result of the `@m9m.user_loader` function.
+
+The function is called when the proxy is first used, at most once per request. The proxy is false if
+the caller is not authenticated."""

@@ -1,4 +1,4 @@
-"""Decorators: `@require_auth`, `@public`, `@rate_limit`, `@cors` and the others that mark views."""
+"""Decorators for views: `@require_auth`, `@public`, `@rate_limit`, `@cors` and others."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class ViewDecorator:
     def __name__(self) -> str:
         # Flask asks a view for its name: `@rate_limit` without a limit comes out here.
         raise TypeError(
-            f"{type(self.mark).__name__}: this is a decorator and not a view; call it, "
-            'as in @rate_limit("100/hour")'
+            f"a view is needed, found a decorator ({type(self.mark).__name__}): write it with "
+            'its arguments, as in @rate_limit("100/hour")'
         )
 
     def put_on(self, view: View, caller: FrameType) -> View:
@@ -54,11 +54,15 @@ class ViewDecorator:
 
         Args:
             view: the function or class.
-            caller: the frame that decorates it.
+            caller: the stack frame in which the decorator is applied.
 
         Returns:
-            A class unchanged; for a function, a wrapper that enforces the mark where a request
-            reaches the function past its route's policy.
+            The class itself, or a wrapper of the function. The wrapper enforces the mark if a
+            request reaches the function without passing its route's policy.
+
+        Raises:
+            TypeError: the view is neither a class nor callable.
+            ValueError: the view has both `@public` and a mark that closes it.
         """
         if isinstance(view, type):
             add_mark(view, self.mark)
@@ -66,7 +70,7 @@ class ViewDecorator:
                 _guard_class(view, self.mark)
             return view
         if not callable(view):
-            raise TypeError(f"a mark goes on a view or a view class, found {type(view).__name__}")
+            raise TypeError(f"a view or a view class is needed, found {type(view).__name__}")
         *_, innermost = layers_of(view)
         if self.mark.closes or _is_written_on_def(innermost, caller):
             add_mark(innermost, self.mark)
@@ -95,18 +99,19 @@ def _guard_class(marked: type, mark: Mark) -> None:
 
 
 def _guard_dispatch(view_class: Any, marked: type, mark: Mark) -> None:
+    """Guard one class's `dispatch_request`, unless the class inherits a guarded one."""
     dispatch = vars(view_class).get("dispatch_request")
     if dispatch is None:
         derived = [base for base in view_class.__mro__[1:] if issubclass(base, marked)]
         is_guarded = any(hasattr(base, "dispatch_request") for base in derived)
         if is_guarded or not hasattr(view_class, "dispatch_request"):
             return
-        dispatch = _inherited(view_class)
+        dispatch = _inherited_dispatch(view_class)
     view_class.dispatch_request = _guard(dispatch, mark, on_class=True)
 
 
-def _inherited(view_class: type) -> Callable[..., Any]:
-    """Make a `dispatch_request` that calls the next class's."""
+def _inherited_dispatch(view_class: type) -> Callable[..., Any]:
+    """Make a `dispatch_request` that calls the one of the next class in the MRO."""
 
     def dispatch_request(self: Any, *args: Any, **kwargs: Any) -> Any:
         inherited: Any = super(view_class, self)
@@ -120,6 +125,7 @@ def _inherited(view_class: type) -> Callable[..., Any]:
 
 
 def _guard(view: Callable[..., Any], mark: Mark, on_class: bool = False) -> Callable[..., Any]:
+    """Wrap a view so that it enforces a mark which the request's policy has not enforced."""
     name = getattr(view, "__qualname__", type(view).__qualname__)
 
     if inspect.iscoroutinefunction(view):
@@ -144,12 +150,13 @@ def _guard(view: Callable[..., Any], mark: Mark, on_class: bool = False) -> Call
 
 
 def _enforce(mark: Mark, view: str, instance: object) -> None:
+    """Enforce a mark, unless the request's policy has already considered it for its class."""
     state, request = current_state(view), current_request()
     exchange = state.exchange(request)
     policy = exchange.policy
     # The app may have rewritten the method since the policy was chosen.
-    same = request.method == exchange.method.upper()
-    if same and policy is not None and policy.considers(mark, instance):
+    same_method = request.method == exchange.method.upper()
+    if same_method and policy is not None and policy.considers(mark, instance):
         return
     if isinstance(mark, Demand | LimitMark):
         try:
@@ -162,9 +169,9 @@ def _enforce(mark: Mark, view: str, instance: object) -> None:
 def _is_written_on_def(innermost: object, caller: FrameType) -> bool:
     """Tell whether a decorator is written on the `def` of this function.
 
-    While `@public` on a `def` runs, the frame that runs it is the one that has just made the
-    function, at a line between the first decorator and the body. A call such as
-    `public(report)` comes from another frame or a later line.
+    A decorator on a `def` runs in the frame that has just made the function, at a line between the
+    first decorator and the body. A call such as `public(report)` comes from another frame or from
+    a later line.
     """
     if not isinstance(innermost, FunctionType) or innermost.__name__ == "<lambda>":
         return False
@@ -201,23 +208,28 @@ def require_auth(
     optional: bool = False,
     fresh: bool = False,
 ) -> View | ViewDecorator:
-    """Require a valid credential on a view.
+    """Require a valid credential for a view, and optionally scopes or roles.
 
-    It protects above and below the route decorator alike. Several on one view all apply.
+    It works above and below the route decorator. If a view has several, all of them apply. A
+    request without a valid credential gets a 401, one without the scopes or roles a 403.
+
+    Example:
+        `@require_auth` or `@require_auth(scopes="reports:read", roles=["analyst", "admin"])`
 
     Args:
         view: the view, where the decorator is written without parentheses.
-        scopes: scopes of which the credential needs all, as names or as one string with
-            spaces between (RFC 6749 §3.3).
-        any_scope: scopes of which it needs one.
-        roles: roles of which the subject needs one.
-        schemes: the accepted authentication schemes; default: every enabled one.
-        optional: let a request without credentials through, with no identity; bad
-            credentials are refused all the same.
-        fresh: accept only tokens that were issued at a login (`fresh=True`).
+        scopes: the credential must have all of these scopes: a collection of names, or one string
+            with spaces between the names (RFC 6749 §3.3).
+        any_scope: the credential must have at least one of these scopes.
+        roles: the subject must have at least one of these roles.
+        schemes: the accepted schemes: `bearer`, `api_key`, `basic`, `cookie` or the app's own; by
+            default every enabled scheme.
+        optional: let requests without a credential through, without an identity. A bad credential
+            still gets a 401.
+        fresh: accept only tokens that were issued at a login, with `fresh=True`.
 
     Raises:
-        ValueError: the name of a scope or role cannot be sent in a header field.
+        ValueError: the name of a scope, role or scheme is not a scope-token (RFC 6749 §3.3).
     """
     requirement = Requirement.of(
         scopes=scopes,
@@ -240,27 +252,28 @@ def require_signed_url(*, purpose: str = "") -> ViewDecorator: ...
 
 
 def require_signed_url(view: View | None = None, /, *, purpose: str = "") -> View | ViewDecorator:
-    """Require a URL that `m9m.sign_url` has signed.
+    """Require a URL that `m9m.sign_url` has signed, and that has not expired.
 
-    A signed URL does not say who is calling: with `@require_auth` on the same view both apply,
-    and alone it asks for no credential, whatever the default is.
+    A signed URL does not authenticate the caller. With `@require_auth` on the same view both
+    apply; without it no credential is needed, even if `default_access` is `authenticated`. Other
+    requests get a 403.
 
     Args:
         view: the view, where the decorator is written without parentheses.
-        purpose: the purpose for which the URL has to be signed.
+        purpose: the purpose for which the URL must be signed.
     """
     decorator = ViewDecorator(SignedURLMark(purpose))
     return decorator if view is None else decorator.put_on(view, sys._getframe(1))
 
 
 public = ViewDecorator(Opening())
-"""Open one view where the default, its blueprint or its class is closed."""
+"""Open a view to everybody, where the default, its blueprint or its class requires a credential."""
 
 cacheable = ViewDecorator(CacheableMark())
-"""Let shared caches keep an authenticated view's response: it is the same for every caller."""
+"""Let shared caches keep the responses of an authenticated view: every caller gets the same."""
 
 unlimited = ViewDecorator(UnlimitedMark())
-"""Exempt one view from the general rate limit, `performance.rate_limit`; its own limits apply."""
+"""Exempt a view from the general rate limit, `performance.rate_limit`; its own limits apply."""
 
 
 def rate_limit(
@@ -275,27 +288,33 @@ def rate_limit(
     count: Callable[[Response], bool] | None = None,
     shadow: bool = False,
 ) -> ViewDecorator:
-    """Limit how often a view may be used. Several on one view all count.
+    """Limit how often a client may use a view; requests beyond the limit get a 429.
+
+    If a view has several limits, each of them applies.
+
+    Example:
+        `@rate_limit("100/hour")` or `@rate_limit("5/minute; 20/hour", burst=1, key="address")`
 
     Args:
-        limits: `100/hour`, `10 per 5 minutes`, several with `;` between, or a callable that
-            returns such a text for the request.
-        burst: tokens in a full bucket; default: the limit's count, so that the first period
-            may admit twice the count less one. A login wants `burst=1`.
-        key: who shares a bucket: `address`, `identity` (the address where there is none), or a
-            callable that returns a text, or `None` for the address; default:
+        limits: `100/hour`, `10 per 5 minutes`, several separated by `;`, or a callable without
+            arguments that returns such a text for the current request.
+        burst: the tokens in a full bucket; by default the limit's count. The first period can then
+            admit twice the count, less one. Use `burst=1` for a login.
+        key: whose requests share a bucket: `address`, `identity` (the address, if there is no
+            identity), or a callable that returns a text, or `None` for the address. By default
             `performance.rate_limit.key`.
-        cost: tokens that a request takes, 1 to the burst, or a callable that returns it.
-        name: routes whose limits have the same name share its buckets; default: the route's own.
-        methods: the methods that count; default: all.
+        cost: the tokens that a request takes, 1 to the burst, or a callable that returns them.
+        name: a name for the limit; routes whose limits have the same name share their buckets. By
+            default each route has its own.
+        methods: the methods that count; by default all.
         exempt_when: a callable; requests for which it returns true do not count.
-        count: a callable that is given the response; where it returns false, the request does
-            not count. Its tokens are taken before the view all the same, and refunded then,
-            unless the view took so long that a token has come back meanwhile.
-        shadow: count and log what would be refused, and refuse nothing.
+        count: a callable that gets the response; if it returns false, the request does not count.
+            Its tokens are taken before the view runs, and refunded after it, unless the view took
+            longer than a token takes to come back.
+        shadow: count requests and log those beyond the limit, but refuse none.
 
     Raises:
-        ValueError: an argument is of another kind, or out of range.
+        ValueError: an argument is of another type, or out of range.
     """
     return ViewDecorator(
         LimitMark.of(
@@ -313,10 +332,14 @@ def rate_limit(
 
 
 def cors(**overrides: Any) -> ViewDecorator:
-    """Give one view other CORS settings than the app's.
+    """Override the app's CORS settings for a view.
+
+    Example:
+        `@cors(allowed_origins=["https://app.example.com"], allow_credentials=True)`
 
     Args:
-        overrides: keys of `security.cors` (`allowed_origins`, `allow_credentials`, …).
+        overrides: keys of `security.cors` (`allowed_origins`, `allow_credentials`, …). Other keys
+            keep the app's values.
 
     Raises:
         SettingsError: a key is unknown or a value is not accepted.
@@ -325,11 +348,14 @@ def cors(**overrides: Any) -> ViewDecorator:
 
 
 def security_headers(**overrides: Any) -> ViewDecorator:
-    """Give one view other security headers than the app's.
+    """Override the app's security headers for a view.
+
+    Example:
+        `@security_headers(preset="web", x_frame_options=None)`
 
     Args:
         overrides: keys of `security.headers` (`preset`, `content_security_policy`, …); `None`
-            switches a header off.
+            switches a header off. Other keys keep the app's values.
 
     Raises:
         SettingsError: a key is unknown or a value is not accepted.
