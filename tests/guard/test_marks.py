@@ -164,7 +164,7 @@ def test_a_limit_keeps_the_arguments_that_it_accepts(arguments: dict[str, Any]) 
         ({"shadow": "yes"}, "shadow='yes'"),
         ({"name": "a\nb"}, "cannot name"),
     ],
-    ids=str,
+    ids=lambda value: None if isinstance(value, str) else ", ".join(value),
 )
 def test_a_limit_refuses_what_it_cannot_keep_and_names_it(
     arguments: dict[str, Any], message: str

@@ -22,7 +22,8 @@ from flask_m9m import (
     unlimited,
 )
 from flask_m9m.testing import client_as
-from tests.secured import Secured, answers_of, fragment_of
+
+from .conftest import Secured, answers_of, fragment_of
 
 KEYS_OFF = {"security": {"api_keys": {"enabled": False}, "lockout": {"enabled": False}}}
 EVERY_SCHEME = {

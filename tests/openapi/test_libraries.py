@@ -15,7 +15,8 @@ from flask_smorest import Api, Blueprint
 
 from flask_m9m import M9M, public, require_auth
 from flask_m9m.openapi import merge
-from tests.secured import Secured
+
+from .conftest import Secured
 
 VERSIONS = ("3.0.3", "3.1.0")
 

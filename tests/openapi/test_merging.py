@@ -9,7 +9,8 @@ import pytest
 
 from flask_m9m import require_auth
 from flask_m9m.openapi import merge
-from tests.secured import Secured, fragment_of
+
+from .conftest import Secured, fragment_of
 
 DOCUMENT: dict[str, Any] = {
     "openapi": "3.1.0",
