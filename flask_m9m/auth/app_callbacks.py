@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..errors import InvalidCredentials
-from ..processes.forking import fork_safe_lock
+from ..processes.bounded_cache import BoundedCache
 from ..settings.durations import parse_duration
 from .identity import Identity
 from .schemes.app_scheme import BUILT_IN
@@ -120,8 +119,7 @@ class LoadedIdentities:
     def __init__(self, callbacks: AppCallbacks, clock: Callable[[], float]) -> None:
         self._callbacks = callbacks
         self._clock = clock
-        self._loaded: OrderedDict[Identity, tuple[float, Identity]] = OrderedDict()
-        self._lock = fork_safe_lock()
+        self._loaded: BoundedCache[Identity, tuple[float, Identity]] = BoundedCache(_CAPACITY)
 
     def __call__(self, identity: Identity) -> Identity:
         """Enrich an identity; return it unchanged if the app has no loader.
@@ -136,15 +134,11 @@ class LoadedIdentities:
         if not lifetime:
             return _load(load, identity)
         now = self._clock()
-        known = self._loaded.get(identity)
+        known = self._loaded.find(identity)
         if known is not None and 0 <= now - known[0] < lifetime:
             return known[1]
         loaded = _load(load, identity)
-        with self._lock:
-            self._loaded[identity] = (now, loaded)
-            self._loaded.move_to_end(identity)
-            if len(self._loaded) > _CAPACITY:
-                self._loaded.popitem(last=False)
+        self._loaded.keep(identity, (now, loaded))
         return loaded
 
 

@@ -6,7 +6,6 @@ import hmac
 import secrets
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -16,6 +15,7 @@ from werkzeug.exceptions import HTTPException
 
 from ..errors import DatabaseUnavailable, InvalidCredentials
 from ..http.address import Client
+from ..processes.bounded_cache import BoundedCache
 from ..processes.forking import fork_safe_lock, watch
 from ..settings.models import BasicAuthSettings
 from ..storage.feed import ChangeFeed, Topic
@@ -166,8 +166,7 @@ class VerifiedPasswords:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._key = secrets.token_bytes(32)
-        self._known: OrderedDict[bytes, tuple[float, str, _Verified]] = OrderedDict()
-        self._lock = fork_safe_lock()
+        self._known: BoundedCache[bytes, tuple[float, str, _Verified]] = BoundedCache(_CAPACITY)
         self.after_fork()
         watch(self)
 
@@ -186,32 +185,23 @@ class VerifiedPasswords:
 
     def find(self, name: str, password: str) -> _Verified | None:
         """Find a cached verification that is still fresh."""
-        known = self._known.get(self._digest(name, password))
+        known = self._known.find(self._digest(name, password))
         if known is None or not 0 <= self._clock() - known[0] < _LIFETIME:
             return None
         return known[2]
 
     def keep(self, name: str, password: str, found: _Verified) -> None:
         """Cache a successful verification."""
-        with self._lock:
-            digest = self._digest(name, password)
-            self._known[digest] = (self._clock(), name, found)
-            self._known.move_to_end(digest)
-            if len(self._known) > _CAPACITY:
-                self._known.popitem(last=False)
+        self._known.keep(self._digest(name, password), (self._clock(), name, found))
 
     def drop(self, topic: str, name: str) -> None:
         """Drop the verifications of a changed user."""
         if topic == Topic.USER:
-            with self._lock:
-                for digest, (_, typed, (identity, _)) in list(self._known.items()):
-                    if name in (typed, identity.subject):
-                        del self._known[digest]
+            self._known.drop(lambda known: name in (known[1], known[2][0].subject))
 
     def clear(self) -> None:
         """Drop all verifications."""
-        with self._lock:
-            self._known.clear()
+        self._known.clear()
 
     def _digest(self, name: str, password: str) -> bytes:
         # A name has no NUL, so that two different pairs never give the same text.

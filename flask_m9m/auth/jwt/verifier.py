@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import sha256
 
 from ...errors import InvalidToken
-from ...processes.forking import fork_safe_lock
+from ...processes.bounded_cache import BoundedCache
 from ..identity import Identity
 from .claims import ClaimRules, Judged
 from .jws import LONGEST, parse_object, verify
@@ -39,9 +38,7 @@ class Verifier:
         self._ring = ring
         self._rules = rules or ClaimRules()
         self._clock = clock
-        self._capacity = capacity
-        self._known: OrderedDict[bytes, Judged] = OrderedDict()
-        self._lock = fork_safe_lock()
+        self._known: BoundedCache[bytes, Judged] = BoundedCache(capacity)
 
     def verify(self, token: str) -> Identity:
         """Verify a token.
@@ -56,7 +53,7 @@ class Verifier:
         if not isinstance(token, str) or len(token) > LONGEST:
             raise InvalidToken(f"a token must be a str of at most {LONGEST} characters")
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
-        judged = self._known.get(digest) or self._judge(token, digest)
+        judged = self._known.find(digest) or self._judge(token, digest)
         now = self._clock()
         if now >= judged.ends:
             raise InvalidToken("the token has expired", guess=False)
@@ -70,8 +67,5 @@ class Verifier:
             judged = self._rules.judge(jws.header, parse_object(jws.payload))
         except RecursionError:
             raise InvalidToken("the claims are nested too deeply") from None
-        with self._lock:
-            self._known[digest] = judged
-            if len(self._known) > self._capacity:
-                self._known.popitem(last=False)
+        self._known.keep(digest, judged)
         return judged

@@ -341,7 +341,7 @@ def test_the_cache_is_bounded_and_keeps_no_token(clock: Clock) -> None:
     for token in tokens:
         judge.verify(token)
     assert len(judge._known) == 10
-    assert all(len(digest) == 32 for digest in judge._known)
+    assert all(len(digest) == 32 for digest in judge._known._entries)
     assert [judge.verify(token).subject for token in tokens] == [f"u-{n}" for n in range(50)]
 
 
@@ -349,7 +349,7 @@ def test_bad_tokens_do_not_fill_the_cache(clock: Clock) -> None:
     judge = verifier(clock)
     for number in range(50):
         reason(jwt.encode({"sub": f"u-{number}", "exp": NOW + 60}, b"x" * 32), judge)
-    assert not judge._known
+    assert len(judge._known) == 0
 
 
 def test_threads_share_the_cache(clock: Clock) -> None:
