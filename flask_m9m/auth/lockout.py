@@ -20,6 +20,7 @@ from hashlib import sha256
 
 from ..errors import InvalidCredentials, LimitsUnavailable, M9MError, TooManyAttempts
 from ..http.address import Client
+from ..processes.bounded_cache import keep_newest
 from ..processes.forking import fork_safe_lock
 from ..ratelimit.gcra import Hit
 from ..ratelimit.limit import RateLimit
@@ -149,11 +150,6 @@ class KnownAddresses:
     def remember(self, account: str, address: str) -> None:
         """Note that an account signed in from an address."""
         with self._lock:
-            addresses = self._known.setdefault(account, OrderedDict())
-            addresses[address] = self._clock()
-            addresses.move_to_end(address)
-            self._known.move_to_end(account)
-            if len(addresses) > _MOST_ADDRESSES:
-                addresses.popitem(last=False)
-            if len(self._known) > _MOST_ACCOUNTS:
-                self._known.popitem(last=False)
+            addresses = self._known.get(account) or OrderedDict()
+            keep_newest(addresses, address, self._clock(), _MOST_ADDRESSES)
+            keep_newest(self._known, account, addresses, _MOST_ACCOUNTS)

@@ -16,6 +16,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidToken
+from ..processes.bounded_cache import keep_newest
 from ..processes.forking import fork_safe_lock
 from ..storage.feed import ChangeFeed, Topic
 from .identity import Identity
@@ -133,11 +134,9 @@ class Revocations:
             if self._complete and version == _NOT_REVOKED:
                 self._changed.discard(name)
                 return
-            self._known[name] = version
             self._changed.discard(name)
-            if len(self._known) > _CAPACITY:
+            if keep_newest(self._known, name, version, _CAPACITY) is not None:
                 self._complete = False  # the dropped name has to be queried again
-                self._known.popitem(last=False)
 
 
 def revoke_token(

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ..processes.bounded_cache import keep_newest
 from ..processes.forking import fork_safe_lock, watch
 from .gcra import Hit, admitted, known, refused
 from .limit import MICROSECONDS, RateLimit
@@ -191,12 +192,10 @@ class Leases:
         with self._lock:
             entry = self._clients.get((limit.key, client))
             if entry is None:
-                entry = self._clients[limit.key, client] = _Client(end, now - sent, sent)
-                if len(self._clients) > self._capacity:
-                    self._clients.popitem(last=False)
+                entry = _Client(end, now - sent, sent)
             else:
-                self._clients.move_to_end((limit.key, client))
                 entry.tat, entry.ahead, entry.asked = end, now - sent, sent
+            keep_newest(self._clients, (limit.key, client), entry, self._capacity)
             if not taken:
                 return refused(limit, tat, now, cost)
             entry.taken, entry.used = taken, cost

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import InvalidApiKey, InvalidRequest, M9MError
 from ...http.address import Client
+from ...processes.bounded_cache import keep_newest
 from ...processes.forking import fork_safe_lock
 from ...ratelimit.limit import RateLimit, parse_limits
 from ...settings.models import APIKeySettings
@@ -188,17 +189,17 @@ class KnownKeys:
     def keep(self, digest: bytes, known: KnownKey) -> None:
         """Cache a key; a full cache drops its oldest entry."""
         with self._lock:
-            self._known[digest] = known
+            dropped = keep_newest(self._known, digest, known, _CAPACITY)
             for change in known.changes:
                 self._touched_by.setdefault(change, set()).add(digest)
-            if len(self._known) > _CAPACITY:
-                self._forget(next(iter(self._known)))
+            if dropped is not None:
+                self._unlink(*dropped)
 
     def drop(self, topic: str, name: str) -> None:
         """Drop a changed key, or all keys of a changed user."""
         with self._lock:
             for digest in list(self._touched_by.get((topic, name), ())):
-                self._forget(digest)
+                self._unlink(digest, self._known.pop(digest))
 
     def clear(self) -> None:
         """Drop all keys."""
@@ -206,8 +207,8 @@ class KnownKeys:
             self._known.clear()
             self._touched_by.clear()
 
-    def _forget(self, digest: bytes) -> None:
-        for change in self._known.pop(digest).changes:
+    def _unlink(self, digest: bytes, known: KnownKey) -> None:
+        for change in known.changes:
             touched = self._touched_by[change]
             touched.discard(digest)
             if not touched:
