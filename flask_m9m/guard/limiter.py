@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import LimitsUnavailable, M9MError, RateLimited
 from ..processes.forking import fork_safe_lock
+from ..processes.quiet import Quiet
 from ..ratelimit.gcra import Hit
 from ..ratelimit.limit import RateLimit
 from ..ratelimit.store import LimitStore, StoreFailure, Want
@@ -203,22 +204,18 @@ class ShadowRefusals:
     ) -> None:
         self.totals: dict[str, int] = {}
         self._observers = observers
-        self._clock = clock
-        self._logged: dict[str, tuple[float, int]] = {}
+        self._quiet = Quiet(_LOG_INTERVAL, clock)
         self._lock = fork_safe_lock()
 
     def note(self, name: str) -> None:
         """Count a request that the limit of this name would have refused."""
         for observer in self._observers:
             observer(name)
-        now = self._clock()
         with self._lock:
-            total = self.totals[name] = self.totals.get(name, 0) + 1
-            logged_at, logged = self._logged.get(name, (-float("inf"), 0))
-            if 0 <= now - logged_at < _LOG_INTERVAL:
-                return
-            self._logged[name] = (now, total)
-        logger.info("rate limit %s (shadow): would have refused %d more", name, total - logged)
+            self.totals[name] = self.totals.get(name, 0) + 1
+        more = self._quiet.record(name)
+        if more:
+            logger.info("rate limit %s (shadow): would have refused %d more", name, more)
 
 
 def limited(hit: Hit) -> RateLimited:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Literal, TypeVar
 
 from ..processes.forking import fork_safe_lock
+from ..processes.quiet import Quiet
 from .gcra import Hit, look
 from .limit import RateLimit
 from .store import LimitStore, Spender, StoreFailure, Want
@@ -116,7 +117,7 @@ class Failover(LimitStore):
         self._breaker = breaker
         self._clock = clock
         self.failures = 0
-        self._log_at = 0.0
+        self._quiet = Quiet(_LOG_EVERY, clock)
         self._logged = False
         self._lock = fork_safe_lock()
 
@@ -213,16 +214,14 @@ class Failover(LimitStore):
             self._breaker.note_failure()
         with self._lock:
             self.failures += 1
-            now = self._clock()
-            if now < self._log_at:
-                return
-            self._log_at, self._logged = now + _LOG_EVERY, True
-        logger.warning(
-            "rate limits: the store fails, so %s: %s (%d failures so far)",
-            _CONSEQUENCES["closed" if failure.unsafe else self._policy],
-            failure,
-            self.failures,
-        )
+        if self._quiet.record("failure"):
+            self._logged = True
+            logger.warning(
+                "rate limits: the store fails, so %s: %s (%d failures so far)",
+                _CONSEQUENCES["closed" if failure.unsafe else self._policy],
+                failure,
+                self.failures,
+            )
 
     def _log_recovery(self) -> None:
         if self._logged:

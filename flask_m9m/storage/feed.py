@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ..errors import DatabaseUnavailable
 from ..processes.forking import watch
+from ..processes.quiet import Quiet
 
 if TYPE_CHECKING:
     from .database import Database
@@ -119,7 +120,7 @@ class ChangeFeed:
         self._last_read_at = -math.inf
         self._fresh_until = -math.inf
         self._retry_at = -math.inf
-        self._logged_at: dict[str, float] = {}
+        self._quiet = Quiet(_LOG_INTERVAL, clock)
         self._batches_due_at = -math.inf
         self._batches_due = False
         self._reading: _Reading | None = None
@@ -373,12 +374,8 @@ class ChangeFeed:
                 )
 
     def _log_error(self, message: str, reason: str) -> None:
-        now = self._clock()
-        with self._lock:
-            if now - self._logged_at.get(message, -math.inf) < _LOG_INTERVAL:
-                return
-            self._logged_at[message] = now
-        logger.error(message, reason)
+        if self._quiet.record(message):
+            logger.error(message, reason)
 
 
 def _write_at_exit(reference: weakref.ref[ChangeFeed]) -> None:

@@ -364,6 +364,20 @@ def test_a_batch_that_fails_keeps_no_query_from_being_asked(
     ]
 
 
+def test_one_line_per_interval_tells_that_batches_cannot_be_written(
+    make_process: MakeProcess, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = make_process()
+    one.feed.write_with(unreachable)
+    lines = []
+    for _ in range(4):
+        one.feed.write_batches()
+        one.feed.write_batches()
+        clock.advance(15.0)
+        lines.append(len(caplog.records))
+    assert lines == [1, 1, 2, 2]
+
+
 def test_a_read_that_hangs_is_given_up_and_counts_for_nothing(
     postgres_url: str, open_database: OpenDatabase, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
