@@ -292,12 +292,9 @@ def rate_limit(
 
     If a view has several limits, each of them applies.
 
-    Example:
-        `@rate_limit("100/hour")` or `@rate_limit("5/minute; 20/hour", burst=1, key="address")`
-
     Args:
-        limits: `100/hour`, `10 per 5 minutes`, several separated by `;`, or a callable without
-            arguments that returns such a text for the current request.
+        limits: `100/hour`, `10 per 5 minutes`, several as in `5/minute; 20/hour`, or a callable
+            without arguments that returns such a text for the current request.
         burst: the tokens in a full bucket; by default the limit's count. The first period can then
             admit twice the count, less one. Use `burst=1` for a login.
         key: whose requests share a bucket: `address`, `identity` (the address, if there is no

@@ -121,14 +121,7 @@ class M9M(Facade):
             engine=engine or self._engine,
         )
         app.extensions[EXTENSION] = state
-        if loaded.settings.api.enabled:
-            from .api import register
-
-            register(app, loaded.settings.api.prefix)
-        if loaded.settings.metrics.enabled:
-            from .api.metrics import register_metrics
-
-            register_metrics(app, loaded.settings.metrics)
+        _register_routes(app, loaded.settings)
         limit_sizes(app, loaded.settings.server.limits)
         app.context_processor(lambda: {"csp_nonce": csp_nonce})
         hooks = Hooks(app, state)
@@ -301,6 +294,18 @@ class M9M(Facade):
         """
         links = current_state("m9m.sign_url").guard.links
         return links.sign_url(url, max_age, method, purpose)
+
+
+def _register_routes(app: Flask, settings: Settings) -> None:
+    """Add the routes of the REST API and of the metrics, if they are switched on."""
+    if settings.api.enabled:
+        from .api import register
+
+        register(app, settings.api.prefix)
+    if settings.metrics.enabled:
+        from .api.metrics import register_metrics
+
+        register_metrics(app, settings.metrics)
 
 
 def _has_error_handler(app: Flask, status: int) -> bool:

@@ -90,12 +90,7 @@ class Guard:
         self._response_class = response_class
         self._https = server.https
         self.links = Links(security.jwt, clock)
-        self.resolver = AddressResolver(
-            server.trusted_proxies,
-            header=ProxyHeader(server.proxy_headers),
-            ipv6_prefix=settings.performance.rate_limit.ipv6_prefix,
-            trust_forwarded_host=server.trust_forwarded_host,
-        )
+        self.resolver = _make_resolver(settings)
         self.store = store
         self.ignored_forwarding = ignored_forwarding
         self._callbacks = identities.callbacks
@@ -368,3 +363,13 @@ class Guard:
     def render(self, exchange: Exchange, error: M9MError) -> Response:
         """Make an error's response, without raising the error."""
         return self._refusals.render(exchange, error)
+
+
+def _make_resolver(settings: Settings) -> AddressResolver:
+    server = settings.server
+    return AddressResolver(
+        server.trusted_proxies,
+        header=ProxyHeader(server.proxy_headers),
+        ipv6_prefix=settings.performance.rate_limit.ipv6_prefix,
+        trust_forwarded_host=server.trust_forwarded_host,
+    )
