@@ -225,7 +225,7 @@ class Chain:
             self._announce(last)
 
     def _start(self, rows: AuditRows, ends: Mapping[str, EndRow]) -> tuple[bytes, EndRow]:
-        """Return the key and the head to append to; begin the trail if there is none yet."""
+        """Return the key and the head to append to; begin the trail if it has no rows yet."""
         envelope, head = rows.key(), ends.get(HEAD)
         if envelope is None and not ends and rows.last() is None and self._last.seq == 0:
             return self._keys.make(rows), EndRow(0, GENESIS, b"")

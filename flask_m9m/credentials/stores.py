@@ -26,7 +26,7 @@ def bound_to(record: SealedCredential | Envelope) -> Record:
 
 
 def row_of(rows: Rows, credential_id: str) -> SealedCredential | None:
-    """Return a record by an id from a client, which may have any form; `None` if there is none."""
+    """Find a record by an id from a client, which may have any form."""
     return None if name_of(credential_id) is None else rows.get(credential_id)
 
 
@@ -149,7 +149,7 @@ class MemoryRows:
         self._credentials.update((record.id, record) for record in made)
 
     def get(self, credential_id: str) -> SealedCredential | None:
-        """Return a credential by its id; `None` if there is none."""
+        """Find a credential by its id."""
         return self._credentials.get(credential_id)
 
     def all(

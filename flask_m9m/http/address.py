@@ -49,8 +49,8 @@ class Client:
     """The client of a request.
 
     Attributes:
-        address: the client's address, an IPv4-mapped one as IPv4; `None` if there is none, as
-            over a Unix socket.
+        address: the client's address, an IPv4-mapped one as IPv4; `None` over a
+            Unix socket.
         key: the client's key for rate limits: its IPv4 address, or its IPv6 network.
         secure: whether the client used HTTPS.
         host: the requested host according to a trusted proxy; `None` if proxies are not trusted

@@ -67,7 +67,7 @@ class CredentialRows:
             self._connection.execute(insert(credentials), [_values(record) for record in made])
 
     def get(self, credential_id: str) -> SealedCredential | None:
-        """Return a credential by its id; `None` if there is none."""
+        """Find a credential by its id."""
         row = self._connection.execute(_BY_ID, {"id": credential_id}).one_or_none()
         return None if row is None else SealedCredential(*row)
 

@@ -150,7 +150,7 @@ class EncryptionKeyRing:
         return tuple(self._index())
 
     def find(self, key_id: str) -> EncryptionKey | None:
-        """Return the key with an id, or `None` if there is none.
+        """Find the key with an id.
 
         Raises:
             SettingsError: two keys have the same id.
