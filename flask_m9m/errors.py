@@ -1,4 +1,4 @@
-"""All exceptions of flask-m9m: HTTP errors with status, code and message; settings errors.
+"""All exceptions: HTTP errors with status, code and body (JSON, problem+json); settings errors.
 
 An HTTP error derives from Werkzeug's class for its status first and from `M9MError` second. An
 app's own handlers for the status, for Werkzeug's class or for `HTTPException` find it, in that

@@ -1,4 +1,4 @@
-"""Routes: finds the policy of a request, from the marks on its view, class and blueprint."""
+"""Routes: collects the marks on a view, its class and blueprints; the route of each request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limiter: takes rate-limit tokens for a request; refunds those its response does not count."""
+"""Limiter: takes and refunds rate-limit tokens for a request; the 429 and its `Retry-After`."""
 
 from __future__ import annotations
 

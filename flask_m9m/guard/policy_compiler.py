@@ -1,4 +1,4 @@
-"""Policy compiler: makes a route's policy from the settings and the marks around its view."""
+"""Policy compiler: merges the settings and the marks around a view into its route's policy."""
 
 from __future__ import annotations
 

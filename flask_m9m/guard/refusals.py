@@ -1,4 +1,4 @@
-"""Refusals: the guard's error responses, with their authentication challenges."""
+"""Refusals: ends a request with an error: negotiates its format and adds its challenges."""
 
 from __future__ import annotations
 

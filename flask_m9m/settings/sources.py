@@ -1,4 +1,4 @@
-"""Loading the settings: file, `.env`, environment, `app.config`, mapping and flags, in order."""
+"""Loading the settings: all sources in order; unknown keys, suggestions and other problems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exposition: the metrics in the Prometheus text format."""
+"""Exposition: the metrics' names, help texts and labels, in the Prometheus text format."""
 
 from __future__ import annotations
 

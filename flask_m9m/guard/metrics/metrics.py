@@ -1,4 +1,4 @@
-"""Metrics: counts requests, authentications, refusals and time, by labels no client can choose."""
+"""Metrics: which counters a request adds to; labels that no client can choose."""
 
 from __future__ import annotations
 
