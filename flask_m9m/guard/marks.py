@@ -266,16 +266,16 @@ class LimitMark(Mark):
         )
         _check_numbers(mark)
         if key not in (None, "address", "identity") and not callable(key):
-            raise ValueError(f"key={key!r}: accepted are 'address', 'identity' and a callable")
+            raise ValueError(f"key must be 'address', 'identity' or a callable, found {key!r}")
         for argument in ("exempt_when", "count"):
             value = getattr(mark, argument)
             if value is not None and not callable(value):
-                raise ValueError(f"{argument}={value!r}: accepted is a callable")
+                raise ValueError(f"{argument} must be a callable, found {value!r}")
         called = (limits, key, mark.cost, mark.exempt_when, mark.count)
         if any(map(inspect.iscoroutinefunction, called)):
             raise ValueError("a rate limit accepts plain functions, found a coroutine function")
         if not isinstance(mark.shadow, bool):
-            raise ValueError(f"shadow={mark.shadow!r}: accepted are True and False")
+            raise ValueError(f"shadow must be True or False, found {mark.shadow!r}")
         return mark
 
     def counts(self, method: str) -> bool:
@@ -293,15 +293,15 @@ def _check_numbers(mark: LimitMark) -> None:
     elif callable(limits):
         most = sys.maxsize if burst is None else burst
     else:
-        raise ValueError(f"limits={limits!r}: accepted are '100/hour' and the like, or a callable")
+        raise ValueError(f"limits must be text such as '100/hour' or a callable, found {limits!r}")
     if not callable(cost) and (type(cost) is not int or not 1 <= cost <= most):
-        raise ValueError(f"cost={cost!r}: accepted is 1 to the limit's burst of {most}")
+        raise ValueError(f"cost must be 1 to the limit's burst of {most}, found {cost!r}")
 
 
 def _methods(methods: Collection[str]) -> frozenset[str]:
     """Normalize methods for `LimitMark.counts`: upper case, `HEAD` counted as `GET`."""
     if isinstance(methods, str):
-        raise ValueError(f"methods={methods!r}: accepted is a list such as ['GET', 'POST']")
+        raise ValueError(f"methods must be a list such as ['GET', 'POST'], found {methods!r}")
     upper = frozenset(method.upper() for method in methods)
     return upper - {"HEAD"} | {"GET"} if "HEAD" in upper else upper
 

@@ -56,7 +56,7 @@ def problems(policies: Any, settings: Any = None) -> list[str]:
         ({"prefix": "/x", "rate_limit": 100}, "must be text such as 100/hour"),
         ({"prefix": "/x", "rate_limit": None}, "null; must be text such as 100/hour"),
         ({"prefix": "/x", "rate_limit": "1/hour", "burst": True}, "a whole number"),
-        ({"prefix": "/x", "rate_limit": "1/hour", "cost": 2}, "accepted is 1 to the limit"),
+        ({"prefix": "/x", "rate_limit": "1/hour", "cost": 2}, "must be 1 to the limit"),
         ({"prefix": "/x", "rate_limit": "1/hour", "key": "user"}, "'address', 'identity'"),
         ({"prefix": "/x", "rate_limit": "1/hour", "name": "a b"}, "cannot name a rate limit"),
         ({"prefix": "/x", "access": "public", "burst": 1}, "set, but rate_limit is not"),

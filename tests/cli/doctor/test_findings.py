@@ -33,8 +33,6 @@ from tests.cli.doctor.bad_apps import (
     with_database,
 )
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:

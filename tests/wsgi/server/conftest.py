@@ -18,7 +18,7 @@ import pytest
 
 from .certificates import Pair
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 APP = """\
 import os, time
 from flask import Flask, request
