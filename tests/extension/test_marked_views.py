@@ -4,6 +4,7 @@ import functools
 import gc
 import weakref
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -191,9 +192,9 @@ def test_a_circle_of_wrappers_ends() -> None:
     first, second = make_view(), make_view()
     first.__wrapped__ = second  # type: ignore[attr-defined]
     second.__wrapped__ = first  # type: ignore[attr-defined]
-    assert list(layers_of(first)) == [first, second]
+    assert list(islice(layers_of(first), 9)) == [first, second]
     first.__wrapped__ = first  # type: ignore[attr-defined]
-    assert list(layers_of(first)) == [first]
+    assert list(islice(layers_of(first), 9)) == [first]
 
 
 # Owners

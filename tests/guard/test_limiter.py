@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -517,12 +518,22 @@ def test_a_trial_is_logged_at_most_every_thirty_seconds_with_what_came_between(
 # Refusals and threads
 
 
+@pytest.fixture
+def switching() -> Iterator[None]:
+    """Let threads take turns as often as can be."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
 @pytest.mark.parametrize(("seconds", "said"), [(0, "1"), (1, "1"), (61, "61")])
 def test_a_refusal_never_says_to_come_back_at_once(seconds: int, said: str) -> None:
     error: M9MError = limited(Hit(RateLimit(1, 60, 1, "report"), False, 0, seconds, 60))
     assert list(error.headers) == [("Retry-After", said)]
 
 
+@pytest.mark.usefixtures("switching")
 @pytest.mark.parametrize("count", [1, 8, 64])
 @pytest.mark.parametrize("judged", [False, True], ids=["plain", "judged"])
 def test_threads_together_get_no_more_than_the_burst(
@@ -546,6 +557,7 @@ def test_threads_together_get_no_more_than_the_burst(
         assert sum(pool.map(use, range(count))) == 50
 
 
+@pytest.mark.usefixtures("switching")
 @pytest.mark.parametrize("count", [8, 64])
 def test_threads_count_every_trial(clock: Clock, count: int) -> None:
     trials = Trials(clock)
