@@ -5,7 +5,6 @@ from __future__ import annotations
 from .chain import Anchor
 from .events import SUCCESS, Circumstances, Event, EventName, Recorded
 from .trail import AuditTrail
-from .verification import Progress, Verification
 
 __all__ = [
     "SUCCESS",
@@ -14,7 +13,5 @@ __all__ = [
     "Circumstances",
     "Event",
     "EventName",
-    "Progress",
     "Recorded",
-    "Verification",
 ]

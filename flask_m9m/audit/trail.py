@@ -19,10 +19,10 @@ from . import lines
 from .backlog import Backlog
 from .chain import Anchor, Chain, KeyCipher
 from .events import SUCCESS, Circumstances, Event, EventName, Recorded, details_text
-from .verification import Progress, TrailVerifier, Verification
 
 if TYPE_CHECKING:
     from ..storage.transaction import Transaction
+    from .verification import Progress, Verification
 
 logger = logging.getLogger("flask_m9m")
 
@@ -141,6 +141,8 @@ class AuditTrail:
             SettingsError: there is no encryption key.
         """
         known = None if anchor is None else Anchor.parse(anchor)
+        from .verification import TrailVerifier
+
         return TrailVerifier(self._database, self._chain.keys, known, progress).run()
 
     def flush(self) -> None:

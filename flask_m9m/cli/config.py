@@ -11,8 +11,8 @@ from flask.cli import ScriptInfo
 
 from ..errors import SettingsError
 from ..extension.app_state import EXTENSION
-from ..settings import describe
 from ..settings.checks import check_secret_key
+from ..settings.describe import describe
 from ..settings.paths import nearest_path
 from ..settings.schema import json_schema
 from ..settings.sources import Loaded, load

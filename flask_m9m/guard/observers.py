@@ -7,11 +7,10 @@ from collections.abc import Callable
 from ..audit.trail import AuditTrail
 from .audit_observer import AuditObserver
 from .exchange import Observer
-from .metrics.metrics import Metrics
 
 
 def make_observers(
-    trail: AuditTrail, clock: Callable[[], float], metrics: Metrics | None
+    trail: AuditTrail, clock: Callable[[], float], metrics: Observer | None
 ) -> list[Observer]:
     """Make the observers of one app's guard.
 

@@ -1,9 +1,8 @@
-"""The settings: models, sources (file, environment, app.config), validation and description."""
+"""The settings: models, sources (file, environment, app.config) and validation."""
 
 from __future__ import annotations
 
 from .checks import check, check_secret_key
-from .describe import Described, describe
 from .durations import parse_duration
 from .models import (
     Algorithm,
@@ -29,7 +28,6 @@ from .models import (
 from .origins import OriginKind, OriginRule, parse_origin_rule
 from .paths import get, nearest_path
 from .presets import PRESETS
-from .schema import json_schema
 from .secrets import is_asymmetric_key, is_der
 from .server import ServerLimits, ServerSettings, ServerTimeouts, TLSSettings
 from .sources import Loaded, SettingsSource, load, settings_of
@@ -44,7 +42,6 @@ __all__ = [
     "CORSSettings",
     "CredentialSettings",
     "DatabaseSettings",
-    "Described",
     "DevelopmentSettings",
     "ErrorSettings",
     "HeadersSettings",
@@ -66,11 +63,9 @@ __all__ = [
     "TLSSettings",
     "check",
     "check_secret_key",
-    "describe",
     "get",
     "is_asymmetric_key",
     "is_der",
-    "json_schema",
     "load",
     "nearest_path",
     "parse_duration",

@@ -13,7 +13,6 @@ from ..audit.trail import AuditTrail
 from ..auth.app_callbacks import AppCallbacks
 from ..auth.identities import Identities
 from ..guard.ignored_forwarding import make_ignored_forwarding_log
-from ..guard.metrics.metrics import Metrics, make_metrics
 from ..guard.observers import make_observers
 from ..guard.pipeline import Guard
 from ..http.address import ProxyHeader
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from ..credentials.credentials import Credentials
     from ..credentials.encryption.cipher import Cipher, Record
     from ..credentials.types import CredentialTypes
+    from ..guard.metrics.metrics import Metrics
 
     WhoCalls = Callable[[], Caller]
 
@@ -108,6 +108,8 @@ class Assembly:
     def _make_metrics(self) -> Metrics | None:
         if not self._settings.metrics.enabled:
             return None
+        from ..guard.metrics.metrics import make_metrics
+
         limiting = self._settings.performance.rate_limit
         return make_metrics(limiting, self._app, self._stores, private=self._private)
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_m9m.errors import SettingsError
-from flask_m9m.settings import Settings, describe, load
-from flask_m9m.settings.describe import MASK
+from flask_m9m.settings import Settings, load
+from flask_m9m.settings.describe import MASK, describe
 from flask_m9m.settings.paths import LEAVES
 
 from .conftest import Load, Problems

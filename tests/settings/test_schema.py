@@ -7,8 +7,8 @@ import jsonschema
 import pytest
 import yaml
 
-from flask_m9m.settings import json_schema
 from flask_m9m.settings.paths import LEAVES, SECTIONS
+from flask_m9m.settings.schema import json_schema
 
 from .test_m9m import M9M_CONFIG
 from .test_sources import PRODUCTION
