@@ -479,11 +479,7 @@ def test_threads_that_sign_in_and_err_leave_every_token_where_it_was(
 
 
 @pytest.mark.parametrize("count", [1, 8, 64])
-def test_threads_may_sign_in_while_others_are_forgotten(
-    monkeypatch: pytest.MonkeyPatch, count: int
-) -> None:
-    monkeypatch.setattr("flask_m9m.auth.lockout._MOST_ACCOUNTS", 2)
-
+def test_threads_that_sign_in_to_one_account_at_once_are_all_remembered(count: int) -> None:
     def clock() -> float:
         time.sleep(0)  # another thread's turn, if nothing holds it up
         return 1.0
@@ -493,15 +489,8 @@ def test_threads_may_sign_in_while_others_are_forgotten(
 
     def use(number: int) -> None:
         barrier.wait()
-        for turn in range(50):
-            known.remember(f"user {(turn + number) % 5}", str(number))
-            known.knows(f"user {turn % 5}", str(number))
+        known.remember("ann", str(number))
 
     with ThreadPoolExecutor(count) as pool:
         list(pool.map(use, range(count)))
-    accounts = [
-        account
-        for account in range(5)
-        if any(known.knows(f"user {account}", str(number)) for number in range(count))
-    ]
-    assert len(accounts) == 2
+    assert sum(known.knows("ann", str(number)) for number in range(count)) == min(count, 32)

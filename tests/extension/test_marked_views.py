@@ -11,7 +11,7 @@ import pytest
 
 from flask_m9m.extension.marked_views import (
     add_mark,
-    enclosed_by,
+    enclosed_classes,
     held_by,
     layers_of,
     marks_of,
@@ -238,7 +238,7 @@ def test_a_closures_objects_classes_and_methods_are_found_as_classes() -> None:
         return target, bound, kind
 
     assert sorted(held_by(view), key=repr) == sorted((target, bound, kind), key=repr)
-    assert sorted(enclosed_by([view, make_view()]), key=repr) == sorted(
+    assert sorted(enclosed_classes([view, make_view()]), key=repr) == sorted(
         (Slotted, Report, Report), key=repr
     )
 

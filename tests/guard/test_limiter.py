@@ -17,7 +17,7 @@ from flask_m9m.errors import LimitsUnavailable, M9MError, RateLimited
 from flask_m9m.guard.exchange import Exchange
 from flask_m9m.guard.limiter import (
     Limiter,
-    Trials,
+    ShadowRefusals,
     client_key,
     custom_key,
     identity_key,
@@ -194,7 +194,7 @@ def test_a_computed_cost_that_cannot_be_is_refused_and_nothing_is_taken(
     assert error.members == {"violated-policies": ["report"]}
     assert left(store, limits) == [5, 5]
     [record] = caplog.records
-    assert f"a cost of {cost!a}" in record.getMessage()
+    assert f"the cost is {cost!a}" in record.getMessage()
 
 
 def test_limits_are_computed_for_each_request(limiter: Limiter) -> None:
@@ -451,7 +451,7 @@ def test_a_clock_that_steps_back_shuts_nobody_out(limiter: Limiter, clock: Clock
     assert statuses(limiter, limits, 2) == [200, 429]
 
 
-# Trials
+# Limits with shadow
 
 
 def test_a_limit_with_shadow_refuses_nobody_and_counts_whom_it_would_have(
@@ -464,7 +464,7 @@ def test_a_limit_with_shadow_refuses_nobody_and_counts_whom_it_would_have(
     assert limiter.take(exchange, limits) is None
     assert exchange.hits == ()
     assert statuses(limiter, limits, 4) == [200] * 4
-    assert limiter.trials.totals == {"report": 3}
+    assert limiter.shadow_refusals.totals == {"report": 3}
     assert seen == ["report"] * 6
 
 
@@ -475,7 +475,7 @@ def test_a_request_that_another_limit_refuses_is_not_tried_out(
     limits = route_limits(shadow, short)
     assert statuses(limiter, limits, 4) == [200, 429, 429, 429]
     assert left(store, limits) == [4, 0]
-    assert limiter.trials.totals == {}
+    assert limiter.shadow_refusals.totals == {}
 
 
 def test_a_trial_gives_back_what_does_not_count(limiter: Limiter, store: Store) -> None:
@@ -492,26 +492,26 @@ def test_a_trial_holds_nobody_up_where_the_store_fails_or_the_cost_cannot_be(
 ) -> None:
     impossible = limits_of("2/minute", cost=lambda: 3, shadow=True)
     assert statuses(limiter, impossible, 2) == [200, 200]
-    assert limiter.trials.totals == {"report": 2}
+    assert limiter.shadow_refusals.totals == {"report": 2}
     store.failing = True
     assert statuses(limiter, limits_of("2/minute", shadow=True), 5) == [200] * 5
-    assert limiter.trials.totals == {"report": 2}
+    assert limiter.shadow_refusals.totals == {"report": 2}
 
 
 def test_a_trial_is_logged_at_most_every_thirty_seconds_with_what_came_between(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="flask_m9m")
-    trials = Trials(clock)
+    refusals = ShadowRefusals(clock)
     for seconds in (0, 0, 29.9, 0.1, 30):
         clock.advance(seconds)
-        trials.note("report")
-    trials.note("other")
+        refusals.note("report")
+    refusals.note("other")
     said = [record.getMessage().rpartition("refused ")[2] for record in caplog.records]
     assert said == ["1 more", "3 more", "1 more", "1 more"]
-    assert trials.totals == {"report": 5, "other": 1}
+    assert refusals.totals == {"report": 5, "other": 1}
     clock.advance(-(10**6))
-    trials.note("report")
+    refusals.note("report")
     assert len(caplog.records) == 5  # a step back does not silence the log until it is made up for
 
 
@@ -560,14 +560,14 @@ def test_threads_together_get_no_more_than_the_burst(
 @pytest.mark.usefixtures("switching")
 @pytest.mark.parametrize("count", [8, 64])
 def test_threads_count_every_trial(clock: Clock, count: int) -> None:
-    trials = Trials(clock)
+    refusals = ShadowRefusals(clock)
     barrier = threading.Barrier(count)
 
     def use(_: int) -> None:
         barrier.wait()
         for _ in range(100):
-            trials.note("report")
+            refusals.note("report")
 
     with ThreadPoolExecutor(count) as pool:
         list(pool.map(use, range(count)))
-    assert trials.totals == {"report": 100 * count}
+    assert refusals.totals == {"report": 100 * count}

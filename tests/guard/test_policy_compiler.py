@@ -326,9 +326,12 @@ def test_a_route_accepts_the_schemes_that_all_its_demands_accept(
         ([Requirement(schemes=())], "switched off"),
         ([Requirement(schemes=("bearer",)), Requirement(schemes=("api_key",))], "switched off"),
         ([Requirement(schemes=("basic",), optional=True)], "switched off"),
-        ([Requirement(schemes=("baerer",))], "no scheme 'baerer' (known: api_key, basic, bearer"),
-        ([Requirement(schemes=("bearer", "\x1b[2J"))], r"no scheme '\x1b[2J'"),
-        ([Requirement(), Requirement(schemes=("own",))], "no scheme 'own'"),
+        (
+            [Requirement(schemes=("baerer",))],
+            "unknown scheme 'baerer' (known: api_key, basic,",
+        ),
+        ([Requirement(schemes=("bearer", "\x1b[2J"))], r"unknown scheme '\x1b[2J'"),
+        ([Requirement(), Requirement(schemes=("own",))], "unknown scheme 'own'"),
     ],
 )
 def test_a_route_that_no_scheme_could_open_is_refused(marks: list[Mark], said: str) -> None:

@@ -104,7 +104,7 @@ def test_a_file_that_others_may_use_is_refused_and_left_as_it_is(
     instance: Path, file: Path, mode: int
 ) -> None:
     write(file, mode=mode)
-    assert refusal(instance) == "other users may read it"
+    assert refusal(instance) == "other users can access it"
     assert stat.S_IMODE(file.stat().st_mode) == mode
     assert file.read_text() == SECRET
 
@@ -136,7 +136,7 @@ def test_a_file_that_holds_something_else_is_refused_and_left_as_it_is(
     instance: Path, file: Path, text: str
 ) -> None:
     write(file, text)
-    assert refusal(instance) == "it does not hold a secret"
+    assert refusal(instance) == "it does not contain a secret"
     assert file.read_text("utf-8") == text
 
 
