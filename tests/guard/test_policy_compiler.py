@@ -68,7 +68,7 @@ def compiled(*levels: Level, settings: Any = None, by: str = "GET") -> RoutePoli
 
 
 def refused(*levels: Level, settings: Any = None) -> str:
-    """Return what a refusal to compile says that it found."""
+    """Compile levels that must be refused; return the text of the first problem."""
     with pytest.raises(SettingsError) as caught:
         compiled(*levels, settings=settings)
     problem = caught.value.problems[0]
@@ -351,7 +351,7 @@ def test_a_closed_route_is_refused_where_no_scheme_is_on() -> None:
 
 
 def buckets(policy: RoutePolicy) -> list[tuple[str, ...]]:
-    """Return what the limits of a policy count under, each limit's parts together."""
+    """List the bucket keys of each limit of a policy, one for each of its parts."""
     return [tuple(limit.key for limit in limits.limits()) for limits in policy.limits]
 
 

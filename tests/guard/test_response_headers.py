@@ -227,7 +227,7 @@ def test_an_open_answer_says_itself_how_it_is_cached() -> None:
 
 @pytest.mark.parametrize("marks", [[], [CacheableMark()]])
 @pytest.mark.parametrize("status", ["401 UNAUTHORIZED", "403", "429 Slow down"])
-def test_no_refusal_is_stored_whoever_made_it(status: str, marks: list[Mark]) -> None:
+def test_no_refusal_is_stored_even_if_the_app_made_it(status: str, marks: list[Mark]) -> None:
     own = [("Cache-Control", "public, max-age=60"), ("Cache-Control", "private"), ("Expires", "0")]
     complete = Answers().complete(*own, status=status, marks=marks)
     assert under("Cache-Control", complete) == ["no-store"]

@@ -44,7 +44,7 @@ def secret_of(instance: Path) -> str:
 
 
 def refusal(instance: Path) -> str:
-    """Return what the refusal says that it found, which names the file and the way out."""
+    """Read a secret that must be refused; return the reason that the message gives."""
     with pytest.raises(SettingsError) as caught:
         dev_secret(str(instance))
     [problem] = caught.value.problems
