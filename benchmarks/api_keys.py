@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from flask_m9m.auth.api_key_format import digest_of, make_key
+from flask_m9m.auth.api_key_format import key_digest, make_key
 from flask_m9m.auth.api_keys import ApiKeys
 from flask_m9m.auth.schemes.api_key import ApiKeyAuthenticator
 from flask_m9m.errors import InvalidApiKey
@@ -78,7 +78,7 @@ def rows(keys: list[str], count: int) -> Iterator[Row]:
     """Return rows of keys: those given, and digests of nothing for the rest."""
     now, scopes, roles = time.time(), json.dumps(["items:read"]), json.dumps([])
     for number in range(count):
-        digest = digest_of(keys[number]) if number < len(keys) else secrets.token_bytes(32)
+        digest = key_digest(keys[number]) if number < len(keys) else secrets.token_bytes(32)
         owner = f"user-{number % OWNERS}"
         key_id = str(uuid.uuid4())
         yield key_id, key_id, digest, f"key {number}", owner, scopes, roles, now

@@ -250,7 +250,7 @@ def crowd(chance: random.Random, seconds: int) -> list[Arrival]:
     return list(zip(times, chance.choices(clients, cum_weights=weights, k=len(times)), strict=True))
 
 
-def in_turn(_: random.Random, workers: int, number: int) -> int:
+def hold_slot(_: random.Random, workers: int, number: int) -> int:
     return number % workers
 
 
@@ -263,7 +263,7 @@ def one_worker(_: random.Random, _workers: int, _number: int) -> int:
 
 
 SHAPES = {
-    "flood": Shape("a client at 3 times its limit, in turn", LIMIT, steady(3), in_turn),
+    "flood": Shape("a client at 3 times its limit, in turn", LIMIT, steady(3), hold_slot),
     "below": Shape("a client at 95% of its limit", LIMIT, steady(0.95), any_worker),
     "bursts": Shape("bursts of a full bucket, every 10 s", LIMIT, bursts, any_worker),
     "ambush": Shape("leases left behind, then five buckets", LIMIT, ambush, any_worker),

@@ -23,7 +23,7 @@ from .audit.lines import write_somewhere
 from .errors import SettingsError
 from .settings.server import ServerSettings
 from .settings.sources import load
-from .wsgi.server import HANDED_ON, REMEDY
+from .wsgi.server import REMEDY, SERVER_SETTINGS_VARIABLE
 from .wsgi.server.bind_address import bind_address, check_development
 from .wsgi.server.tls import Certificate
 from .wsgi.server.worker import BufferingWorker
@@ -31,9 +31,9 @@ from .wsgi.server.worker import BufferingWorker
 if gunicorn.version_info < (27,):
     raise RuntimeError(f"flask-m9m needs gunicorn 27, not {gunicorn.__version__}: {REMEDY}")
 
-_loaded = None if HANDED_ON in os.environ else load()
+_loaded = None if SERVER_SETTINGS_VARIABLE in os.environ else load()
 if _loaded is None:
-    _server = ServerSettings.model_validate_json(os.environ[HANDED_ON])
+    _server = ServerSettings.model_validate_json(os.environ[SERVER_SETTINGS_VARIABLE])
 else:
     _server = _loaded.settings.server
     check_development(_loaded.settings, _server.host)

@@ -14,7 +14,7 @@ from .. import signals
 from ..errors import TrailBroken
 from ..settings.models import AuditSettings
 from ..storage.database import Database
-from ..storage.records import Sought
+from ..storage.records import AuditSearch
 from . import lines
 from .backlog import Backlog
 from .chain import Anchor, Chain, KeyCipher
@@ -123,7 +123,7 @@ class AuditTrail:
         moments = (_microseconds("since", since), _microseconds("until", until))
         if not self._database.present():
             return []
-        sought = Sought(*moments, subject, event, address, target, before)
+        sought = AuditSearch(*moments, subject, event, address, target, before)
         found = self._database.read(lambda rows: rows.audit.newest(sought, limit))
         return [Recorded.of(tuple(row)) for row in found]
 

@@ -32,7 +32,7 @@ def is_key(text: str, prefix: str) -> bool:
     return random.isascii() and random.isalnum() and checksum == _checksum(random)
 
 
-def digest_of(key: str) -> bytes:
+def key_digest(key: str) -> bytes:
     """Hash a key with SHA-256, as it is stored and looked up."""
     return sha256(key.encode()).digest()
 

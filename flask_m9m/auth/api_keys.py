@@ -16,7 +16,7 @@ from ..ratelimit.limit import parse_limits
 from ..settings.durations import parse_duration
 from ..storage.feed import ChangeFeed, Topic
 from ..storage.records import ApiKey, moment
-from .api_key_format import digest_of, make_key
+from .api_key_format import key_digest, make_key
 from .identity import names
 from .names import checked_name, name_of
 
@@ -227,7 +227,7 @@ class ApiKeys:
             if more := (key.scopes - owner.scopes) | (key.roles - owner.roles):
                 raise ValueError(f"the owner {key.owner!a} does not have {', '.join(sorted(more))}")
         text = make_key(self._prefix)
-        transaction.identities.add_key(key, digest_of(text))
+        transaction.identities.add_key(key, key_digest(text))
         self._record(transaction, EventName.API_KEY_CREATED, key, **details)
         return key, text
 

@@ -100,7 +100,7 @@ class Lockout:
         if not last.admitted:
             raise _too_many(last)
 
-    def forged(self, client: Client) -> M9MError | None:
+    def count_forged(self, client: Client) -> M9MError | None:
         """Count a forged token or API key; return the error if there were too many."""
         if not self._enabled or client.address is None:
             return None

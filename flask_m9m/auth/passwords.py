@@ -69,11 +69,13 @@ class PasswordHasher:
         return hashed.startswith(f"{METHOD}$")
 
     def _turn(self) -> AbstractContextManager[None]:
-        return in_turn(self._turns, self._patience)
+        return hold_slot(self._turns, self._patience)
 
 
 @contextmanager
-def in_turn(turns: threading.Lock | threading.BoundedSemaphore, patience: float) -> Iterator[None]:
+def hold_slot(
+    turns: threading.Lock | threading.BoundedSemaphore, patience: float
+) -> Iterator[None]:
     """Hold a lock, or a semaphore's slot, while the block runs.
 
     Args:

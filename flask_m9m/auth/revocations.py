@@ -108,14 +108,14 @@ class Revocations:
             return known
         if complete:
             return _NOT_REVOKED
-        noted = self._feed.noted()
+        ticket = self._feed.fill_ticket()
         found = self._feed.ask(lambda transaction: transaction.identities.revocation(name))
         version = _NOT_REVOKED if found is None else _version_in(found)
-        self._feed.keep(noted, lambda: self._keep(name, version))
+        self._feed.keep(ticket, lambda: self._keep(name, version))
         return version
 
     def _load(self) -> None:
-        noted = self._feed.noted()
+        ticket = self._feed.fill_ticket()
         found = self._feed.ask(
             lambda transaction: transaction.identities.revocations(_CAPACITY + 1)
         )
@@ -127,7 +127,7 @@ class Revocations:
                 self._complete = len(found) <= _CAPACITY
                 self._loaded = True
 
-        self._feed.keep(noted, fill)
+        self._feed.keep(ticket, fill)
 
     def _keep(self, name: str, version: int) -> None:
         with self._lock:

@@ -23,7 +23,7 @@ from ..storage.records import User
 from .identity import Identity
 from .lockout import Lockout
 from .names import normalize
-from .passwords import PasswordHasher, in_turn
+from .passwords import PasswordHasher, hold_slot
 
 PasswordVerifier = Callable[[str, str], Identity | bool | None]
 """Verify a name and a password, both in NFC: return an identity, `True`, or `None` or `False`."""
@@ -103,9 +103,9 @@ class SignIn:
         return self._verified.find(name, password)
 
     def _verify_and_cache(self, name: str, password: str) -> _Verified:
-        noted = self._feed.noted()
+        ticket = self._feed.fill_ticket()
         found = self._call_verifier(name, password)
-        self._feed.keep(noted, lambda: self._verified.keep(name, password, found))
+        self._feed.keep(ticket, lambda: self._verified.keep(name, password, found))
         return found
 
     def _call_verifier(self, name: str, password: str) -> _Verified:
@@ -181,7 +181,7 @@ class VerifiedPasswords:
             ServiceUnavailable: the lock was not free within two seconds.
         """
         turn = self._turns[self._digest(name, password)[0] % len(self._turns)]
-        return in_turn(turn, patience=2.0)
+        return hold_slot(turn, patience=2.0)
 
     def find(self, name: str, password: str) -> _Verified | None:
         """Find a cached verification that is still fresh."""

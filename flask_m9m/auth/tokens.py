@@ -121,7 +121,7 @@ class Tokens:
     def _version_for(self, subject: str) -> int:
         """Find the version (`ver`) for a subject's new tokens."""
         self._feed.catch_up()
-        if self._feed.has_nothing():
+        if self._feed.has_no_database():
             return 0
         name = name_of(subject)
 

@@ -17,7 +17,7 @@ from ..audit.verification import Verification
 from ..extension.app_state import AppState
 from ..settings.durations import parse_duration
 from ..settings.wording import printable
-from ..storage.records import Sought, moment
+from ..storage.records import AuditSearch, moment
 from .output import (
     fail,
     output_option,
@@ -117,7 +117,7 @@ def list_events(
     """List events, the newest first, without verifying them."""
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since must be before --until")
-    sought = Sought(
+    sought = AuditSearch(
         _microseconds(since),
         _microseconds(until),
         _as_stored(subject),
@@ -167,7 +167,7 @@ def verify(state: AppState, anchor: str | None, output: str) -> None:
 @refusals
 def audit_of_credential(state: AppState, credential_id: str, limit: int, output: str) -> None:
     """List the audit events of a credential, also of a deleted one, the newest first."""
-    _print_events(state, Sought(target=_as_stored(credential_id)), limit, output)
+    _print_events(state, AuditSearch(target=_as_stored(credential_id)), limit, output)
 
 
 def _print_verification(found: Verification, anchor: str | None, output: str) -> None:
@@ -190,7 +190,7 @@ def _print_verification(found: Verification, anchor: str | None, output: str) ->
 
 
 def _print_events(
-    state: AppState, sought: Sought, limit: int, output: str
+    state: AppState, sought: AuditSearch, limit: int, output: str
 ) -> Sequence[Sequence[Any]]:
     is_on = _is_on(state)
     found: Sequence[Sequence[Any]] = []

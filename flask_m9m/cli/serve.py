@@ -17,7 +17,7 @@ from ..extension.m9m import command_line
 from ..ratelimit.store import LimitStore
 from ..settings.models import RateLimitSettings, Settings
 from ..settings.wording import printable
-from ..wsgi.server import HANDED_ON, REMEDY
+from ..wsgi.server import REMEDY, SERVER_SETTINGS_VARIABLE
 from ..wsgi.server.bind_address import bind_address, check_development, check_free, is_loopback
 from ..wsgi.server.tls import Certificate
 from .output import fail, settings_errors, state_of
@@ -105,7 +105,7 @@ def _serve_production(state: AppState, script: ScriptInfo) -> NoReturn:
     for line in _summary(state, certificate):
         click.echo(printable(line), err=True)
     sys.stdout.flush()
-    os.environ[HANDED_ON] = server.model_dump_json()
+    os.environ[SERVER_SETTINGS_VARIABLE] = server.model_dump_json()
     app = f"flask_m9m.cli.served:load({script.app_import_path!r})"
     command = [sys.executable, "-m", "gunicorn", "-c", "python:flask_m9m.serve", app]
     os.execv(sys.executable, command)  # noqa: S606  # no shell is involved

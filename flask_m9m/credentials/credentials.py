@@ -76,7 +76,7 @@ class Credentials:
         self._environ = environ
         self._keys = KeyCheck(store, cipher)
 
-    def asked_by(self, who_calls: WhoCalls) -> Credentials:
+    def with_caller(self, who_calls: WhoCalls) -> Credentials:
         """Return a view of the same records, with another function for the current caller."""
         other = copy(self)
         other._who_calls = who_calls

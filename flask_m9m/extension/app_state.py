@@ -110,7 +110,7 @@ class AppState:
         if not has_request_context():
             return credentials
         # The object may be used in another thread, or after the request has ended.
-        return credentials.asked_by(partial(self._caller_of, self.exchange(current_request())))
+        return credentials.with_caller(partial(self._caller_of, self.exchange(current_request())))
 
     @property
     def trail(self) -> AuditTrail:

@@ -61,12 +61,12 @@ def owners_of(view: object) -> Iterator[type]:
 def enclosed_classes(layers: Iterable[Any]) -> Iterator[type]:
     """Yield the classes in functions' closures, and those of the objects and methods there."""
     for layer in layers:
-        for enclosed in held_by(layer):
+        for enclosed in closure_values(layer):
             enclosed = enclosed.__self__ if isinstance(enclosed, MethodType) else enclosed
             yield enclosed if isinstance(enclosed, type) else type(enclosed)
 
 
-def held_by(function: object) -> Iterator[Any]:
+def closure_values(function: object) -> Iterator[Any]:
     """Yield the objects in a function's closure."""
     for cell in getattr(function, "__closure__", None) or ():
         with suppress(ValueError):  # the cell is still empty

@@ -292,8 +292,8 @@ class Guard:
                 has_loader = self._callbacks.identity_loader is not None
                 loaded = self._load(identity) if has_loader else identity
         except M9MError as error:
-            exchange.claimed_subject = authenticator.claimed(credential)
-            lockout = self._lockout.forged(exchange.client) if error.guess else None
+            exchange.claimed_subject = authenticator.claimed_subject(credential)
+            lockout = self._lockout.count_forged(exchange.client) if error.guess else None
             self._refusals.refuse(exchange, lockout or error, policy.authenticators)
         exchange.proved_identity = identity
         exchange.identity = environ[IDENTITY] = loaded

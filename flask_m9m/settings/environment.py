@@ -12,7 +12,7 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from .interpolation import InterpolationError, Interpolator, read_literal
-from .m9m import N8N_NAMES, SHORT_NAMES, is_passed_over
+from .m9m import N8N_NAMES, SHORT_NAMES, is_ignored
 from .paths import LEAVES, Leaf
 from .report import SourcesReport
 from .wording import quoted
@@ -103,18 +103,18 @@ class NamedSettings:
     def read(self, variables: Mapping[str, object], source: str) -> None:
         """Read m9m's variables, and report unknown `M9M_` names."""
         self._read(_KNOWN, variables, source)
-        passed_over = []
+        ignored = []
         for name, value in variables.items():
             if not str(name).startswith("M9M_") or name in _KNOWN or name == CONFIG:
                 continue
             if name.startswith("M9M_TEST_") or is_service_link(name, value):
                 continue
-            if is_passed_over(name):
-                passed_over.append(name)
+            if is_ignored(name):
+                ignored.append(name)
             else:
                 self._report_unknown(name, source)
-        if passed_over:
-            names = ", ".join(sorted(passed_over))
+        if ignored:
+            names = ", ".join(sorted(ignored))
             self._report.warnings.append(f"{source}: ignored settings that only m9m uses: {names}")
 
     def read_n8n(self, variables: Mapping[str, object], source: str, *, secrets: bool) -> None:

@@ -72,7 +72,7 @@ def find_config_file(cwd: Path, home: Path | None, report: SourcesReport) -> Con
 def _warn_ignored(shown: str, names: tuple[str, ...], report: SourcesReport) -> None:
     text = f"{shown} is ignored: it has no readable security, credentials or performance mapping"
     if names:
-        report.passed_over[shown] = names
+        report.ignored_sections[shown] = names
         text += f"; to use its {', '.join(names)} for flask-m9m, add security: {{}}"
     report.warnings.append(text)
 

@@ -39,7 +39,7 @@ _POSTGRES_PARTS = (
     "connection_lifetime",
 )
 
-PASSED_OVER = frozenset(
+IGNORED = frozenset(
     {
         "queue",
         "logging",
@@ -69,7 +69,7 @@ PASSED_OVER = frozenset(
 """Paths of settings that only m9m uses; everything below them is ignored too."""
 
 _PASSED_OVER_PREFIXES = (
-    *("M9M_" + path.upper().replace(".", "_") for path in PASSED_OVER),
+    *("M9M_" + path.upper().replace(".", "_") for path in IGNORED),
     *(f"M9M_POSTGRES_{part.upper()}" for part in _POSTGRES_PARTS),
     "M9M_LOG",
     "M9M_METRICS",
@@ -86,7 +86,7 @@ _PASSED_OVER_PREFIXES = (
 )
 
 
-def is_passed_over(variable: str) -> bool:
+def is_ignored(variable: str) -> bool:
     """Tell whether only m9m uses an environment variable, so that it is ignored."""
     return any(
         variable == prefix or variable.startswith(f"{prefix}_") for prefix in _PASSED_OVER_PREFIXES

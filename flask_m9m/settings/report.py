@@ -32,14 +32,14 @@ class SourcesReport:
         values: the value of each path, from the last source that sets it.
         problems: the problems that stop the start.
         warnings: lines to log; they do not stop the start.
-        passed_over: names of known sections in ignored files, by the file.
+        ignored_sections: names of known sections in ignored files, by the file.
         failed: the problems of each path's last value. Another source's value replaces them.
     """
 
     values: dict[str, SourcedValue] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    passed_over: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    ignored_sections: dict[str, tuple[str, ...]] = field(default_factory=dict)
     failed: dict[str, list[Problem]] = field(default_factory=dict)
 
     def record_value(

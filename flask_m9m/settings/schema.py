@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .m9m import PASSED_OVER
+from .m9m import IGNORED
 from .models import Settings
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -30,7 +30,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _add_m9m_keys(schema: dict[str, Any], definitions: dict[str, Any]) -> None:
-    for path in sorted(PASSED_OVER):
+    for path in sorted(IGNORED):
         *parents, name = path.split(".")
         section = schema
         for parent in parents:

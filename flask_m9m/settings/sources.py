@@ -26,7 +26,7 @@ from .files import (
     show_path,
 )
 from .interpolation import Interpolator
-from .m9m import PASSED_OVER
+from .m9m import IGNORED
 from .models import Settings
 from .paths import LEAVES, SECTIONS, nearest_path
 from .report import SourcedValue, SourcesReport
@@ -47,7 +47,7 @@ class Loaded:
         warnings: lines to log; they contain no secrets.
         files: the files that were read.
         references: the references in a source's text, such as `${NAME}`, by path.
-        passed_over: names of known sections in files that the search ignored, by the file.
+        ignored_sections: names of known sections in files that the search ignored, by the file.
     """
 
     settings: Settings
@@ -55,7 +55,7 @@ class Loaded:
     warnings: tuple[str, ...]
     files: tuple[Path, ...]
     references: Mapping[str, tuple[str, ...]]
-    passed_over: Mapping[str, tuple[str, ...]]
+    ignored_sections: Mapping[str, tuple[str, ...]]
 
     def log(self) -> None:
         """Log the names of the files that were read, and the warnings."""
@@ -127,7 +127,7 @@ def _loaded(effective: Settings, report: SourcesReport, files: Iterable[Path]) -
         warnings,
         tuple(files),
         MappingProxyType({path: names for path, names in references.items() if names}),
-        MappingProxyType(report.passed_over),
+        MappingProxyType(report.ignored_sections),
     )
 
 
@@ -266,14 +266,14 @@ class _Reader:
         if not isinstance(settings, Mapping):
             self._report.add_problem(source, kind(settings), "must be a mapping of settings")
             return
-        passed_over: list[str] = []
-        self._read_section(settings, "", source, passed_over)
-        if passed_over:
-            names = ", ".join(sorted(passed_over))
+        ignored: list[str] = []
+        self._read_section(settings, "", source, ignored)
+        if ignored:
+            names = ", ".join(sorted(ignored))
             self._report.warnings.append(f"{source}: ignored settings that only m9m uses: {names}")
 
     def _read_section(
-        self, settings: Mapping[Any, Any], prefix: str, source: str, passed_over: list[str]
+        self, settings: Mapping[Any, Any], prefix: str, source: str, ignored: list[str]
     ) -> None:
         for key, value in settings.items():
             if not isinstance(key, str):
@@ -283,12 +283,12 @@ class _Reader:
                 )
                 continue
             path = prefix + key
-            if path in PASSED_OVER:
-                passed_over.append(path)
+            if path in IGNORED:
+                ignored.append(path)
             elif path not in SECTIONS:
                 self._read_leaf(path, value, source)
             elif isinstance(value, Mapping):
-                self._read_section(value, f"{path}.", source, passed_over)
+                self._read_section(value, f"{path}.", source, ignored)
             elif value is not None:  # null: every key of the section is commented out
                 self._report.add_problem(path, kind(value), "must be a mapping of settings", source)
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from .database import Database
 from .feed import Cache, ChangeFeed, Topic
-from .records import ApiKey, EndRow, Envelope, SealedCredential, Session, Sought, User, moment
+from .records import ApiKey, AuditSearch, EndRow, Envelope, SealedCredential, Session, User, moment
 
 __all__ = [
     "ApiKey",
+    "AuditSearch",
     "Cache",
     "ChangeFeed",
     "Database",
@@ -18,7 +19,6 @@ __all__ = [
     "Envelope",
     "SealedCredential",
     "Session",
-    "Sought",
     "Topic",
     "User",
     "include_name",

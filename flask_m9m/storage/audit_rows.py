@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 from sqlalchemy.exc import IntegrityError
 
 from ..errors import TrailBroken
-from .records import EndRow, Sought
+from .records import AuditSearch, EndRow
 from .tables import audit_ends, audit_events, audit_keys
 
 _COLUMNS = tuple(column.name for column in audit_events.c)
@@ -50,7 +50,7 @@ class AuditRows:
         rows = self._connection.execute(_PAGE, {"after": after, "most": most})
         return [tuple(row) for row in rows]
 
-    def newest(self, sought: Sought, most: int) -> Sequence[Sequence[Any]]:
+    def newest(self, sought: AuditSearch, most: int) -> Sequence[Sequence[Any]]:
         """Return at most `most` rows that match `sought`, the newest first."""
         columns = audit_events.c
         query = select(audit_events).order_by(columns.seq.desc()).limit(most)

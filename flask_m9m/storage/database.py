@@ -68,7 +68,7 @@ class Database:
         return self._given is None and self._url.startswith("sqlite")
 
     @property
-    def makes_itself(self) -> bool:
+    def creates_own_schema(self) -> bool:
         """Whether its tables are created and upgraded automatically, as on SQLite."""
         # Decided by the URL where possible, because a connection would create the file.
         return self.local or self._connected().dialect.name == "sqlite"
@@ -201,7 +201,7 @@ class Database:
         Raises:
             DatabaseUnavailable: the database cannot be reached.
         """
-        if self.makes_itself:
+        if self.creates_own_schema:
             return None
         with translate_errors(), open_connection(self._connected()) as connection:
             query = "SELECT extract(epoch FROM clock_timestamp())"
@@ -230,7 +230,7 @@ class Database:
             SchemaError: the tables are missing on a server.
         """
         if not self.present():
-            if not self.makes_itself:
+            if not self.creates_own_schema:
                 raise SchemaError("its tables do not exist: run flask m9m db upgrade")
             self.upgrade()
 
@@ -245,7 +245,7 @@ class Database:
             raise _too_new(found)
         if found is None:
             return False
-        if not self.makes_itself:
+        if not self.creates_own_schema:
             raise SchemaError(f"its schema has the old version {found}: run flask m9m db upgrade")
         self.upgrade()
         return True

@@ -7,7 +7,7 @@ requests need no queries. These rules make it sound:
 - Rows are appended under a lock that all processes share, so that the order of their ids is the
   order of their commits (`Database.write`).
 - A query's result enters a cache only if no row of the feed was read since before the query
-  (`noted`, `keep`). Otherwise the result may be older than a change that the cache already applied.
+  (`fill_ticket`, `keep`). Otherwise it may be older than a change that the cache already applied.
 - A record that a cache lacks may still exist: the database is asked, unless the cache knows that it
   is complete.
 - A position is a row's id and its random mark. If that row is missing (another database, a restore,
@@ -132,7 +132,7 @@ class ChangeFeed:
         """Invalidate a cache's entries when records change."""
         self._caches.append(cache)
 
-    def write_with(self, batch: Callable[[], None]) -> None:
+    def add_batch(self, batch: Callable[[], None]) -> None:
         """Register a function that writes a batch, for `write_due` and the end of the process."""
         if not self._batches:
             atexit.register(_write_at_exit, weakref.ref(self))
@@ -178,28 +178,28 @@ class ChangeFeed:
             return False  # another request is already waiting too long
         try:
             self.catch_up(_PROBE_PATIENCE)
-            usable = not self.empty or self.database.makes_itself
+            usable = not self.empty or self.database.creates_own_schema
         except DatabaseUnavailable:
             return False
         return usable and self._is_caught_up(arrived)
 
-    def has_nothing(self) -> bool:
+    def has_no_database(self) -> bool:
         """Tell whether there is no database, so that no query is needed."""
         return self.empty and not self.database.present()
 
-    def noted(self) -> int:
+    def fill_ticket(self) -> int:
         """Return a number for `keep`; it grows whenever changes are read from the feed."""
         return self._invalidations
 
-    def keep(self, noted: int, fill: Callable[[], None]) -> None:
+    def keep(self, ticket: int, fill: Callable[[], None]) -> None:
         """Store a query's result in a cache, unless changes were read since before the query.
 
         Args:
-            noted: the result of `noted()` before the query.
+            ticket: the result of `fill_ticket()` before the query.
             fill: stores the result.
         """
         with self._lock:
-            if noted == self._invalidations:
+            if ticket == self._invalidations:
                 fill()
 
     def ask(self, query: Callable[[Transaction], T]) -> T:

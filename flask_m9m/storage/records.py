@@ -175,7 +175,7 @@ class EndRow(NamedTuple):
     seal: bytes
 
 
-class Sought(NamedTuple):
+class AuditSearch(NamedTuple):
     """A search in the audit trail; `None` in a field matches every row.
 
     Attributes:

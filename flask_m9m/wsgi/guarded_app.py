@@ -69,7 +69,7 @@ class GuardedApp:
         try:
             body = self._wsgi_app(environ, start_finished)
             if not started:
-                body = first = begun(body)
+                body = first = start_body(body)
                 if not started:
                     first.close()
                     raise RuntimeError("the app did not call start_response")
@@ -83,7 +83,7 @@ class GuardedApp:
         return body
 
 
-def begun(body: Iterable[bytes]) -> ClosingIterator:
+def start_body(body: Iterable[bytes]) -> ClosingIterator:
     """Run a response's body up to its first part, so that an exception can still be handled."""
     close = getattr(body, "close", None)
     try:

@@ -22,7 +22,7 @@ from ..settings.models import Settings
 from ..settings.sources import Loaded, SettingsSource, load
 from .assembly import Assembly
 from .facade import Facade
-from .guarded_app import GuardedApp, begun
+from .guarded_app import GuardedApp, start_body
 from .prefix_parsing import read_policies
 from .prefix_policies import Prefixes, PrefixRules, path_of, prefix_problem
 
@@ -149,7 +149,7 @@ class M9MMiddleware(Facade):
         body = self._app(environ, start_response)
         if isinstance(body, list | tuple) or _is_file(environ, body):
             return body
-        return begun(body)  # an exception before the first part still gets a response
+        return start_body(body)  # an exception before the first part still gets a response
 
     def _enforce(self, guard: Guard, exchange: Exchange, environ: WSGIEnvironment) -> None:
         """Check a request against the policy for its path and method.

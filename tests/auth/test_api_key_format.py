@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_m9m.auth.api_key_format import digest_of, is_key, make_key
+from flask_m9m.auth.api_key_format import is_key, key_digest, make_key
 
 PREFIX = "m9m_sk_"
 KNOWN = "m9m_sk_0123456789ABCDEFGHIJKLMNOPQRSTUV1ggZdL"
@@ -17,7 +17,7 @@ KNOWN = "m9m_sk_0123456789ABCDEFGHIJKLMNOPQRSTUV1ggZdL"
 
 def test_the_format_is_frozen() -> None:
     assert is_key(KNOWN, PREFIX)
-    assert digest_of(KNOWN) == hashlib.sha256(KNOWN.encode()).digest()
+    assert key_digest(KNOWN) == hashlib.sha256(KNOWN.encode()).digest()
     assert is_key("0" * 32 + "2wjyrI", "")
 
 

@@ -186,7 +186,7 @@ def test_a_lockout_that_is_switched_off_asks_no_store(
     store.taking_fails = store.refunding_fails = True
     lockout = make_lockout(attempts=1, enabled=False)
     assert all(fail(lockout) and sign_in(lockout) for _ in range(5))
-    assert lockout.forged(client_at(HOME)) is None
+    assert lockout.count_forged(client_at(HOME)) is None
 
 
 # The owner's own addresses
@@ -282,7 +282,7 @@ def test_a_sign_in_over_a_socket_makes_no_address_of_it(lockout: Lockout) -> Non
 
 
 def test_forged_tokens_over_a_socket_are_not_counted(lockout: Lockout) -> None:
-    assert {lockout.forged(OVER_A_SOCKET) for _ in range(20)} == {None}
+    assert {lockout.count_forged(OVER_A_SOCKET) for _ in range(20)} == {None}
 
 
 # Forged tokens and API keys
@@ -290,11 +290,11 @@ def test_forged_tokens_over_a_socket_are_not_counted(lockout: Lockout) -> None:
 
 def test_forged_tokens_are_counted_by_address_and_apart_from_passwords(lockout: Lockout) -> None:
     client = client_at(HOME)
-    assert [lockout.forged(client) for _ in range(3)] == [None] * 3
-    error = lockout.forged(client)
+    assert [lockout.count_forged(client) for _ in range(3)] == [None] * 3
+    error = lockout.count_forged(client)
     assert isinstance(error, TooManyAttempts)
     assert list(error.headers) == [("Retry-After", "20")]
-    assert lockout.forged(client_at(ELSEWHERE)) is None
+    assert lockout.count_forged(client_at(ELSEWHERE)) is None
     assert [fail(lockout, "ann", HOME) for _ in range(4)] == [True, True, True, False]
 
 
@@ -307,7 +307,7 @@ def test_a_store_that_fails_lets_nobody_guess(lockout: Lockout, store: Store) ->
         raise AssertionError("the password must not be verified")
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
-    assert isinstance(lockout.forged(client_at(HOME)), LimitsUnavailable)
+    assert isinstance(lockout.count_forged(client_at(HOME)), LimitsUnavailable)
 
 
 def test_a_refund_that_fails_spoils_no_sign_in_and_hides_no_error(

@@ -11,8 +11,8 @@ import pytest
 
 from flask_m9m.extension.marked_views import (
     add_mark,
+    closure_values,
     enclosed_classes,
-    held_by,
     layers_of,
     marks_of,
     owners_of,
@@ -237,7 +237,7 @@ def test_a_closures_objects_classes_and_methods_are_found_as_classes() -> None:
     def view() -> Any:
         return target, bound, kind
 
-    assert sorted(held_by(view), key=repr) == sorted((target, bound, kind), key=repr)
+    assert sorted(closure_values(view), key=repr) == sorted((target, bound, kind), key=repr)
     assert sorted(enclosed_classes([view, make_view()]), key=repr) == sorted(
         (Slotted, Report, Report), key=repr
     )
@@ -247,8 +247,8 @@ def test_a_cell_that_is_still_empty_and_what_has_no_closure_hold_nothing() -> No
     def view() -> Any:
         return later
 
-    assert list(held_by(view)) == []
+    assert list(closure_values(view)) == []
     for other in (make_view(), None, len, Report, functools.partial(view)):
-        assert list(held_by(other)) == []
+        assert list(closure_values(other)) == []
     later = Slotted()
-    assert list(held_by(view)) == [later]
+    assert list(closure_values(view)) == [later]

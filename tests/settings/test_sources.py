@@ -190,7 +190,7 @@ def test_a_file_that_may_be_meant_for_us_is_passed_over_with_what_mends_it(
     (folder / "config.yaml").write_text("server: {port: 1}\naudit: {sinks: [log, database]}\n")
     loaded = loading()
     assert loaded.settings == Settings()
-    assert loaded.passed_over == {"config.yaml": ("server", "audit")}
+    assert loaded.ignored_sections == {"config.yaml": ("server", "audit")}
     (warning,) = loaded.warnings
     assert warning.endswith("; to use its server, audit for flask-m9m, add security: {}")
     (folder / "config.yaml").write_text("server: {port: 1}\nsecurity: {}\n")

@@ -109,7 +109,7 @@ def test_to_ask_whether_it_makes_itself_makes_nothing_and_misses_nothing(
     tmp_path: Path, open_database: OpenDatabase
 ) -> None:
     database = open_database(f"sqlite:///{tmp_path}/m9m.db")
-    assert database.makes_itself
+    assert database.creates_own_schema
     assert not database.present()
     assert not list(tmp_path.glob("*.db"))
     change(database)

@@ -108,20 +108,20 @@ def test_a_fill_that_began_before_a_change_is_not_kept(
 ) -> None:
     one, other = make_process(), make_process()
     one.feed.catch_up()
-    noted = one.feed.noted()
+    noted = one.feed.fill_ticket()
     other.change("x")  # after the query of the fill, and before it is kept
     clock.advance(1.0)
     one.feed.catch_up()
 
     one.feed.keep(noted, lambda: one.cache.kept.append("old"))
-    one.feed.keep(one.feed.noted(), lambda: one.cache.kept.append("new"))
+    one.feed.keep(one.feed.fill_ticket(), lambda: one.cache.kept.append("new"))
     assert one.cache.kept == ["new"]
 
 
 def test_a_fill_is_kept_where_nothing_changed(make_process: MakeProcess, clock: Clock) -> None:
     one = make_process()
     one.feed.catch_up()
-    noted = one.feed.noted()
+    noted = one.feed.fill_ticket()
     clock.advance(1.0)
     one.feed.catch_up()
 
@@ -334,7 +334,7 @@ def test_a_database_that_vanishes_is_away(
 
 def test_a_batch_is_written_once_a_minute(make_process: MakeProcess, clock: Clock) -> None:
     one, written = make_process(), threading.Semaphore(0)
-    one.feed.write_with(written.release)
+    one.feed.add_batch(written.release)
     one.feed.catch_up()
     assert not written.acquire(blocking=False)
     for _ in range(3):
@@ -354,7 +354,7 @@ def test_a_batch_that_fails_keeps_no_query_from_being_asked(
     make_process: MakeProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = make_process()
-    one.feed.write_with(unreachable)
+    one.feed.add_batch(unreachable)
     one.feed.catch_up()
     one.feed.write_batches()
 
@@ -368,7 +368,7 @@ def test_one_line_per_interval_tells_that_batches_cannot_be_written(
     make_process: MakeProcess, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = make_process()
-    one.feed.write_with(unreachable)
+    one.feed.add_batch(unreachable)
     lines = []
     for _ in range(4):
         one.feed.write_batches()
@@ -420,4 +420,4 @@ def test_a_feed_that_is_empty_is_not_the_absence_of_a_database(
     one.feed.catch_up()
 
     assert not one.feed.empty
-    assert not one.feed.has_nothing()
+    assert not one.feed.has_no_database()

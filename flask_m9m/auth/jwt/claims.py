@@ -23,7 +23,7 @@ _LATEST_DATE = 253_402_300_799  # the last second of the year 9999
 _CLOCK_SKEW = 5.0  # seconds by which the issuer's clock may be ahead of this machine's
 
 
-class Judged(NamedTuple):
+class CheckedToken(NamedTuple):
     """An identity and the validity period of its token.
 
     Attributes:
@@ -55,7 +55,7 @@ class ClaimRules:
     accept_untyped: bool = True
     refresh: bool = False
 
-    def judge(self, header: Mapping[str, Any], claims: Mapping[str, Any]) -> Judged:
+    def judge(self, header: Mapping[str, Any], claims: Mapping[str, Any]) -> CheckedToken:
         """Check the claims of a token whose signature is verified.
 
         Returns:
@@ -80,7 +80,7 @@ class ClaimRules:
             credential_id=_string_claim(claims, "jti"),
             expires_at=expires,
         )
-        return Judged(identity, begins - self.leeway - _CLOCK_SKEW, expires + self.leeway)
+        return CheckedToken(identity, begins - self.leeway - _CLOCK_SKEW, expires + self.leeway)
 
     def _check_type(self, header: Mapping[str, Any], claims: Mapping[str, Any]) -> None:
         """Refuse tokens of another type (RFC 8725 §3.11, RFC 9068 §4)."""

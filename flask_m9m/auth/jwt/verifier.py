@@ -9,7 +9,7 @@ from hashlib import sha256
 from ...errors import InvalidToken
 from ...processes.bounded_cache import BoundedCache
 from ..identity import Identity
-from .claims import ClaimRules, Judged
+from .claims import CheckedToken, ClaimRules
 from .jws import LONGEST, parse_object, verify
 from .signing_keys import SigningKeyRing
 
@@ -38,7 +38,7 @@ class Verifier:
         self._ring = ring
         self._rules = rules or ClaimRules()
         self._clock = clock
-        self._known: BoundedCache[bytes, Judged] = BoundedCache(capacity)
+        self._known: BoundedCache[bytes, CheckedToken] = BoundedCache(capacity)
 
     def verify(self, token: str) -> Identity:
         """Verify a token.
@@ -61,7 +61,7 @@ class Verifier:
             raise InvalidToken("the token is not valid yet", guess=False)
         return judged.identity
 
-    def _judge(self, token: str, digest: bytes) -> Judged:
+    def _judge(self, token: str, digest: bytes) -> CheckedToken:
         jws = verify(token, self._ring)
         try:
             judged = self._rules.judge(jws.header, parse_object(jws.payload))

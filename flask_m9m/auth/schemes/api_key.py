@@ -18,7 +18,7 @@ from ...ratelimit.limit import RateLimit, parse_limits
 from ...settings.models import APIKeySettings
 from ...storage.feed import ChangeFeed, Topic
 from ...storage.records import ApiKey, User, moment
-from ..api_key_format import digest_of, is_key
+from ..api_key_format import is_key, key_digest
 from ..identity import FrozenDict, Identity
 from .authenticator import Authenticator, Proved, credential_of
 
@@ -51,7 +51,7 @@ class ApiKeyAuthenticator(Authenticator):
         self._known = KnownKeys()
         self._used: dict[str, float] = {}
         feed.subscribe(self._known)
-        feed.write_with(self._write_uses)
+        feed.add_batch(self._write_uses)
 
     def find(self, environ: WSGIEnvironment) -> object | None:
         """Find the request's API key.
@@ -81,7 +81,7 @@ class ApiKeyAuthenticator(Authenticator):
         if not is_key(credential, self._prefix):
             raise InvalidApiKey
         self._feed.catch_up()
-        digest = digest_of(credential)
+        digest = key_digest(credential)
         known = self._known.find(digest) or self._look_up(digest)
         identity, now = known.identity, self._clock()
         if identity.expires_at is not None and now >= identity.expires_at:
@@ -103,9 +103,9 @@ class ApiKeyAuthenticator(Authenticator):
 
     def _look_up(self, digest: bytes) -> KnownKey:
         """Look a key up in the database, with one query, and cache it."""
-        if self._feed.has_nothing():
+        if self._feed.has_no_database():
             raise InvalidApiKey
-        noted = self._feed.noted()
+        ticket = self._feed.fill_ticket()
         now = moment(self._clock())
         found = self._feed.ask(lambda transaction: transaction.identities.find_key(digest, now))
         if found is None:
@@ -114,7 +114,7 @@ class ApiKeyAuthenticator(Authenticator):
         if owner is not None and owner.disabled:
             raise InvalidApiKey
         known = KnownKey.of(key, owner)
-        self._feed.keep(noted, lambda: self._known.keep(digest, known))
+        self._feed.keep(ticket, lambda: self._known.keep(digest, known))
         return known
 
     def _write_uses(self) -> None:

@@ -49,7 +49,7 @@ class Authenticator:
         """
         raise NotImplementedError
 
-    def claimed(self, credential: Any) -> str | None:
+    def claimed_subject(self, credential: Any) -> str | None:
         """Read the subject that a rejected credential names, unverified, or return `None`."""
         return None
 

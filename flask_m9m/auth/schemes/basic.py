@@ -45,7 +45,7 @@ class BasicAuthenticator(Authenticator):
         signed_in = self._sign_in(*decode(credential), client)
         return signed_in.identity, signed_in.loaded
 
-    def claimed(self, credential: str) -> str | None:
+    def claimed_subject(self, credential: str) -> str | None:
         """Read the name in a rejected credential, cut to the length of a stored name."""
         try:
             return decode(credential)[0][:LONGEST_NAME]

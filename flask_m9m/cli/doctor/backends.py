@@ -89,7 +89,7 @@ def _query(database: Database, clock: Clock) -> DatabaseAnswer:
     stored, ahead = StoredData(), None
     if version == newest:
         stored = database.read(_read_stored)
-    if version is not None or not database.makes_itself:
+    if version is not None or not database.creates_own_schema:
         ahead = _seconds_ahead(database, clock)
     return DatabaseAnswer(where, version, newest, ahead, stored)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from .findings import Finding, Kind, Severity
 from .subject import Subject, finds
 
-PASSED_OVER = Kind(
+IGNORED = Kind(
     "config-passed-over",
     Severity.MEDIUM,
     "a configuration file has section names of flask-m9m, but is not read",
@@ -18,11 +18,11 @@ PASSED_OVER = Kind(
 )
 
 
-@finds(PASSED_OVER)
+@finds(IGNORED)
 def configuration_files(subject: Subject) -> Iterator[Finding]:
     """Find configuration files that the search did not take for ours."""
-    for file, names in subject.state.loaded.passed_over.items():
-        yield PASSED_OVER.at(file, file=file, names=", ".join(names))
+    for file, names in subject.state.loaded.ignored_sections.items():
+        yield IGNORED.at(file, file=file, names=", ".join(names))
 
 
 CHECKS = (configuration_files,)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from ...extension.marked_views import held_by
+from ...extension.marked_views import closure_values
 from ...guard.policy import Access
 from ...wsgi.guarded_app import GuardedApp
 from .findings import Finding, Kind, Severity
@@ -182,7 +182,7 @@ def _references_of(layer: object) -> Iterator[object]:
     yield from getattr(layer, "__dict__", {}).values()
     for name in ("func", "__self__", *_slots(layer)):
         yield getattr(layer, name, None)
-    yield from held_by(layer)
+    yield from closure_values(layer)
 
 
 def _slots(layer: object) -> Iterator[str]:

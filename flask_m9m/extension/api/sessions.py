@@ -108,7 +108,7 @@ def refresh() -> Response:
         pair = services.tokens.refresh(token)
     except InvalidToken as error:
         client = current_exchange("refresh").client
-        raise (services.lockout.forged(client) if error.guess else None) or error from None
+        raise (services.lockout.count_forged(client) if error.guess else None) or error from None
     return _token_response(services, pair, cookies=cookies)
 
 
