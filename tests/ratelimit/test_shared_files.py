@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from fcntl import LOCK_EX, flock
+from hashlib import blake2b, sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from flask import Flask
@@ -22,6 +26,18 @@ from flask_m9m.ratelimit.shared_file import open_file
 from flask_m9m.testing import make_settings
 from tests.ratelimit.actor import APP, HOURLY, files_in, store_in
 from tests.ratelimit.test_shared import SECOND, FakeClock, actor
+
+FILE_KEY = bytes(range(16))
+FROZEN_HEADER = (
+    b"m9m-rl-1"
+    b"\x00\x40\0\0\0\0\0\0"
+    b"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f"
+    b"\x13\0"
+    b"100/3600 100 hourly" + bytes(4_039) + b"\xab-F;"
+)
+FROZEN_BUCKET_AT = 290_688
+FROZEN_SLOT = bytes.fromhex("bf488e57acdca937 0061cad6e8000000")
+FROZEN_SIZE = 2_101_248
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="no POSIX locks on this system"),
@@ -148,6 +164,54 @@ def test_no_app_fills_the_disk_with_limits_that_it_makes_up(tmp_path: Path) -> N
         store.hit(RateLimit(1, 60, 257), "client")
     assert store.hit(RateLimit(1, 60, 7), "other").admitted
     assert len(list((tmp_path / "limits").iterdir())) == 256
+
+
+# The format
+
+
+@pytest.fixture
+def known_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have new files get the key `FILE_KEY`."""
+    known = SimpleNamespace(token_bytes=lambda size: FILE_KEY[:size])
+    monkeypatch.setattr("flask_m9m.ratelimit.limit_files.secrets", known)
+
+
+@pytest.mark.usefixtures("known_key")
+def test_the_header_of_a_file_is_frozen_byte_for_byte(path: Path) -> None:
+    assert zlib.crc32(FROZEN_HEADER[:4_092]).to_bytes(4, "little") == FROZEN_HEADER[4_092:]
+    store_in(path.parent).prepare([HOURLY])
+    assert path.read_bytes() == FROZEN_HEADER + bytes(FROZEN_SIZE - 4_096)
+    name = sha256(b"m9m-rl-1\x002101248\x00100/3600 100 hourly").hexdigest()[:20]
+    assert path.name.partition("-")[2] == f"{name}.limit" == "8a4d45241ff03b22857e.limit"
+
+
+@pytest.mark.usefixtures("known_key")
+def test_the_slot_of_a_client_is_frozen_byte_for_byte(path: Path) -> None:
+    tag = blake2b(b"client", digest_size=8, key=FILE_KEY).digest()
+    assert 4_096 + int.from_bytes(tag, "little") % 16_384 * 128 == FROZEN_BUCKET_AT
+    assert struct.pack("<8sQ", tag, 10**12 + 36 * SECOND) == FROZEN_SLOT  # a token in 36 seconds
+    store = SharedStore(SharedDirectory(str(path.parent), APP), FakeClock())
+    store.hit(HOURLY, "client")
+    buckets = path.read_bytes()[4_096:]
+    at = FROZEN_BUCKET_AT - 4_096
+    assert buckets[at : at + 16] == FROZEN_SLOT
+    assert not any(buckets[:at])
+    assert not any(buckets[at + 16 :])
+    store.reset(HOURLY, "client")
+    assert path.read_bytes()[FROZEN_BUCKET_AT:][:16] == FROZEN_SLOT[:8] + bytes(8)
+
+
+@pytest.mark.parametrize("slot", range(8))
+def test_a_file_of_the_frozen_bytes_is_read(path: Path, slot: int) -> None:
+    data = bytearray(FROZEN_HEADER + bytes(FROZEN_SIZE - 4_096))
+    at = FROZEN_BUCKET_AT + 16 * slot
+    data[at : at + 16] = FROZEN_SLOT
+    path.write_bytes(data)
+    path.chmod(0o600)
+    store = SharedStore(SharedDirectory(str(path.parent), APP), FakeClock())
+    assert store.peek(HOURLY, "client").remaining == HOURLY.burst - 1
+    (spender,) = store.spenders()
+    assert (spender.limit.key, spender.client_id) == (HOURLY.key, "37a9dcac578e48bf")
 
 
 # What is not ours
