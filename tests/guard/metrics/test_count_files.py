@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +62,62 @@ def test_a_child_counts_for_itself_and_its_counts_stay(counts: Callable[[], Coun
     own.add([("a", 100)])
     assert own.totals() == {"a": 111, "b": 1}
     assert counts().totals() == {"a": 111, "b": 1}
+
+
+def frozen(*counts: tuple[bytes, int]) -> bytes:
+    """Return the bytes of a file of the magic `m9m-ct-1` with these keys and values."""
+    entries = [struct.pack("=Q", value) + key for key, value in counts]
+    return b"".join(entry.ljust(128, b"\0") for entry in (b"m9m-ct-1", *entries)).ljust(
+        65_536, b"\0"
+    )
+
+
+FROZEN = frozen((b"\x01\0a", 1_000_000), (b"\x03\0b\xc3\xa9", 7), (b"\x76\0" + b"x" * 118, 2))
+FROZEN_PAST = '{"counts": {"a": 1000000, "b\\u00e9": 7}, "folded": ["%s"]}'
+
+
+def test_a_file_is_frozen_byte_for_byte(counts: Callable[[], Counts], path: Path) -> None:
+    own = counts()
+    own.add([("a", 999_999), ("bé", 7), ("x" * 200, 2), ("a", 1)])
+    (file,) = path.glob("*.counts")
+    data = file.read_bytes()
+    assert data == FROZEN
+    if sys.byteorder == "little":
+        assert data[128:139] == b"\x40\x42\x0f\0\0\0\0\0\x01\0a"
+    assert re.fullmatch(r"[0-9a-f]{20}-[0-9a-f]{16}\.counts", file.name)
+
+
+def test_a_file_of_the_frozen_bytes_is_counted(counts: Callable[[], Counts], path: Path) -> None:
+    own = counts()
+    own.add([("a", 1)])
+    (file,) = path.glob("*.counts")
+    file.with_name(f"{file.name[:20]}-0123456789abcdef.counts").write_bytes(FROZEN)
+    assert own.totals() == {"a": 1_000_001, "bé": 7, "x" * 118: 2}
+
+
+def test_what_ended_processes_counted_is_kept_in_frozen_json(
+    counts: Callable[[], Counts], path: Path
+) -> None:
+    gone = counts()
+    gone.add([("a", 1_000_000), ("bé", 7)])
+    (left,) = path.glob("*.counts")
+    del gone
+    assert counts().totals() == {"a": 1_000_000, "bé": 7}
+    past = left.with_name(f"{left.name[:20]}-past.json")
+    assert past.read_text("ascii") == FROZEN_PAST % left.name
+
+
+def test_counts_of_the_frozen_json_are_added_and_what_it_includes_is_not(
+    counts: Callable[[], Counts], path: Path
+) -> None:
+    own = counts()
+    own.add([("a", 1)])
+    (file,) = path.glob("*.counts")
+    folded = file.with_name(f"{file.name[:20]}-0123456789abcdef.counts")
+    folded.write_bytes(FROZEN)
+    file.with_name(f"{file.name[:20]}-past.json").write_text(FROZEN_PAST % folded.name)
+    assert own.totals() == {"a": 1_000_001, "bé": 7}
+    assert not folded.exists()
 
 
 def test_a_file_that_was_folded_and_not_removed_is_not_counted_twice(
