@@ -95,6 +95,32 @@ def test_it_is_noted_once_an_hour_and_logged_once(
     )
 
 
+FROZEN = '{"near": ["10.0.0.7", 1750000000.0], "far": ["8.8.8.8", 1750003600.5]}'
+
+
+def test_the_file_is_frozen_byte_for_byte(directory: SharedDirectory) -> None:
+    times = iter([1_750_000_000.0, 1_750_003_600.5])
+    ignored = IgnoredForwardingLog(ProxyHeader.X_FORWARDED, directory, lambda: next(times))
+    look(ignored, "10.0.0.7")
+    look(ignored, "8.8.8.8")
+    [path] = directory.path.iterdir()
+    assert path.read_bytes() == FROZEN.encode("ascii")
+    assert path.name.partition("-")[2] == "sightings.json"
+
+
+def test_a_file_of_the_frozen_bytes_is_read(
+    ignored: IgnoredForwardingLog, directory: SharedDirectory
+) -> None:
+    directory.make()
+    path = directory.path_of("sightings.json")
+    path.write_text(FROZEN)
+    path.chmod(0o600)
+    assert ignored.seen() == [
+        ("far", "8.8.8.8", 1_750_003_600.5),
+        ("near", "10.0.0.7", 1_750_000_000.0),
+    ]
+
+
 def test_the_file_is_its_owners_alone(
     ignored: IgnoredForwardingLog, directory: SharedDirectory
 ) -> None:
