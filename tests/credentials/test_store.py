@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,10 +22,16 @@ from flask_m9m.storage import tables
 from flask_m9m.testing import Clock
 
 from .conftest import Kept, new_key
+from .encryption.independent import aead_envelope
 
 Storage = dict[str, Any]
 DATA = {"apiKey": "sk-12345", "region": "eu", "nested": {"deep": ["x", 1, None, True]}}
 ANN, BOB = Identity("ann", "bearer"), Identity("bob", "bearer")
+OCTETS, SALT = bytes(range(32)), bytes(range(32, 64))
+FROZEN_CANARY = (
+    "m9m:1:b6a31bd4:ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj_WqMmuXU_q9cQVjFEaI623"
+    "EVNtkDE9P8XNy9ZvNJjKQC2iRtyYtWQgdTFDc3SzqcF4sn7OkVKzkwlx25YrOJnuys64F3gJo8ZzAqQ"
+)
 ADMIN = Identity("root", "bearer", roles=frozenset(["admin"]))
 
 
@@ -332,6 +339,32 @@ def test_a_canary_tells_a_key_of_the_right_id_that_is_the_wrong_one(
     again, theirs = keep(storage, key)
     with again.app_context(), pytest.raises(SettingsError, match="does not decrypt its canary"):
         theirs.credentials.get("x")
+
+
+def test_a_canary_is_frozen_byte_for_byte(
+    database_url: str, keep: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = aead_envelope(OCTETS, SALT, b"flask-m9m credential canary", b"", b"", b"", b"")
+    assert written == FROZEN_CANARY
+    known = SimpleNamespace(urandom=lambda size: SALT[:size])
+    monkeypatch.setattr("flask_m9m.credentials.encryption.aead.os", known)
+    app, m9m = keep({"database": {"url": database_url}}, OCTETS.hex())
+    with app.app_context():
+        m9m.credentials.create("x", "apiKey", DATA)
+    with app.extensions["m9m"].database._connected().connect() as connection:
+        assert connection.execute(sa.select(tables.canaries)).all() == [("b6a31bd4", FROZEN_CANARY)]
+
+
+def test_a_canary_of_the_past_is_recognised(database_url: str, keep: Kept) -> None:
+    storage = {"database": {"url": database_url}}
+    app, m9m = keep(storage, OCTETS.hex())
+    with app.app_context():
+        made = m9m.credentials.create("x", "apiKey", DATA)
+    with app.extensions["m9m"].database._connected().begin() as connection:
+        connection.execute(sa.update(tables.canaries).values(envelope=FROZEN_CANARY))
+    again, ours = keep(storage, OCTETS.hex())
+    with again.app_context():
+        assert ours.credentials.get(made.id).data == DATA
 
 
 def test_without_a_key_the_error_says_what_to_do(storage: Storage) -> None:
