@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from flask_m9m.audit.chain import GENESIS, Anchor, end, link
 from flask_m9m.errors import DatabaseUnavailable, TrailBroken
 from flask_m9m.storage.tables import audit_ends, audit_events, audit_keys
 from flask_m9m.testing import Clock
+from tests.credentials.encryption.independent import aead_envelope
 
 from .conftest import Audited, new_key
 
@@ -378,6 +380,47 @@ def test_a_row_that_was_changed_is_not_removed_for_its_age(
 
 
 # The key
+
+OCTETS, SALT, TRAIL_KEY = bytes(range(32)), bytes(range(32, 64)), bytes(range(64, 96))
+FROZEN_KEY = (
+    "m9m:1:b6a31bd4:ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj_WqMmuXU_q9cQVjFEaI623EVNtkDE9"
+    "P8XNy9ZvNJjKQAuPZey33U9eUFhqSl2aguBcik3x5WSEqjBa-Js_DMqYGLvTXJTUCYhpnYQi8IVzRA"
+)
+
+
+@pytest.fixture
+def known_trail_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have new trails get the key `TRAIL_KEY`."""
+    known = SimpleNamespace(token_bytes=lambda size: TRAIL_KEY[:size])
+    monkeypatch.setattr("flask_m9m.audit.chain.secrets", known)
+
+
+@pytest.mark.usefixtures("known_trail_key")
+def test_the_envelope_of_the_key_is_frozen_byte_for_byte(
+    audited: Audited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = aead_envelope(OCTETS, SALT, TRAIL_KEY, b"audit", b"flask-m9m audit key", b"")
+    assert written == FROZEN_KEY
+    known = SimpleNamespace(urandom=lambda size: SALT[:size])
+    monkeypatch.setattr("flask_m9m.credentials.encryption.aead.os", known)
+    app, m9m = audited(credentials={"encryption_key": OCTETS.hex()})
+    with app.app_context():
+        m9m.audit.record("counted")
+        with app.extensions["m9m"].database._connected().connect() as connection:
+            assert connection.execute(sa.select(audit_keys.c.envelope)).all() == [(FROZEN_KEY,)]
+
+
+@pytest.mark.usefixtures("known_trail_key")
+def test_a_key_that_was_sealed_in_the_past_opens(audited: Audited) -> None:
+    app, m9m = audited(credentials={"encryption_key": OCTETS.hex()})
+    with app.app_context():
+        m9m.audit.record("counted")
+        tamper(sa.update(audit_keys).values(envelope=FROZEN_KEY))
+    again, other = audited(credentials={"encryption_key": OCTETS.hex()})
+    with again.app_context():
+        other.audit.record("counted")
+        found = other.audit.verify()
+        assert (found.holds, found.rows) == (True, 2)
 
 
 def test_the_key_is_sealed_anew_with_the_credentials(
