@@ -4,7 +4,7 @@ If a proxy is missing in `server.trusted_proxies`, every client behind it has th
 all clients share its rate limit and its lockout. No request fails then, so each process logs a
 warning once, and writes the last such peers to a small file that `flask m9m doctor` reads:
 
-    {"near": ["10.0.0.7", 1750000000.0], "far": ["198.51.100.7", 1750003600.0]}
+    {"near": ["10.0.0.7", 1750000000.0], "far": ["8.8.8.8", 1750003600.0]}
 
 `near` is the last peer of this machine or of a private network, probably the app's own proxy.
 `far` is the last peer with any other address, probably a client that forged the field. The
