@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from benchmarks.silent_trail import silent_trail
 from flask_m9m.auth.api_key_format import key_digest, make_key
 from flask_m9m.auth.api_keys import ApiKeys
 from flask_m9m.auth.schemes.api_key import ApiKeyAuthenticator
@@ -135,7 +136,8 @@ def filled(url: str, keys: list[str], count: int) -> Iterator[Filled]:
     else:
         fill_postgres(url, made)
     feed = ChangeFeed(database, propagation=1.0, max_staleness=30.0)
-    ApiKeys(settings.security.api_keys.prefix, feed).create("ci", "user-0")
+    prefix = settings.security.api_keys.prefix
+    ApiKeys(prefix, feed, silent_trail(database)).create("ci", "user-0")
     print(f"{count:,} keys in {time.perf_counter() - begin:.1f} s")
     yield Filled(database, feed, ApiKeyAuthenticator(settings.security.api_keys, feed))
     database.close()

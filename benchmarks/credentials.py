@@ -32,6 +32,7 @@ from cryptography.fernet import Fernet, MultiFernet
 from sqlalchemy_utils import StringEncryptedType
 from sqlalchemy_utils.types.encrypted.encrypted_type import AesGcmEngine, FernetEngine
 
+from benchmarks.silent_trail import silent_trail
 from flask_m9m.credentials import Credentials, DatabaseCredentialStore
 from flask_m9m.credentials.encryption.cipher import Cipher, Record
 from flask_m9m.settings import settings_of
@@ -82,7 +83,9 @@ class Ours:
         own = {"encryption_key": keys[0], "previous_keys": keys[1:], "cipher": self._kind}
         self.cipher = Cipher(settings_of({"credentials": own}).credentials)
         feed = ChangeFeed(self._database, propagation=1.0, max_staleness=30.0)
-        self.credentials = Credentials(DatabaseCredentialStore(feed), self.cipher)
+        self.credentials = Credentials(
+            DatabaseCredentialStore(feed), self.cipher, silent_trail(self._database)
+        )
 
     def encrypt(self) -> object:
         return self.cipher.encrypt_record(self._plaintext, self._record)
