@@ -12,7 +12,7 @@ import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from ..auth.identity import Identity, names
 from ..errors import (
@@ -312,37 +312,41 @@ class UnlimitedMark(Mark):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class CORSMark(Mark):
+class OverridingMark(Mark):
+    """Settings of one section of `security` that differ for a route."""
+
+    overrides: Mapping[str, Any]
+
+    section: ClassVar[str]
+    decorator: ClassVar[str]
+
+    @classmethod
+    def of(cls, **overrides: Any) -> Self:
+        """Check the decorator's arguments, and make its mark.
+
+        Raises:
+            SettingsError: a key is unknown, or a value is not accepted.
+        """
+        settings_of({"security": {cls.section: overrides}}, cls.decorator)
+        return cls(overrides)
+
+
+class CORSMark(OverridingMark):
     """`@cors`: settings of `security.cors` that differ for a route."""
 
-    overrides: Mapping[str, Any]
+    __slots__ = ()
 
-    @classmethod
-    def of(cls, **overrides: Any) -> CORSMark:
-        """Check the arguments of `@cors` and make its mark.
-
-        Raises:
-            SettingsError: a key is unknown or a value is not accepted.
-        """
-        settings_of({"security": {"cors": overrides}}, "@cors")
-        return cls(overrides)
+    section = "cors"
+    decorator = "@cors"
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class HeadersMark(Mark):
+class HeadersMark(OverridingMark):
     """`@security_headers`: settings of `security.headers` that differ for a route."""
 
-    overrides: Mapping[str, Any]
+    __slots__ = ()
 
-    @classmethod
-    def of(cls, **overrides: Any) -> HeadersMark:
-        """Check the arguments of `@security_headers` and make its mark.
-
-        Raises:
-            SettingsError: a key is unknown or a value is not accepted.
-        """
-        settings_of({"security": {"headers": overrides}}, "@security_headers")
-        return cls(overrides)
+    section = "headers"
+    decorator = "@security_headers"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
