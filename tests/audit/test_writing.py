@@ -75,9 +75,14 @@ def test_whoever_writes_at_once_makes_no_gap_and_no_fork(
         subprocess.Popen(command, cwd=tmp_path, env=dict(environ), stderr=subprocess.PIPE)
         for _ in range(processes)
     ]
-    for process in running:
-        _, said = process.communicate(timeout=60)
-        assert (process.returncode, said) == (0, b"")
+    try:
+        for process in running:
+            _, said = process.communicate(timeout=180)
+            assert (process.returncode, said) == (0, b"")
+    finally:
+        for process in running:
+            process.kill()
+            process.communicate()
     expected = processes * threads * rounds
     assert counts(written) == {"counted": expected, "access_denied": expected}
 
