@@ -37,7 +37,7 @@ ANY_OTHER_METHOD = "any other method"
 LimitKey = str | Callable[[], str]
 
 
-class Caller(Protocol):
+class IdentifiedRequest(Protocol):
     """The part of an `Exchange` that demands read and change."""
 
     identity: Identity | None
@@ -89,11 +89,13 @@ class Demand(Mark):
         """Whether it can answer 403."""
         return True
 
-    def unmet_by(self, caller: Caller, environ: WSGIEnvironment, links: Links) -> M9MError | None:
+    def unmet_by(
+        self, exchange: IdentifiedRequest, environ: WSGIEnvironment, links: Links
+    ) -> M9MError | None:
         """Check whether a request meets the demand.
 
         Args:
-            caller: the request's exchange.
+            exchange: the request's exchange.
             environ: the request.
             links: verifies signed URLs.
 
@@ -166,8 +168,10 @@ class Requirement(Demand):
     def forbids(self) -> bool:
         return bool(self.scopes or self.any_scope or self.roles)
 
-    def unmet_by(self, caller: Caller, environ: WSGIEnvironment, links: Links) -> M9MError | None:
-        identity = caller.identity
+    def unmet_by(
+        self, exchange: IdentifiedRequest, environ: WSGIEnvironment, links: Links
+    ) -> M9MError | None:
+        identity = exchange.identity
         if identity is None or (self.schemes is not None and identity.scheme not in self.schemes):
             return None if self.optional else AuthenticationRequired()
         if self.fresh and identity.claims.get("fresh") is not True:
@@ -208,10 +212,12 @@ class SignedURLMark(Demand):
     component = "signed_url"
     closes = True
 
-    def unmet_by(self, caller: Caller, environ: WSGIEnvironment, links: Links) -> M9MError | None:
+    def unmet_by(
+        self, exchange: IdentifiedRequest, environ: WSGIEnvironment, links: Links
+    ) -> M9MError | None:
         if not links.admits(environ, self.purpose):
             return InvalidSignature()
-        caller.signed = True
+        exchange.signed = True
         return None
 
     def conflict_with(self, other: Demand) -> str | None:

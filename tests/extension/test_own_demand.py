@@ -26,7 +26,7 @@ class ProviderMark(Demand):
     component = "provider_word"
     closes = True
 
-    def unmet_by(self, caller: Any, environ: Any, links: Any) -> M9MError | None:
+    def unmet_by(self, exchange: Any, environ: Any, links: Any) -> M9MError | None:
         return None if environ.get("HTTP_X_WORD") == self.word else InvalidSignature()
 
     def wording(self) -> list[str]:
