@@ -10,6 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from .extension.app_state import EXTENSION, AppState
+from .settings.arguments import check_type, checked_number
 from .settings.models import Settings
 from .settings.sources import settings_of
 
@@ -22,14 +23,14 @@ class Clock:
     """
 
     def __init__(self, now: float = 1_750_000_000.0) -> None:
-        self._now = now
+        self._now = checked_number("now", now)
 
     def __call__(self) -> float:
         return self._now
 
     def advance(self, seconds: float) -> None:
         """Move the clock by this many seconds; a negative number sets it back."""
-        self._now += seconds
+        self._now += checked_number("seconds", seconds)
 
 
 def make_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -44,6 +45,7 @@ def make_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     Raises:
         SettingsError: an override is not valid.
     """
+    check_type(Mapping | None, overrides=overrides)
     fresh: dict[str, Any] = {"security": {"jwt": {"secret": secrets.token_urlsafe(48)}}}
     return settings_of(_merge(fresh, overrides or {}))
 
@@ -66,6 +68,9 @@ def client_as(
         claims: further claims of the token.
         fresh: whether the token is fresh, as right after a login.
     """
+    check_type(Flask, app=app)
+    if EXTENSION not in app.extensions:
+        raise RuntimeError(f"the app {app.name!r} has no M9M: call M9M(app) first")
     state: AppState = app.extensions[EXTENSION]
     token = state.identities.tokens.issue(subject, scopes, roles, claims, fresh=fresh)
     client = app.test_client()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import signals
 from ..errors import TrailBroken
+from ..settings.arguments import check_callable, check_text, check_type
 from ..settings.models import AuditSettings
 from ..storage.database import Database
 from ..storage.records import AuditSearch
@@ -29,6 +30,7 @@ logger = logging.getLogger("flask_m9m")
 _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 _OWN_NAMES = frozenset(EventName)
 _MOST_ROWS = 10_000  # of one query
+_LARGEST_SEQ = 2**63 - 1
 
 
 class AuditTrail:
@@ -87,6 +89,7 @@ class AuditTrail:
             )
         if event in _OWN_NAMES:
             raise ValueError(f"{event} is reserved for flask-m9m's own event: choose another name")
+        check_type(str | None, subject=subject)
         details_text(details)
         new = self.event(event)._replace(details=details)
         self.record_change(None, new if subject is None else new._replace(subject=subject))
@@ -118,8 +121,20 @@ class AuditTrail:
             ValueError: a time has no time zone, or `limit` is out of range.
             DatabaseUnavailable: the trail cannot be read.
         """
+        check_type(int, limit=limit)
+        check_type(int | None, before=before)
+        if before is not None and not 0 <= before <= _LARGEST_SEQ:
+            raise ValueError("before must be the seq of a row, 0 to 2^63 - 1")
+        for argument, text in (
+            ("subject", subject),
+            ("event", event),
+            ("address", address),
+            ("target", target),
+        ):
+            if text is not None:
+                check_text(**{argument: text})
         if not 1 <= limit <= _MOST_ROWS:
-            raise ValueError(f"limit must be 1 to {_MOST_ROWS}, found {limit}")
+            raise ValueError(f"limit must be 1 to {_MOST_ROWS}")
         moments = (_microseconds("since", since), _microseconds("until", until))
         if not self._database.present():
             return []
@@ -140,6 +155,9 @@ class AuditTrail:
             DatabaseUnavailable: the trail cannot be read.
             SettingsError: there is no encryption key.
         """
+        check_type(str | None, anchor=anchor)
+        if progress is not None:
+            check_callable(progress=progress)
         known = None if anchor is None else Anchor.parse(anchor)
         from .verification import TrailVerifier
 
@@ -285,8 +303,9 @@ class AuditTrail:
 
 
 def _microseconds(argument: str, given: datetime | None) -> int | None:
+    check_type(datetime | None, **{argument: given})
     if given is None:
         return None
-    if given.tzinfo is None:
+    if given.utcoffset() is None:
         raise ValueError(f"{argument} must have a time zone, found {given.isoformat()}")
     return round(given.timestamp() * 1_000_000)

@@ -13,7 +13,7 @@ from ..audit.events import EventName
 from ..audit.trail import AuditTrail
 from ..errors import Conflict, NotFound
 from ..ratelimit.limit import parse_limits
-from ..settings.durations import parse_duration
+from ..settings.arguments import check_type, checked_duration
 from ..storage.feed import ChangeFeed, Topic
 from ..storage.records import ApiKey, moment
 from .api_key_format import key_digest, make_key
@@ -57,7 +57,7 @@ class ApiKeys:
         owner: str,
         scopes: str | Collection[str] = (),
         roles: str | Collection[str] = (),
-        expires_at: datetime | None = None,
+        expires_at: datetime | Span | None = None,
         rate_limit: str | None = None,
         *,
         family: str | None = None,
@@ -70,7 +70,8 @@ class ApiKeys:
                 rights are limited to the user's current rights.
             scopes: the rights of the key.
             roles: the roles of the key.
-            expires_at: when the key expires, with a time zone; by default never.
+            expires_at: when the key expires: a `datetime` with a time zone, or the time from now,
+                as seconds, as `"90d"` or as a `timedelta`; by default never.
             rate_limit: the key's own limit (`"100/hour"`), in addition to all others.
             family: the family of another key, to share its rate limit; by default a new family.
 
@@ -78,23 +79,21 @@ class ApiKeys:
             The stored record and the key's text, which cannot be recovered later.
 
         Raises:
-            ValueError: an argument is not valid, or the owner does not have a scope or role.
+            TypeError, ValueError: an argument is not valid, or the owner lacks a scope or role.
             DatabaseUnavailable: the key could not be stored.
         """
         now, key_id = moment(self._clock()), str(uuid.uuid4())
-        _check_expiry(expires_at, now)
-        if rate_limit is not None:
-            parse_limits(rate_limit)
+        _check_limits(rate_limit)
         key = ApiKey(
             id=key_id,
-            family=family or key_id,
+            family=key_id if family is None else checked_name("family", family),
             name=checked_name("name", name),
             owner=checked_name("owner", owner),
             scopes=frozenset(names("scopes", scopes)),
             roles=frozenset(names("roles", roles)),
             rate_limit=rate_limit,
             created_at=now,
-            expires_at=expires_at,
+            expires_at=_end(expires_at, now),
             rotated_at=None,
             revoked_at=None,
             last_used_at=None,
@@ -118,7 +117,11 @@ class ApiKeys:
         whose = name_of(owner)
         if owner is not None and whose is None:
             return []
-        since = None if unused_for is None else moment(self._clock()) - _to_timedelta(unused_for)
+        since = (
+            None
+            if unused_for is None
+            else moment(self._clock()) - _to_timedelta("unused_for", unused_for)
+        )
 
         def query(transaction: Transaction) -> Sequence[ApiKey]:
             if since is None:
@@ -170,7 +173,7 @@ class ApiKeys:
             DatabaseUnavailable: the new key could not be stored.
         """
         self._check_id(key_id)
-        now, left = moment(self._clock()), _to_timedelta(grace)
+        now, left = moment(self._clock()), _to_timedelta("grace", grace)
         with self._feed.write() as transaction:
             old = transaction.identities.key(key_id)
             if old is None or not self._is_valid(old):
@@ -203,7 +206,7 @@ class ApiKeys:
             ValueError: `unused_for` is not a duration of at least an hour.
             DatabaseUnavailable: the keys could not be deleted.
         """
-        span = _to_timedelta(unused_for)
+        span = _to_timedelta("unused_for", unused_for)
         if span.total_seconds() < _SHORTEST_UNUSED:
             raise ValueError(
                 f"unused_for must be at least an hour, found {span}: uses are written with a delay"
@@ -225,7 +228,10 @@ class ApiKeys:
             if owner.disabled:
                 raise ValueError(f"the owner {key.owner!a} is disabled")
             if more := (key.scopes - owner.scopes) | (key.roles - owner.roles):
-                raise ValueError(f"the owner {key.owner!a} does not have {', '.join(sorted(more))}")
+                raise ValueError(
+                    "scopes and roles must be within those of the owner: "
+                    f"{key.owner!a} does not have {', '.join(sorted(more))}"
+                )
         text = make_key(self._prefix)
         transaction.identities.add_key(key, key_digest(text))
         self._record(transaction, EventName.API_KEY_CREATED, key, **details)
@@ -247,16 +253,28 @@ class ApiKeys:
         return key.revoked_at is None and (key.expires_at is None or key.expires_at > now)
 
 
-def _check_expiry(expires_at: datetime | None, now: datetime) -> None:
-    if expires_at is not None and (
-        expires_at.tzinfo is None or not now < expires_at <= now + _LONGEST_LIFE
-    ):
+def _end(expires_at: datetime | Span | None, now: datetime) -> datetime | None:
+    if expires_at is None:
+        return None
+    if not isinstance(expires_at, datetime):
+        expires_at = now + _to_timedelta("expires_at", expires_at)
+    if expires_at.utcoffset() is None or not now < expires_at <= now + _LONGEST_LIFE:
         raise ValueError("expires_at must have a time zone and be within the next hundred years")
+    return expires_at
+
+
+def _check_limits(rate_limit: str | None) -> None:
+    check_type(str | None, rate_limit=rate_limit)
+    try:
+        if rate_limit is not None:
+            parse_limits(rate_limit)
+    except ValueError as error:
+        raise ValueError(f"rate_limit: {error}") from None
 
 
 def _not_found() -> NotFound:
     return NotFound("no valid API key with this id exists")
 
 
-def _to_timedelta(given: Span) -> timedelta:
-    return timedelta(seconds=parse_duration(given))
+def _to_timedelta(argument: str, given: Span) -> timedelta:
+    return timedelta(seconds=checked_duration(argument, given))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..errors import InvalidCredentials
 from ..processes.bounded_cache import BoundedCache
-from ..settings.durations import parse_duration
-from .identity import Identity
+from ..settings.arguments import check_callable, check_type, checked_duration
+from .identity import Identity, is_scope
 from .schemes.app_scheme import BUILT_IN
 from .sign_in import PasswordVerifier
 
@@ -22,6 +22,7 @@ LoadIdentity = TypeVar("LoadIdentity", bound=Callable[[Identity], Identity | Non
 IdentityLoader = Callable[[Identity], Identity | None]
 
 _CAPACITY = 4_096
+_LONGEST_SCHEME = 64
 
 
 @dataclass(slots=True)
@@ -55,9 +56,16 @@ class AppCallbacks:
             ambient: whether browsers send the credential automatically.
 
         Raises:
-            ValueError: the name is taken.
+            ValueError: the name is taken or not valid.
             RuntimeError: an app is in use already.
         """
+        if not is_scope(scheme) or len(scheme) > _LONGEST_SCHEME:
+            raise ValueError(
+                f"scheme must be 1 to {_LONGEST_SCHEME} characters of printable ASCII, without "
+                f"spaces, double quotes and backslashes, found {ascii(scheme)[:66]}"
+            )
+        check_callable(authenticate=authenticate)
+        check_type(bool, ambient=ambient)
         if scheme in BUILT_IN or scheme in self.authenticators:
             raise ValueError(f"a scheme {scheme!r} exists already: choose another name")
         if self.settled:
@@ -77,6 +85,7 @@ class CallbackDecorators:
         `True`, or `None` or `False` if they are wrong. Attempts are throttled before the call. The
         function should take as long for an unknown name as for a wrong password.
         """
+        check_callable(verify=verify)
         self._callbacks.password_verifier = verify
         return verify
 
@@ -100,9 +109,12 @@ class CallbackDecorators:
             lifetime: how long a result is cached, as seconds or as `"60s"`.
         """
 
+        seconds = checked_duration("lifetime", lifetime)
+
         def declare(load: LoadIdentity) -> LoadIdentity:
+            check_callable(load=load)
             self._callbacks.identity_loader = load
-            self._callbacks.lifetime = parse_duration(lifetime)
+            self._callbacks.lifetime = seconds
             return load
 
         return declare if load is None else declare(load)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
+
+from ..settings.arguments import check_type
 
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+", re.ASCII)
 
@@ -18,8 +20,10 @@ def names(argument: str, given: str | Collection[str]) -> tuple[str, ...]:
         given: a collection of names, or one text with spaces between them.
 
     Raises:
+        TypeError: `given` is not a collection.
         ValueError: a name is not a scope-token (RFC 6749 §3.3).
     """
+    check_type(Iterable, **{argument: given})
     separate = tuple(given.split() if isinstance(given, str) else given)
     for name in separate:
         if not is_scope(name):
@@ -102,8 +106,8 @@ class Identity:
 
     def has_scope(self, scope: str) -> bool:
         """Tell whether the credential has a scope."""
-        return scope in self.scopes
+        return isinstance(scope, str) and scope in self.scopes
 
     def has_role(self, role: str) -> bool:
         """Tell whether the subject has a role."""
-        return role in self.roles
+        return isinstance(role, str) and role in self.roles

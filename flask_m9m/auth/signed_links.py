@@ -44,7 +44,7 @@ from itsdangerous import BadData, Signer
 from itsdangerous.encoding import base64_decode, base64_encode
 
 from ..errors import InvalidSignature, Problem, SettingsError
-from ..settings.durations import parse_duration
+from ..settings.arguments import check_method, check_text, checked_duration
 from ..settings.models import JWTSettings
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ class Links:
         text = signer.sign(signed).decode()
         if len(text) > LONGEST:
             raise ValueError(
-                f"the signed value has {len(text)} characters, at most {LONGEST} are accepted"
+                f"payload is too long: the signed value has {len(text)} characters, "
+                f"at most {LONGEST} are accepted"
             )
         return text
 
@@ -138,6 +139,8 @@ class Links:
             SettingsError: JWT is switched off.
         """
         signer = self._signer("url", purpose)
+        check_text(url=url)
+        check_method("method", method)
         parts = urlsplit(url)
         path = parts.path or ("/" if parts.netloc else "")
         hostless = not parts.netloc and url.startswith("//")
@@ -182,11 +185,12 @@ class Links:
             found = "JWT is switched off, and links are signed with its secret"
             remedy = "set M9M_JWT_SECRET (run: flask m9m init)"
             raise SettingsError([Problem("security.jwt.secret", found, remedy)])
+        check_text(purpose=purpose)
         salt = f"{kind}:{purpose}"
         return Signer(self._keys, salt, key_derivation="hmac", digest_method=hashlib.sha256)
 
     def _expiry(self, max_age: MaxAge) -> str:
-        seconds = parse_duration(max_age)
+        seconds = checked_duration("max_age", max_age)
         if seconds == 0:
             raise ValueError(
                 f"max_age must be longer than zero and at most a century, found {max_age!r}"
@@ -209,8 +213,8 @@ def _json(payload: object) -> bytes:
         return json.dumps(
             payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")
         ).encode()
-    except (TypeError, RecursionError) as error:
-        raise ValueError(f"payload must be JSON: {error}") from None
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("payload must be JSON in UTF-8, without NaN and infinity") from None
 
 
 def _parameters(query: str) -> list[tuple[str, str]]:

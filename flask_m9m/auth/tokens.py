@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..audit.events import EventName
 from ..audit.trail import AuditTrail
 from ..errors import InvalidToken, Problem, SettingsError
-from ..settings.durations import parse_duration
+from ..settings.arguments import check_text, check_type, checked_duration
 from ..settings.models import JWTSettings
 from ..storage.feed import ChangeFeed
 from ..storage.records import User, moment
@@ -105,11 +105,14 @@ class Tokens:
 
         Raises:
             SettingsError: JWT is switched off.
-            ValueError: an argument is not valid, or the subject is a disabled user of `m9m.users`.
+            TypeError, ValueError: an argument is not valid, or the subject is a disabled user.
             DatabaseUnavailable: the revocations cannot be read.
         """
         issuer = _require_enabled(self._issuer)
-        subject, life = _subject(subject), None if expires_in is None else _seconds(expires_in)
+        check_type(bool, fresh=fresh)
+        check_type(Mapping | None, claims=claims)
+        subject = _subject(subject)
+        life = None if expires_in is None else checked_duration("expires_in", expires_in)
         version, jti = self._version_for(subject), new_jti()
         token = issuer.issue(
             subject, scopes, roles, claims or {}, life, fresh, jti=jti, version=version
@@ -154,9 +157,11 @@ class Tokens:
 
         Raises:
             SettingsError: JWT is switched off.
-            ValueError: an argument is not valid, or the user is disabled.
+            TypeError, ValueError: an argument is not valid, or the user is disabled.
             DatabaseUnavailable: the session could not be stored.
         """
+        check_type(bool, fresh=fresh)
+        check_type(Mapping | None, claims=claims)
         return _require_enabled(self._sessions).begin(subject, scopes, roles, claims or {}, fresh)
 
     def refresh(self, token: str) -> TokenPair:
@@ -202,6 +207,7 @@ class Tokens:
             InvalidToken: the token is not valid, or has no `jti`.
             DatabaseUnavailable: the revocation could not be stored.
         """
+        check_text(token=token)
         words = [word for word in token.split() if _JWT.match(word)]
         if words and words != [token.strip()]:
             raise InvalidToken("the text must be exactly one token or jti")
@@ -231,6 +237,7 @@ class Tokens:
             SettingsError: JWT is switched off.
             DatabaseUnavailable: the session could not be ended.
         """
+        check_type(str, sid=sid)
         return _require_enabled(self._sessions).end(sid)
 
     def revoke_subject(self, subject: str) -> None:
@@ -251,6 +258,7 @@ def _subject(given: str) -> str:
     """Check a subject and convert it to NFC, as in tokens."""
     if not isinstance(given, str) or not 0 < len(given) <= _LONGEST_SUBJECT:
         raise ValueError(f"a token's subject must have 1 to {_LONGEST_SUBJECT} characters")
+    check_text(subject=given)
     return normalize(given)
 
 
@@ -262,12 +270,6 @@ def _rules(settings: JWTSettings, *, refresh: bool = False) -> ClaimRules:
         accept_untyped=settings.accept_untyped,
         refresh=refresh,
     )
-
-
-def _seconds(given: float | str | timedelta) -> float:
-    if isinstance(given, timedelta):
-        return given.total_seconds()
-    return parse_duration(given) if isinstance(given, str) else given
 
 
 def _require_enabled(part: T | None) -> T:

@@ -12,6 +12,7 @@ from ..audit.events import EventName
 from ..audit.trail import AuditTrail
 from ..errors import Conflict, NotFound, ServiceUnavailable
 from ..processes.forking import fork_safe_lock
+from ..settings.arguments import check_type
 from ..storage.feed import ChangeFeed, Topic
 from ..storage.records import User, moment
 from .identity import names
@@ -66,7 +67,7 @@ class Users:
             scopes: the user's rights.
 
         Raises:
-            ValueError: an argument is not valid.
+            TypeError, ValueError: an argument is not valid.
             Conflict: the username is taken.
             DatabaseUnavailable: the user could not be stored.
         """
@@ -156,6 +157,7 @@ class Users:
             ServiceUnavailable: too many passwords are being verified.
             DatabaseUnavailable: the user cannot be read.
         """
+        check_type(str, password=password)
         name, database = name_of(username), self._feed.database
         if database.local and not database.present():
             return None

@@ -12,6 +12,7 @@ from werkzeug.local import LocalProxy
 from ..auth.identity import Identity
 from ..auth.names import checked_name, name_of
 from ..errors import AccessDenied, NotFound
+from ..settings.arguments import check_type
 from ..storage.records import SealedCredential
 
 _ADMIN = "admin"
@@ -39,6 +40,7 @@ def normalize_caller(caller: Caller) -> Caller:
         The caller; `None` for an identity whose subject cannot be the name of an owner.
     """
     who = caller._get_current_object() if isinstance(caller, LocalProxy) else caller
+    check_type(Identity | _Caller | None, caller=who)
     if isinstance(who, Identity):
         name = name_of(who.subject)
         # No record has such an owner, and an empty owner means the app itself.

@@ -13,6 +13,7 @@ from typing import Any
 from ..audit.trail import AuditTrail
 from ..auth.names import checked_name
 from ..errors import AccessDenied, Conflict, DecryptionFailed, NotFound
+from ..settings.arguments import check_callable, check_type
 from ..storage.records import SealedCredential, moment
 from .audit_events import record_change, record_denial, record_reads
 from .caller import (
@@ -103,18 +104,19 @@ class Credentials:
             caller: the caller; by default, that of the current request.
 
         Raises:
-            ValueError: an argument is not valid.
+            TypeError, ValueError: an argument is not valid.
             AccessDenied: the caller may not create credentials for this owner.
             SettingsError: there is no encryption key, or one that records need is missing.
             DatabaseUnavailable: the database failed; nothing was stored.
         """
+        check_type(bool, resolve=resolve)
         now = moment(self._clock())
         record = SealedCredential(
             id=str(uuid.uuid4()),
             name=checked_name("a credential's name", name),
             type=type,
             owner=choose_owner(self._who(caller), owner),
-            resolve=bool(resolve),
+            resolve=resolve,
             envelope="",
             created_at=now,
             updated_at=now,
@@ -155,6 +157,7 @@ class Credentials:
             type: only the credentials of this type.
             caller: the caller; by default, that of the current request.
         """
+        check_type(str | None, type=type)
         return [info_of(record) for record in self._list_visible(caller, type, envelopes=False)]
 
     def info(self, credential_id: str, *, caller: Caller = CURRENT) -> CredentialInfo:
@@ -184,7 +187,7 @@ class Credentials:
 
         Raises:
             NotFound: the caller sees no credential with this id.
-            ValueError: an argument is not valid.
+            TypeError, ValueError: an argument is not valid.
             Conflict: it changed at the same time; this change was not made.
             DecryptionFailed: its data was altered, or belongs to another record.
         """
@@ -246,6 +249,10 @@ class Credentials:
             SettingsError: there is no encryption key, or one that records need is missing.
             DatabaseUnavailable: the database failed; call again to re-encrypt the rest.
         """
+        check_type(bool, dry_run=dry_run)
+        check_type(Cipher | None, cipher=cipher)
+        if progress is not None:
+            check_callable(progress=progress)
         target, keys = cipher or self.cipher, self._keys
         rotation = Rotation(self._store, target, keys, self._trail, progress, dry_run=dry_run)
         return rotation.run()
@@ -278,12 +285,13 @@ class Credentials:
 
         Raises:
             UnreadableImport: the records cannot be read.
-            ValueError: an argument is not valid.
+            TypeError, ValueError: an argument is not valid.
             AccessDenied: the caller may not import.
             SettingsError: there is no encryption key, or one that records need is missing.
             DatabaseUnavailable: the database failed; import again to add the rest.
         """
         self._check_may_import(caller)
+        check_type(str | None, key=key)
         return self._import(records, opener(key, deployment_keys), dry_run, owner, caller)
 
     def import_m9m(
@@ -297,6 +305,9 @@ class Credentials:
         """Import the unencrypted JSON that m9m exports; like `import_n8n` otherwise.
 
         n8n's `--decrypted` exports have the same form.
+
+        Raises:
+            UnreadableImport: the records cannot be read.
         """
         self._check_may_import(caller)
         return self._import(records, open_plain, dry_run, owner, caller)
@@ -315,6 +326,7 @@ class Credentials:
             DecryptionFailed: a record's data was altered or moved; a note names the record.
             SettingsError: there is no encryption key, or one that records need is missing.
         """
+        check_type(str, key=key)
         self._keys.check()
         write, records = writer(key), self._list_visible(caller)
         exported = [write(record, self._decrypt(record)) for record in records]
@@ -324,6 +336,7 @@ class Credentials:
     def _import(
         self, records: Source, open_data: Open, dry_run: bool, owner: str | None, caller: Caller
     ) -> Imported:
+        check_type(bool, dry_run=dry_run)
         owner, now = choose_owner(self._who(caller), owner), moment(self._clock())
 
         def record(transaction: StoreTransaction, added: Sequence[SealedCredential]) -> None:

@@ -24,7 +24,8 @@ def opener(key: str | None, deployment_keys: Source) -> Open:
         ValueError: the key is empty or not Unicode, or a row is not valid.
         UnreadableImport: the rows cannot be read.
     """
-    reader = None if key is None else N8nReader(key, data_keys(deployment_keys))
+    rows = data_keys(deployment_keys)
+    reader = None if key is None else N8nReader(key, rows)
 
     def open_data(data: object) -> Mapping[str, Any]:
         if isinstance(data, Mapping):
@@ -77,7 +78,7 @@ def _data_key(row: object) -> DataKey:
     texts = [value for value in fields if isinstance(value, str)]
     if len(texts) != len(fields):
         raise ValueError(
-            "n8n: a row of deployment_key must be an object with an id, a value and an algorithm, "
+            "n8n: deployment_keys must be rows of objects with an id, a value and an algorithm, "
             "all of them strings"
         )
     return DataKey(*texts)

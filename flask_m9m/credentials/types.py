@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from ..errors import NotFound
+from ..settings.arguments import check_callable, check_text, check_type
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
@@ -44,9 +45,12 @@ class CredentialTypes:
         Raises:
             ValueError: the name is not valid, or the type exists already.
         """
+        check_type(Collection, required=required)
+        for field in (required,) if isinstance(required, str) else required:
+            check_text(**{"a field in required": field})
         if self.check_name(name) in self._required:
-            raise ValueError(f"the credential type {name!r} is already registered")
-        self._required[name] = tuple(required)
+            raise ValueError(f"name {name!r} is taken: the credential type is already registered")
+        self._required[name] = (required,) if isinstance(required, str) else tuple(required)
 
     def check_name(self, name: object) -> str:
         """Check the form of a type's name, and return it; the type need not exist.
@@ -67,7 +71,8 @@ class CredentialTypes:
 
     def checker(self, name: str, check: Callable[[Any], Any]) -> None:
         """Register the function that tests credentials of a type; it may raise."""
-        self._checkers[name] = check
+        check_callable(check=check)
+        self._checkers[self.check_name(name)] = check
 
     def checker_of(self, name: str) -> Callable[[Any], Any]:
         """Return the function that tests credentials of a type.
@@ -95,4 +100,4 @@ class CredentialTypes:
             )
         missing = [field for field in self._required[name] if data.get(field) in (None, "")]
         if missing:
-            raise ValueError(f"a credential of type {name} needs {', '.join(missing)}")
+            raise ValueError(f"data of a credential of type {name} needs {', '.join(missing)}")

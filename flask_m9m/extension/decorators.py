@@ -25,6 +25,7 @@ from ..guard.marks import (
     SignedURLMark,
     UnlimitedMark,
 )
+from ..settings.arguments import check_text
 from .app_state import current_request, current_state
 from .context import settle_later
 from .marked_views import add_mark, layers_of
@@ -262,6 +263,7 @@ def require_signed_url(view: View | None = None, /, *, purpose: str = "") -> Vie
         view: the view, where the decorator is written without parentheses.
         purpose: the purpose for which the URL must be signed.
     """
+    check_text(purpose=purpose)
     decorator = ViewDecorator(SignedURLMark(purpose))
     return decorator if view is None else decorator.put_on(view, sys._getframe(1))
 

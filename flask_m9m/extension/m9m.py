@@ -15,11 +15,12 @@ from ..auth.sessions import TokenPair
 from ..auth.signed_links import MaxAge
 from ..errors import SettingsError
 from ..guard.marks import Mark
+from ..settings.arguments import check_callable, check_type
 from ..settings.checks import check_secret_key
 from ..settings.models import Settings
 from ..settings.sources import SettingsSource, load
 from ..wsgi.assembly import Assembly
-from ..wsgi.facade import Facade
+from ..wsgi.facade import Facade, check_engine
 from ..wsgi.guarded_app import GuardedApp
 from .app_state import EXTENSION, AppState, current_state
 from .body_limits import limit_sizes
@@ -74,8 +75,11 @@ class M9M(Facade):
         engine: Engine | Callable[[], Engine] | None = None,
     ) -> None:
         super().__init__()
+        if clock is not None:
+            check_callable(clock=clock)
         self._settings = settings
         self._clock = clock
+        check_engine(engine)
         self._engine = engine
         self._protections = Protections()
         if app is not None:
@@ -99,6 +103,8 @@ class M9M(Facade):
             RuntimeError: the app has an `M9M` already.
             SettingsError: the settings cannot be used; the message lists every problem.
         """
+        check_type(Flask, app=app)
+        check_engine(engine)
         if EXTENSION in app.extensions:
             raise RuntimeError(
                 f"the app {app.name!r} already has an M9M: call M9M(app) or init_app(app) once"
@@ -150,7 +156,8 @@ class M9M(Facade):
         """
         if not isinstance(target, str | Blueprint):
             raise TypeError(
-                f"protect needs a blueprint or a pattern of endpoint names, found {target!r}"
+                "target must be a blueprint or a pattern of endpoint names, "
+                f"found {type(target).__name__}"
             )
         self._protections.protect(target, tuple(map(_mark_of, marks)))
 
@@ -160,6 +167,7 @@ class M9M(Facade):
         Args:
             load: takes the request's `Identity` and returns the app's object for it.
         """
+        check_callable(load=load)
         self._callbacks.user_loader = load
         return load
 
@@ -217,6 +225,7 @@ class M9M(Facade):
             ValueError: a scheme in `schemes` is not switched on.
             SettingsError: the app's marks contradict each other or the settings.
         """
+        check_type(Mapping | None, schemes=schemes)
         from ..openapi.components import ANSWERS
         from ..openapi.fragment import describe
 
@@ -243,6 +252,7 @@ class M9M(Facade):
             SettingsError: `security.jwt.cookie` is switched off.
             ValueError: a token is too long for a cookie.
         """
+        check_type(Response, response=response)
         for field in current_state("m9m.set_cookies").identities.cookies.fields(pair):
             response.headers.add(*field)
 
@@ -255,6 +265,7 @@ class M9M(Facade):
         Raises:
             SettingsError: `security.jwt.cookie` is switched off.
         """
+        check_type(Response, response=response)
         for field in current_state("m9m.clear_cookies").identities.cookies.clearing_fields():
             response.headers.add(*field)
 
@@ -323,4 +334,4 @@ def _mark_of(decorator: object) -> Mark:
         decorator = require_signed_url()
     if isinstance(decorator, ViewDecorator):
         return decorator.mark
-    raise TypeError(f"protect needs decorators of flask-m9m, found {decorator!r}")
+    raise TypeError(f"marks must be decorators of flask-m9m, found {type(decorator).__name__}")

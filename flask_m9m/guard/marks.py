@@ -23,6 +23,7 @@ from ..errors import (
     M9MError,
 )
 from ..ratelimit.limit import RateLimit, parse_limits
+from ..settings.arguments import check_method, check_type
 from ..settings.sources import settings_of
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ class Requirement(Demand):
         Raises:
             ValueError: the name of a scope or role cannot be sent in a header field.
         """
+        check_type(bool, optional=optional, fresh=fresh)
         return cls(
             scopes=names("scopes", scopes),
             any_scope=names("any_scope", any_scope),
@@ -277,9 +279,9 @@ class LimitMark(Mark):
             value = getattr(mark, argument)
             if value is not None and not callable(value):
                 raise ValueError(f"{argument} must be a callable, found {value!r}")
-        called = (limits, key, mark.cost, mark.exempt_when, mark.count)
-        if any(map(inspect.iscoroutinefunction, called)):
-            raise ValueError("a rate limit accepts plain functions, found a coroutine function")
+        for argument in ("limits", "key", "cost", "exempt_when", "count"):
+            if _is_coroutine_function(getattr(mark, argument)):
+                raise ValueError(f"{argument} must be a plain function, found a coroutine function")
         if not isinstance(mark.shadow, bool):
             raise ValueError(f"shadow must be True or False, found {mark.shadow!r}")
         return mark
@@ -293,6 +295,7 @@ class LimitMark(Mark):
 
 def _check_numbers(mark: LimitMark) -> None:
     limits, burst, cost = mark.limits, mark.burst, mark.cost
+    check_type(str | None, name=mark.name)
     RateLimit(1, 1, 1 if burst is None else burst, "default" if mark.name is None else mark.name)
     if isinstance(limits, str):
         most = min(limit.burst for limit in parse_limits(limits, burst=burst))
@@ -304,10 +307,20 @@ def _check_numbers(mark: LimitMark) -> None:
         raise ValueError(f"cost must be 1 to the limit's burst of {most}, found {cost!r}")
 
 
+def _is_coroutine_function(value: object) -> bool:
+    call = getattr(type(value), "__call__", None)  # noqa: B004  # may be a coroutine function
+    return inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(call)
+
+
 def _methods(methods: Collection[str]) -> frozenset[str]:
     """Normalize methods for `LimitMark.counts`: upper case, `HEAD` counted as `GET`."""
     if isinstance(methods, str):
         raise ValueError(f"methods must be a list such as ['GET', 'POST'], found {methods!r}")
+    check_type(Collection, methods=methods)
+    for method in methods:
+        check_method("each of methods", method)
+    if not methods:
+        raise ValueError("methods must have at least one method: without any, nothing is limited")
     upper = frozenset(method.upper() for method in methods)
     return upper - {"HEAD"} | {"GET"} if "HEAD" in upper else upper
 

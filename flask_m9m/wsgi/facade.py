@@ -107,3 +107,16 @@ class Facade(CallbackDecorators):
             return check
 
         return declare
+
+
+def check_engine(engine: object) -> None:
+    """Check the type of an app's `engine`, without importing SQLAlchemy.
+
+    Raises:
+        TypeError: it is neither an engine nor a function that returns one.
+    """
+    if engine is not None and not callable(engine) and not hasattr(engine, "connect"):
+        raise TypeError(
+            "engine must be a SQLAlchemy Engine or a function that returns it, "
+            f"found {type(engine).__name__}"
+        )

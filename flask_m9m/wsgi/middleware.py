@@ -17,11 +17,12 @@ from ..guard.pipeline import Guard
 from ..guard.policy import Access, Level, RoutePolicy
 from ..guard.policy_compiler import PolicyCompiler
 from ..processes.forking import fork_safe_lock
+from ..settings.arguments import check_callable, check_type
 from ..settings.development_secret import with_secret
 from ..settings.models import Settings
 from ..settings.sources import Loaded, SettingsSource, load
 from .assembly import Assembly
-from .facade import Facade
+from .facade import Facade, check_engine
 from .guarded_app import GuardedApp, start_body
 from .prefix_parsing import read_policies
 from .prefix_policies import Prefixes, PrefixRules, path_of, prefix_problem
@@ -84,6 +85,12 @@ class M9MMiddleware(Facade):
         super().__init__()
         if not callable(app):
             raise TypeError(f"app must be a WSGI app, found {type(app).__name__}")
+        check_type(str, name=name)
+        check_type(str | PathLike | None, instance_path=instance_path)
+        check_type(str | None, mounted_at=mounted_at)
+        if clock is not None:
+            check_callable(clock=clock)
+        check_engine(engine)
         self._app = app
         self._loaded, self._rules = _read(settings, policies, mounted_at)
         self._mounted_at = None if mounted_at is None else mounted_at.encode().decode("latin-1")

@@ -165,7 +165,7 @@ def test_a_file_that_is_no_export_is_refused(kept: Kept, content: str | None, pr
 def test_rows_that_are_no_data_keys_are_refused(kept: Kept) -> None:
     arguments = write_export(kept)
     kept.write("rows.json", '[{"id": "x"}]')
-    assert "a row of deployment_key must be" in failed(kept, "import", *arguments)
+    assert "deployment_keys must be rows of" in failed(kept, "import", *arguments)
     kept.write("rows.json", "{")
     assert "'rows.json' is not JSON" in failed(kept, "import", *arguments)
 

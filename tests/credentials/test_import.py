@@ -142,7 +142,7 @@ def test_rows_that_are_no_data_keys_are_passed_over(kept: tuple[Flask, M9M]) -> 
         )
         assert f"unknown data key '{case['dekId']}'" in reasons(without)["GitHub"]
         for bad in ([{"id": "x"}], [7], [{"id": "x", "value": "v", "algorithm": None}]):
-            with pytest.raises(ValueError, match="a row of deployment_key must be"):
+            with pytest.raises(ValueError, match="deployment_keys must be rows of"):
                 m9m.credentials.import_n8n([entry(id="3")], KEY, bad)
 
 
@@ -506,7 +506,7 @@ def test_m9ms_plain_records_are_imported(storage: Storage, keep: Kept, key: str)
         result = m9m.credentials.import_m9m(records)
         assert m9m.credentials.get("cred_1").data == {"accessToken": "xoxb"}
         assert reasons(result) == {
-            "bad": "a credential of type slackApi needs accessToken",
+            "bad": "data of a credential of type slackApi needs accessToken",
             "sealed": "m9m: data must be a JSON object",
         }
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from ...settings.arguments import check_type
 from ..identity import names
 from .claims import ACCESS_TOKEN, REFRESH_TOKEN, RESERVED
 from .jws import sign
@@ -121,6 +122,8 @@ def _check(subject: object, claims: Mapping[str, Any], life: float) -> None:
         raise ValueError(f"expires_in must be more than 0 and at most a century, found {life}")
     if not isinstance(subject, str) or not subject:
         raise ValueError("a token's subject must be text and not empty")
+    for name in claims:
+        check_type(str, **{"a name in claims": name})
     # m9m is written in Go, whose JSON parser matches names without regard to case.
     if taken := [name for name in claims if str(name).lower() in _RESERVED]:
         raise ValueError(f"claims must not contain reserved names: {', '.join(sorted(taken))}")

@@ -98,7 +98,8 @@ def sign(payload: dict[str, Any], key: SigningKey, typ: str) -> str:
     token = f"{signing_input}.{_encode(key.sign(signing_input.encode('ascii')))}"
     if len(token) > LONGEST:
         raise ValueError(
-            f"the token would have {len(token)} characters, at most {LONGEST} are accepted"
+            f"the token would have {len(token)} characters, at most {LONGEST} are accepted: "
+            "shorten its subject, scopes, roles or claims"
         )
     return token
 
@@ -172,5 +173,5 @@ def _json(value: dict[str, Any]) -> bytes:
         return json.dumps(
             value, ensure_ascii=False, allow_nan=False, separators=(",", ":")
         ).encode()
-    except (TypeError, RecursionError) as error:
-        raise ValueError(f"claims must be JSON: {error}") from None
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("claims must be JSON in UTF-8, without NaN and infinity") from None

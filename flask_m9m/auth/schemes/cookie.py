@@ -25,6 +25,7 @@ from werkzeug.http import dump_cookie
 from ...errors import CSRFFailed, InvalidToken, Problem, SettingsError
 from ...http import csrf
 from ...http.address import Client
+from ...settings.arguments import check_type
 from ...settings.models import JWTSettings
 from ..sessions import TokenPair
 from ..signed_links import derived_key
@@ -70,6 +71,7 @@ class SessionCookies:
             SettingsError: cookies are switched off.
             ValueError: a token is too long for a cookie.
         """
+        check_type(TokenPair, pair=pair)
         self._check_enabled()
         if max(len(pair.access_token), len(pair.refresh_token)) > _MAX_VALUE:
             raise ValueError(
