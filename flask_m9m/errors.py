@@ -323,6 +323,13 @@ class TrailBroken(DatabaseUnavailable):
         return f"{self.reason}: run flask m9m audit verify"
 
 
+class TrailLocked(TrailBroken):
+    """No encryption key opens the audit trail's key; nothing says that it was tampered with."""
+
+    def __str__(self) -> str:
+        return f"{self.reason}: list that key in credentials.previous_keys"
+
+
 class DecryptionFailed(Exception):
     """Encrypted data cannot be decrypted; the message is the same for every cause.
 

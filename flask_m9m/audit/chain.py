@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from json.encoder import encode_basestring_ascii as _text
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..errors import DecryptionFailed, TrailBroken
+from ..errors import DecryptionFailed, TrailBroken, TrailLocked
 from ..settings.wording import printable
 from ..storage.records import EndRow
 from .events import Event
@@ -183,7 +183,8 @@ class Chain:
 
         Raises:
             TrailBroken: the end of the trail was tampered with. Nothing is appended to it, because
-                that would hide the missing rows. Or no encryption key opens the trail's key.
+                that would hide the missing rows.
+            TrailLocked: no encryption key opens the trail's key.
             SettingsError: there is no encryption key.
             DatabaseUnavailable: the rows cannot be written.
         """
@@ -291,7 +292,8 @@ class ChainKeys:
         """Decrypt the trail's key.
 
         Raises:
-            TrailBroken: the stored value is not a trail's key, or no encryption key opens it.
+            TrailBroken: the stored value is not a trail's key.
+            TrailLocked: no encryption key opens it.
             SettingsError: there is no encryption key.
         """
         if not isinstance(envelope, str):
@@ -302,9 +304,9 @@ class ChainKeys:
         try:
             key = self._cipher.open(envelope)
         except DecryptionFailed:
-            raise TrailBroken(
+            raise TrailLocked(
                 "no encryption key opens the key of the audit trail: it needs "
-                f"{_sealed_by(envelope)}, to be listed in credentials.previous_keys"
+                f"{_sealed_by(envelope)}"
             ) from None
         if len(key) != 32:
             raise TrailBroken("the key of the audit trail was changed")

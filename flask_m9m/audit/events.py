@@ -98,7 +98,7 @@ class Event(NamedTuple):
         return (
             round(self.at * _MICROSECONDS),
             self.name,
-            self.outcome,
+            written(self.outcome, 64),
             self.request_id,
             subject if subject is None else written(subject, 255),
             self.scheme if self.scheme is None else written(self.scheme, 64),

@@ -3,37 +3,65 @@
     {"time": "2026-01-31T12:00:00.000000Z", "event": "authentication_failed", "outcome": …}
 
 A line is ASCII without control characters, whatever the request contained. Empty members are left
-out. The logger's level is INFO unless the app sets another one, so that lines are written wherever
-the app has a log handler.
+out. All lines have the level INFO, and the logger has neither a level nor a handler of its own:
+the app's logging decides whether and where they are written. A root logger at WARNING, which is
+Python's default, writes none.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from functools import cache
 from typing import Any
 
 from ..storage.records import moment
 from .chain import Anchor
 from .events import Event
 
-logger = logging.getLogger("flask_m9m.audit")
-if logger.level == logging.NOTSET:
-    logger.setLevel(logging.INFO)
-
 _MEMBERS = ("event", *Event._fields[2:-1])  # after the time; the details come last
 _to_json = json.JSONEncoder(separators=(", ", ": ")).encode
 
 
+@cache
+def _logger() -> logging.Logger:
+    """Return the logger, made with the first event.
+
+    `logging.config` disables the loggers that exist when it is called, unless it is told not to.
+    An app calls it before its first request, and often after its imports.
+    """
+    return logging.getLogger("flask_m9m.audit")
+
+
 def is_read() -> bool:
-    """Tell whether the log has a handler for these lines."""
-    return logger.isEnabledFor(logging.INFO) and logger.hasHandlers()
+    """Tell whether the app's logging writes these lines anywhere."""
+    logger = _logger()
+    if logger.isEnabledFor(logging.INFO):
+        return logger.hasHandlers()
+    _warn_of_idle_handlers()
+    return False
+
+
+@cache
+def _warn_of_idle_handlers() -> None:
+    """Warn once if the logger has handlers of its own, to which its level lets no line pass."""
+    logger = _logger()
+    if logger.handlers and logger.level == logging.NOTSET and not logger.disabled:
+        logging.getLogger("flask_m9m").warning(
+            "audit: the handlers of the logger %s get no lines, which have the level INFO: set its "
+            "level, logging.getLogger(%a).setLevel(logging.INFO)",
+            logger.name,
+            logger.name,
+        )
 
 
 def write_somewhere() -> None:
-    """Log to standard error, unless the app has set up a handler for these lines."""
+    """Log to standard error, unless the app has set up its logging for these lines."""
+    logger = _logger()
     if not logger.hasHandlers():
         logger.addHandler(logging.StreamHandler())  # without a formatter: a line is JSON alone
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.INFO)
 
 
 def write(event: Event) -> None:
@@ -44,12 +72,14 @@ def write(event: Event) -> None:
     line = _to_json(members)
     if details is not None:
         line = f'{line[:-1]}, "details": {details}}}'
-    logger.info("%s", _escape_delete(line))
+    _logger().info("%s", _escape_delete(line))
 
 
 def write_anchor(anchor: Anchor, at: float) -> None:
     """Log the last row of the database's trail, so that a restored old database is detected."""
-    logger.info("%s", _to_json({"time": _time(at), "event": "audit_anchor", "anchor": str(anchor)}))
+    _logger().info(
+        "%s", _to_json({"time": _time(at), "event": "audit_anchor", "anchor": str(anchor)})
+    )
 
 
 def _time(seconds: float) -> str:

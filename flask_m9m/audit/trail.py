@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import re
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
@@ -20,6 +22,7 @@ from . import lines
 from .backlog import Backlog
 from .chain import Anchor, Chain, KeyCipher
 from .events import SUCCESS, Circumstances, Event, EventName, Recorded, details_text
+from .repeats import Repeats
 
 if TYPE_CHECKING:
     from ..storage.transaction import Transaction
@@ -43,6 +46,9 @@ class AuditTrail:
         sender: the sender of the signals: the app.
         circumstances: describes the current request.
         clock: seconds since the epoch.
+
+    Attributes:
+        repeats: the counts of repeated refusals.
     """
 
     def __init__(
@@ -66,6 +72,8 @@ class AuditTrail:
             cipher, settings.retention, lambda anchor: lines.write_anchor(anchor, clock()), clock
         )
         self._backlog = Backlog(self._write, clock) if "database" in sinks else None
+        self.repeats = Repeats(clock)
+        self._ends_with_process = False
 
     # For apps
 
@@ -164,11 +172,12 @@ class AuditTrail:
         return TrailVerifier(self._database, self._chain.keys, known, progress).run()
 
     def flush(self) -> None:
-        """Write the queued events of requests now, instead of within a second.
+        """Write the queued events and the counted refusals of requests now.
 
         Raises:
             DatabaseUnavailable: the events that are not written yet stay queued.
         """
+        self._record_all(self.repeats.take())
         if self._backlog is not None:
             self._backlog.flush()
 
@@ -208,17 +217,53 @@ class AuditTrail:
 
     def is_heard(self, name: str) -> bool:
         """Tell whether an event of this name would be recorded or received as a signal."""
-        if name not in self._omitted and (
-            self._backlog is not None or (self._logs and lines.is_read())
-        ):
-            return True
-        return signals.is_heard(name)
+        return self._is_recorded(name) or signals.is_heard(name)
 
-    def record_event(self, event: Event) -> None:
-        """Record an event of a request; it is written to the database within about a second."""
-        if event.name not in self._omitted and self._backlog is not None:
-            self._backlog.add(event)
-        self._publish(event)
+    def _is_recorded(self, name: str) -> bool:
+        return name not in self._omitted and (
+            self._backlog is not None or (self._logs and lines.is_read())
+        )
+
+    def record_event(self, event: Event, source: str | None = None) -> None:
+        """Record an event of a request; it is written to the database within about a second.
+
+        Repeated refusals are counted, and one event a minute stands for them. Each is sent as a
+        signal.
+
+        Args:
+            event: the event.
+            source: the key of the client whose repeated refusals are counted together; by default
+                its address.
+        """
+        if self._is_recorded(event.name):
+            self.record_due()
+            if self.repeats.count(event, source or event.address):
+                self._record_at_exit()
+            else:
+                self._record_all([event])
+        signals.send(self._sender, event)
+
+    def record_due(self) -> None:
+        """Record the events that stand for counted refusals, if their minute is over."""
+        self._record_all(self.repeats.due())
+
+    def _record_all(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if self._backlog is not None:
+                self._backlog.add(event)
+            if self._logs and lines.is_read():
+                lines.write(event)
+
+    def _record_at_exit(self) -> None:
+        if not self._ends_with_process:
+            self._ends_with_process = True
+            atexit.register(_record_last, weakref.ref(self))
+
+    def end(self) -> None:
+        """Record and write what waits, as the process ends."""
+        self._record_all(self.repeats.take())
+        if self._backlog is not None:
+            self._backlog.end()
 
     def record_change(
         self,
@@ -300,6 +345,12 @@ class AuditTrail:
         if self._logs and event.name not in self._omitted and lines.is_read():
             lines.write(event)
         signals.send(self._sender, event)
+
+
+def _record_last(reference: weakref.ref[AuditTrail]) -> None:
+    trail = reference()
+    if trail is not None:
+        trail.end()
 
 
 def _microseconds(argument: str, given: datetime | None) -> int | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import DatabaseUnavailable, TrailBroken
+from ..errors import DatabaseUnavailable, TrailBroken, TrailLocked
 from ..storage.database import Database
 from ..storage.records import EndRow
 from .chain import GENESIS, HEAD, TAIL, Anchor, ChainKeys, is_linked, is_sealed, link
@@ -103,7 +103,8 @@ class TrailVerifier:
         try:
             self._key = self._keys.open(envelope)
         except TrailBroken as error:
-            self._note(error.reason)
+            # Whoever reads this has run the verification that other messages advise.
+            self._note(str(error) if isinstance(error, TrailLocked) else error.reason)
             return None
         self._take_tail(ends)
         first = self._read(lambda rows: rows.audit.first())

@@ -59,10 +59,13 @@ class AuditObserver:
 
     def __init__(self, trail: AuditTrail, clock: Callable[[], float]) -> None:
         self._trail = trail
+        self._repeats = trail.repeats
         self._clock = clock
 
     def note_exchange(self, exchange: Exchange, status: str) -> None:
         """Record an exchange's authentication and its refusal, if any."""
+        if self._repeats.pending:
+            self._trail.record_due()
         proved, refusal = exchange.proved_identity, exchange.refusal
         if proved is not None:
             self._record(EventName.AUTHENTICATED, SUCCESS, exchange)
@@ -95,5 +98,6 @@ class AuditObserver:
                 exchange.method,
                 None if policy is None else policy.route,
                 None if proved is None else proved.credential_id,
-            )
+            ),
+            exchange.client.key,
         )

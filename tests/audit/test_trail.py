@@ -34,6 +34,11 @@ from .test_chain import rewritten, tamper
 LINES = "flask_m9m.audit"
 
 
+@pytest.fixture(autouse=True)
+def _lines_are_read(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger=LINES)
+
+
 @contextmanager
 def moved_away(app: Flask) -> Iterator[None]:
     """Take a SQLite file away for a while."""

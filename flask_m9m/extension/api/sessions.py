@@ -87,7 +87,7 @@ def _sign_in(services: Identities, name: str, password: str) -> tuple[Identity, 
         exchange.failure_audited = True
         failed = EventName.AUTHENTICATION_FAILED
         event = trail.event(failed, name, outcome=error.error_code)
-        trail.record_event(event._replace(scheme="password"))
+        trail.record_event(event._replace(scheme="password"), exchange.client.key)
         raise
     event = trail.event(EventName.AUTHENTICATED, identity.subject)
     trail.record_event(event._replace(scheme="password"))
