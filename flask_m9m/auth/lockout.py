@@ -10,27 +10,30 @@ accepted.
 from __future__ import annotations
 
 import math
+import re
 import time
 import unicodedata
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 
 from ..errors import InvalidCredentials, LimitsUnavailable, M9MError, TooManyAttempts
 from ..http.address import Client
-from ..processes.bounded_cache import keep_newest
-from ..processes.forking import fork_safe_lock
 from ..ratelimit.gcra import Hit
 from ..ratelimit.limit import RateLimit
 from ..ratelimit.store import LimitStore, StoreFailure, Want
 from ..settings.models import LockoutSettings
+from .known_addresses import KnownAddresses
 
-_KNOWN_FOR = 30 * 86_400  # seconds
-_MOST_ACCOUNTS = 65_536
-_MOST_ADDRESSES = 32  # per account, so that one account cannot evict the addresses of another
-_NO_ADDRESSES: Mapping[str, float] = {}
+_LONGEST = 512  # characters of a name by which accounts are told apart
+
+# Default_Ignorable_Code_Point of Unicode 16, DerivedCoreProperties.txt: invisible characters.
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
+)
 
 
 class Lockout:
@@ -44,6 +47,7 @@ class Lockout:
     Attributes:
         by_address: the limits keyed by client address.
         by_account: the limit keyed by account, under its `account_key`.
+        known_addresses: the addresses from which accounts signed in.
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class Lockout:
         self._forged_limit = limit("attempts-forged")
         self.by_address = (self._by_address, self._forged_limit)
         self.by_account = limit("attempts-account")
-        self._known_addresses = KnownAddresses(clock)
+        self.known_addresses = KnownAddresses(store, clock)
 
     @contextmanager
     def attempt(self, account: str, client: Client) -> Iterator[None]:
@@ -76,11 +80,7 @@ class Lockout:
             yield
             return
         name, begun = account_key(account), self._clock()
-        known = self._known_addresses.knows(name, client.key)
-        counters = [Want(self.by_account, f"{name} {client.key}" if known else name)]
-        if client.address is not None:  # all clients of a Unix socket would share one
-            counters.insert(0, Want(self._by_address, client.key))
-        self._take(counters)
+        counters = self._take(name, client)
         try:
             yield
         except InvalidCredentials:
@@ -90,15 +90,38 @@ class Lockout:
             raise
         self._give_back(counters, begun)
         if client.address is not None:
-            self._known_addresses.remember(name, client.key)
+            self.known_addresses.remember(name, client.key)
 
-    def _take(self, counters: Sequence[Want]) -> None:
+    def _take(self, name: str, client: Client) -> Sequence[Want]:
+        """Take a token from both counters, and return them.
+
+        Other processes may know the client's address. They are asked only if the counter that all
+        unknown addresses share has no tokens left: most attempts need no further look-up.
+        """
+        known = self.known_addresses
+        counters = self._counters(name, client, known.remembers(name, client.key))
         try:
-            *_, last = self._store.hit_all(counters)
+            hits = self._store.hit_all(counters)
+            if self._is_account_out(hits, counters, name) and known.knows(name, client.key):
+                counters = self._counters(name, client, known=True)
+                hits = self._store.hit_all(counters)
         except StoreFailure:
             raise LimitsUnavailable from None
-        if not last.admitted:
-            raise _too_many(last)
+        if not hits[-1].admitted:
+            raise _too_many(hits[-1])
+        return counters
+
+    @staticmethod
+    def _is_account_out(hits: Sequence[Hit], counters: Sequence[Want], name: str) -> bool:
+        """Tell whether the account's shared counter alone has refused an attempt by address."""
+        asked_all = len(hits) == len(counters) == 2
+        return asked_all and not hits[-1].admitted and counters[-1].client == name
+
+    def _counters(self, name: str, client: Client, known: bool) -> Sequence[Want]:
+        by_account = Want(self.by_account, f"{name} {client.key}" if known else name)
+        if client.address is None:  # all clients of a Unix socket would share one
+            return [by_account]
+        return [Want(self._by_address, client.key), by_account]
 
     def count_forged(self, client: Client) -> M9MError | None:
         """Count a forged token or API key; return the error if there were too many."""
@@ -113,7 +136,7 @@ class Lockout:
     def _give_back(self, counters: Sequence[Want], begun: float) -> None:
         for limit, key, _ in counters:
             # After so long a token has been refilled already, and a refund would add another.
-            if self._clock() - begun < limit.period / limit.count:
+            if 0 <= self._clock() - begun < limit.period / limit.count:
                 with suppress(StoreFailure):
                     self._store.refund(limit, key)
 
@@ -127,29 +150,21 @@ def _too_many(hit: Hit) -> TooManyAttempts:
 def account_key(account: str) -> str:
     """Hash an account's name into the key of its attempts, the same for all spellings.
 
-    Case is ignored, since an app's names may be case-insensitive. The hash bounds the length of the
-    key and keeps client input out of the store.
+    An app's names may be case-insensitive: each spelling would bring a counter of its own. The hash
+    bounds the length of the key and keeps client input out of the store.
     """
-    spelled = unicodedata.normalize("NFKC", account).casefold()
+    spelled = _folded(account[:_LONGEST])
     return sha256(spelled.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class KnownAddresses:
-    """Remembers the addresses from which accounts signed in, the latest 32 of each account."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._known: OrderedDict[str, OrderedDict[str, float]] = OrderedDict()
-        self._lock = fork_safe_lock()
-
-    def knows(self, account: str, address: str) -> bool:
-        """Tell whether an account signed in from an address within the last 30 days."""
-        since = self._known.get(account, _NO_ADDRESSES).get(address)
-        return since is not None and 0 <= self._clock() - since < _KNOWN_FOR
-
-    def remember(self, account: str, address: str) -> None:
-        """Note that an account signed in from an address."""
-        with self._lock:
-            addresses = self._known.get(account) or OrderedDict()
-            keep_newest(addresses, address, self._clock(), _MOST_ADDRESSES)
-            keep_newest(self._known, account, addresses, _MOST_ACCOUNTS)
+def _folded(name: str) -> str:
+    """Fold a name for comparison without case (Unicode 16 §3.13.3, D146, NFKC_Casefold)."""
+    if name.isascii():
+        return name.lower()
+    name, before = _INVISIBLE.sub("", name), ""
+    while name != before:  # folded characters may decompose into some that fold again
+        before = name
+        # Decomposed, so that an iota below a letter folds alike wherever it is written. A dotless i
+        # has the capitals of i.
+        name = unicodedata.normalize("NFKD", name).casefold().replace("\u0131", "i")
+    return name

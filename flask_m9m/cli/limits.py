@@ -85,7 +85,8 @@ def reset(state: AppState, key: str, name: str | None) -> None:
 @refusals
 def top(state: AppState, most: int, output: str) -> None:
     """List the clients that have used the largest share of a limit's burst."""
-    print_rows(spenders(_store(state), known(state))[:most], output)
+    uncounted = state.identities.lockout.known_addresses.limits
+    print_rows(spenders(_store(state), known(state), uncounted)[:most], output)
 
 
 def known(state: AppState) -> list[RateLimit]:
@@ -123,10 +124,20 @@ def named(candidates: Sequence[RateLimit], name: str | None) -> Sequence[RateLim
     return chosen
 
 
-def spenders(store: LimitStore, known_limits: Iterable[RateLimit]) -> list[Row]:
-    """Return the clients whose buckets are not full, the largest share used first."""
+def spenders(
+    store: LimitStore, known_limits: Iterable[RateLimit], uncounted: Iterable[RateLimit] = ()
+) -> list[Row]:
+    """Return the clients whose buckets are not full, the largest share used first.
+
+    Args:
+        store: the store.
+        known_limits: the limits of the app, which have names.
+        uncounted: limits to leave out, for they count nothing that a client does.
+    """
     names = {limit.key: limit.name for limit in known_limits}
-    found = sorted(store.spenders(), key=lambda spender: _share_left(spender.hit))
+    left_out = {limit.key for limit in uncounted}
+    spending = [spender for spender in store.spenders() if spender.limit.key not in left_out]
+    found = sorted(spending, key=lambda spender: _share_left(spender.hit))
     return [
         {
             "limit": names.get(spender.limit.key, spender.limit.name),

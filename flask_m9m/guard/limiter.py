@@ -255,14 +255,18 @@ def custom_key(chosen: object) -> str:
 
 
 def _bounded(text: str) -> str:
-    """Return a text, or its hash if it is too long or cannot be encoded as UTF-8."""
+    """Return a text, or its hash if it is too long or cannot be encoded as UTF-8.
+
+    The hash is marked, and is longer than any text that stays as it is, so that no text is
+    another's hash.
+    """
     if len(text) <= _LONGEST_KEY:
         if text.isascii():
             return text
         with suppress(UnicodeEncodeError):
             text.encode()
             return text
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"#{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def _is_possible(want: Want) -> bool:

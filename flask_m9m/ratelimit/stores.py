@@ -49,25 +49,28 @@ def limit_stores(
         SettingsError: the settings name Redis, and redis-py is not installed.
     """
     memory = MemoryStore(clock=clock)
-    local: LimitStore = memory
+    local = LimitStores(memory, memory)
     if settings.storage != "memory" and not private:
-        local = _machine(settings, app) or memory
+        local = _machine(settings, app) or local
     if settings.storage == "redis":
         redis, attempts = (_redis(settings, app[0], key, lease) for lease in (settings.lease, 1))
-        fallback = local if local is memory else Failover(local, memory, "local")
-        breaker = Breaker()
-        failover = partial(Failover, fallback=fallback, machines=settings.machines, breaker=breaker)
-        return LimitStores(
-            failover(redis, policy=settings.on_storage_failure), failover(attempts, policy="local")
+        limits_here, attempts_here = (
+            store if store is memory else Failover(store, memory, "local") for store in local
         )
-    if local is memory:
-        return LimitStores(memory, memory)
+        failover = partial(Failover, machines=settings.machines, breaker=Breaker())
+        return LimitStores(
+            failover(redis, limits_here, settings.on_storage_failure),
+            failover(attempts, attempts_here, "local"),
+        )
+    if local.limits is memory:
+        return local
     return LimitStores(
-        Failover(local, memory, settings.on_storage_failure), Failover(local, memory, "local")
+        Failover(local.limits, memory, settings.on_storage_failure),
+        Failover(local.attempts, memory, "local"),
     )
 
 
-def _machine(settings: RateLimitSettings, app: tuple[str, str]) -> LimitStore | None:
+def _machine(settings: RateLimitSettings, app: tuple[str, str]) -> LimitStores | None:
     try:
         from ..processes.shared_directory import SharedDirectory
         from .shared import SharedStore
@@ -79,12 +82,15 @@ def _machine(settings: RateLimitSettings, app: tuple[str, str]) -> LimitStore | 
         )
         return None
     try:
-        return SharedStore(SharedDirectory(settings.path, app))
+        directory = SharedDirectory(settings.path, app)
     except OSError as error:  # no directory for temporary files
         logger.warning(
             "performance.rate_limit: %s; rate limits are counted %s", error, MemoryStore.where
         )
         return None
+    # Each store opens so many files at most: however many limits the app uses, those of failed
+    # attempts have a store, and so a place, of their own.
+    return LimitStores(SharedStore(directory), SharedStore(directory))
 
 
 def _redis(settings: RateLimitSettings, app: str, key: bytes, lease: int) -> LimitStore:

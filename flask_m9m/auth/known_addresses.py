@@ -1,0 +1,110 @@
+"""KnownAddresses: the addresses from which accounts signed in within 30 days.
+
+They are kept in the rate-limit store, which all workers share and which a reload does not empty,
+and which needs no database. A known address is a bucket of two tokens with one token taken, which
+is refilled within 31 days. So the store hashes the addresses under its secret and bounds their
+number: 131,072 in a shared store, where the one that signed in longest ago gives way.
+
+An account adds 32 addresses at once, and then one a day, so that one account cannot push out the
+addresses of others.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from ..processes.bounded_cache import BoundedCache
+from ..ratelimit.limit import RateLimit
+from ..ratelimit.store import LimitStore, StoreFailure
+
+_DAY = 86_400
+_KNOWN_FOR = 31 * _DAY  # 30 days after a sign-in that came too early to renew the time
+_RENEW_AFTER = _DAY
+_REMEMBERED = 65_536  # by this process, so that most sign-ins ask no store
+_PAUSE = 2.0  # seconds for which a store that failed is not asked
+
+_ADDRESS = RateLimit(1, _KNOWN_FOR, 2, "known-address")
+_NEW_ADDRESSES = RateLimit(32, _KNOWN_FOR, 32, "new-addresses")
+
+
+class KnownAddresses:
+    """Remembers from which addresses accounts signed in.
+
+    Args:
+        store: the rate-limit store.
+        clock: seconds since the epoch.
+
+    Attributes:
+        limits: the limits under which the store keeps them; they limit nobody.
+    """
+
+    limits = (_ADDRESS, _NEW_ADDRESSES)
+
+    def __init__(self, store: LimitStore, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+        self._renewed: BoundedCache[str, float] = BoundedCache(_REMEMBERED)
+        self._failed_at = -math.inf
+
+    def remembers(self, account: str, address: str) -> bool:
+        """Tell whether this process knows the address of an account; asks no store."""
+        at = self._renewed.find(_key(account, address))
+        return at is not None and 0 <= self._clock() - at < _KNOWN_FOR
+
+    def knows(self, account: str, address: str) -> bool:
+        """Tell whether the account signed in from the address, through any process.
+
+        While the store fails, only the addresses that this process remembers are known.
+        """
+        key = _key(account, address)
+        try:
+            return self._ask(key)
+        except StoreFailure:
+            return False
+
+    def remember(self, account: str, address: str) -> None:
+        """Note that an account signed in from an address."""
+        key = _key(account, address)
+        at = self._renewed.find(key)
+        if at is not None and 0 <= self._clock() - at < _RENEW_AFTER:
+            return
+        try:
+            if self._ask(key):
+                if self._age(key) < _RENEW_AFTER:
+                    return
+                self._store.reset(_ADDRESS, key)
+            elif not self._store.hit(_NEW_ADDRESSES, account).admitted:
+                return
+            if self._store.hit(_ADDRESS, key).remaining == 0:  # another process did the same
+                self._store.refund(_ADDRESS, key)
+        except StoreFailure:
+            self._failed_at = time.monotonic()
+        self._renewed.keep(key, self._clock())
+
+    def _age(self, key: str) -> float:
+        at = self._renewed.find(key)
+        return _KNOWN_FOR if at is None else self._clock() - at
+
+    def _ask(self, key: str) -> bool:
+        """Ask the store for an address, and remember the answer if it is known.
+
+        Raises:
+            StoreFailure: the store failed, or did a moment ago.
+        """
+        if time.monotonic() - self._failed_at < _PAUSE:
+            raise StoreFailure("it failed a moment ago")
+        try:
+            left = self._store.peek(_ADDRESS, key).full_after
+        except StoreFailure:
+            self._failed_at = time.monotonic()
+            raise
+        if left > 0:
+            at = self._clock() - max(0, _KNOWN_FOR - left)  # never in the future
+            self._renewed.keep(key, at)
+        return left > 0
+
+
+def _key(account: str, address: str) -> str:
+    return f"{account} {address}"
