@@ -92,6 +92,12 @@ class Lockout:
         if client.address is not None:
             self.known_addresses.remember(name, client.key)
 
+    def count_failure(self, account: str, client: Client) -> None:
+        """Count an attempt that failed after its password was verified."""
+        errors = suppress(TooManyAttempts, LimitsUnavailable, InvalidCredentials)
+        with errors, self.attempt(account, client):
+            raise InvalidCredentials
+
     def _take(self, name: str, client: Client) -> Sequence[Want]:
         """Take a token from both counters, and return them.
 

@@ -6,8 +6,8 @@ import hmac
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from ..storage.records import User
 from .identity import Identity
 from .lockout import Lockout
 from .names import normalize
-from .passwords import PasswordHasher, hold_slot
+from .passwords import PasswordHasher
 
 PasswordVerifier = Callable[[str, str], Identity | bool | None]
 """Verify a name and a password, both in NFC: return an identity, `True`, or `None` or `False`."""
@@ -33,6 +33,7 @@ _Verified = tuple[Identity, bool]
 
 _LIFETIME = 60.0  # seconds
 _CAPACITY = 1_024
+_PATIENCE = 2.0  # seconds that a request waits for another one's verification
 
 
 class SignedIn(NamedTuple):
@@ -93,7 +94,12 @@ class SignIn:
         # recognise a correct guess.
         with self._verified.turn(name, password), self._lockout.attempt(name, client):
             found = self._find_cached(name, password) or self._verify_and_cache(name, password)
+        # The app's loader may be slow: no other request waits for it, or finds its token taken.
+        try:
             return SignedIn(*found, self._load(found[0]))
+        except InvalidCredentials:
+            self._lockout.count_failure(name, client)
+            raise
 
     def _find_cached(self, name: str, password: str) -> _Verified | None:
         try:
@@ -160,6 +166,16 @@ class ConfiguredUser:
             return self._hashed
 
 
+class _Turn:
+    """The turn of requests with the same name and password."""
+
+    __slots__ = ("lock", "users")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
+
+
 class VerifiedPasswords:
     """Caches successful verifications for a minute, under an HMAC with a key of this process."""
 
@@ -167,21 +183,35 @@ class VerifiedPasswords:
         self._clock = clock
         self._key = secrets.token_bytes(32)
         self._known: BoundedCache[bytes, tuple[float, str, _Verified]] = BoundedCache(_CAPACITY)
+        self._lock = fork_safe_lock()
         self.after_fork()
         watch(self)
 
     def after_fork(self) -> None:
-        """Replace the locks, which may be held by threads of the parent process."""
-        self._turns = [threading.Lock() for _ in range(64)]
+        """Replace the turns, which threads of the parent process may have."""
+        self._turns: dict[bytes, _Turn] = {}
 
-    def turn(self, name: str, password: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def turn(self, name: str, password: str) -> Iterator[None]:
         """Serialize verifications of a name and password, so that the others use the cached result.
 
-        Raises:
-            ServiceUnavailable: the lock was not free within two seconds.
+        A request that has waited for two seconds goes on: the app's own verifier may be slow, and
+        limits itself; the passwords that are hashed here have a limit of their own.
         """
-        turn = self._turns[self._digest(name, password)[0] % len(self._turns)]
-        return hold_slot(turn, patience=2.0)
+        digest = self._digest(name, password)
+        with self._lock:
+            turn = self._turns.setdefault(digest, _Turn())
+            turn.users += 1
+        held = turn.lock.acquire(timeout=_PATIENCE)
+        try:
+            yield
+        finally:
+            if held:
+                turn.lock.release()
+            with self._lock:
+                turn.users -= 1
+                if turn.users == 0:
+                    self._turns.pop(digest, None)
 
     def find(self, name: str, password: str) -> _Verified | None:
         """Find a cached verification that is still fresh."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -500,6 +501,61 @@ def test_whom_the_loader_refuses_counts_like_a_wrong_password(clock: Clock) -> N
     m9m.identity_loader(lambda identity: None)
     statuses = [ask(app, credential("ann", PASSWORD)).status_code for _ in range(5)]
     assert statuses == [401, 401, 401, 429, 429]
+
+
+def at_once(app: Flask, count: int, password: str = PASSWORD) -> Counter[int]:
+    with ThreadPoolExecutor(count) as pool:
+        asked = pool.map(lambda _: ask(app, credential("ann", password)).status_code, range(count))
+        return Counter(asked)
+
+
+def test_no_request_waits_for_the_loader_of_another_one() -> None:
+    app, m9m = secured()
+    all_are_here = threading.Barrier(20)
+
+    @m9m.identity_loader
+    def load(identity: Identity) -> Identity:
+        all_are_here.wait(30)
+        return identity
+
+    assert at_once(app, 20) == {200: 20}
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_request_goes_on_where_the_apps_own_verifier_is_slow(
+    monkeypatch: pytest.MonkeyPatch, good: bool
+) -> None:
+    monkeypatch.setattr("flask_m9m.auth.sign_in._PATIENCE", 0.01)
+    app, m9m = secured(basic={"enabled": True})
+    all_are_here = threading.Barrier(8)
+
+    @m9m.password_verifier
+    def verify(name: str, password: str) -> bool:
+        all_are_here.wait(30)
+        return good
+
+    assert at_once(app, 8) == {200 if good else 401: 8}
+
+
+def test_the_apps_verifier_is_called_once_for_requests_that_come_at_once() -> None:
+    app, m9m = secured(basic={"enabled": True})
+    called, go_on = [], threading.Event()
+
+    @m9m.password_verifier
+    def verify(name: str, password: str) -> bool:
+        called.append(name)
+        go_on.wait(0.2)
+        return True
+
+    assert at_once(app, 16) == {200: 16}
+    assert called == ["ann"]
+
+
+def test_turns_are_not_kept_beyond_their_requests() -> None:
+    app, _ = secured()
+    for number in range(50):
+        ask(app, credential("ann", f"wrong {number}"))
+    assert app.extensions["m9m"].identities.sign_in._verified._turns == {}
 
 
 def test_many_at_once_with_the_right_password_all_get_in() -> None:
