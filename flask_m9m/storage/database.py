@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import DatabaseUnavailable, SchemaError
+from ..processes.fair_lock import FairLock
 from ..processes.forking import watch
 from ..settings.models import DatabaseSettings
 from .engine import (
@@ -60,6 +62,7 @@ class Database:
         self._opened: tuple[int, int] | None = None
         self._ready = False
         self._lock = threading.RLock()
+        self._writers = FairLock()
         watch(self)
 
     @property
@@ -140,7 +143,8 @@ class Database:
 
         with translate_errors():
             self._create_if_missing()
-            with begin_exclusive(self._connected(), patience) as connection:
+            engine = self._connected()
+            with self._turn(patience) as left, begin_exclusive(engine, left) as connection:
                 transaction = Transaction(connection)
                 yield transaction
         for call in transaction.committed:
@@ -148,6 +152,27 @@ class Database:
                 call()
             except Exception:  # the change is committed, and the other calls still have to run
                 logger.exception("a change was committed, but a callback after it failed")
+
+    @contextmanager
+    def _turn(self, patience: float) -> Iterator[float]:
+        """Let the threads of this process write to SQLite in the order in which they came.
+
+        SQLite has no such order: a thread may find the file locked at every attempt, until its
+        patience ends, while others write again and again.
+
+        Yields:
+            The patience that is left for writers of other processes.
+        """
+        if self._connected().dialect.name != "sqlite":
+            yield patience
+            return
+        until = time.monotonic() + patience
+        if not self._writers.acquire(patience):
+            raise DatabaseUnavailable("other threads are writing for too long")
+        try:
+            yield max(0.0, until - time.monotonic())
+        finally:
+            self._writers.release()
 
     # The schema
 
