@@ -9,9 +9,11 @@ from ..ratelimit.store import LimitStore
 from ..settings.models import BasicAuthSettings, SecuritySettings
 from ..storage.feed import ChangeFeed
 from ..storage.records import User
+from .address_archive import AddressArchive
 from .api_keys import ApiKeys
 from .app_callbacks import AppCallbacks, LoadedIdentities
 from .identity import Identity
+from .known_addresses import KNOWN_FOR
 from .lockout import Lockout
 from .passwords import PasswordHasher
 from .schemes.api_key import ApiKeyAuthenticator
@@ -35,6 +37,7 @@ class Identities:
         store: the rate-limit store that counts failed attempts.
         trail: the audit trail.
         clock: seconds since the epoch.
+        secret: hashes clients' names, the same on all machines; empty if there is none.
 
     Attributes:
         tokens: issues, verifies and revokes tokens.
@@ -56,6 +59,7 @@ class Identities:
         store: LimitStore,
         trail: AuditTrail,
         clock: Callable[[], float],
+        secret: bytes = b"",
     ) -> None:
         hasher = PasswordHasher()
         self.tokens = Tokens(settings.jwt, feed, trail, clock)
@@ -63,7 +67,8 @@ class Identities:
         self.api_keys = ApiKeys(settings.api_keys.prefix, feed, trail, clock)
         self.callbacks = callbacks
         self.load = LoadedIdentities(callbacks, clock)
-        self.lockout = Lockout(settings.lockout, store, clock)
+        archive = AddressArchive(feed, secret, KNOWN_FOR, clock)
+        self.lockout = Lockout(settings.lockout, store, clock, archive)
         verify = _password_verifier(settings.basic_auth, callbacks, self.users, hasher)
         self.sign_in = SignIn(verify, self.load, self.lockout, feed, clock=clock)
         switched_on: list[Authenticator] = []

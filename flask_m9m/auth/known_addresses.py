@@ -1,9 +1,10 @@
 """KnownAddresses: the addresses from which accounts signed in within 30 days.
 
 They are kept in the rate-limit store, which all workers share and which a reload does not empty,
-and which needs no database. A known address is a bucket of two tokens with one token taken, which
-is refilled within 31 days. So the store hashes the addresses under its secret and bounds their
-number: 131,072 in a shared store, where the one that signed in longest ago gives way.
+and which needs no database; and in the database where there is one (see `address_archive`). In the
+store, a known address is a bucket of two tokens with one token taken, which is refilled within 31
+days. So the store hashes the addresses under its secret and bounds their number: 131,072 in a
+shared store, where the one that signed in longest ago gives way.
 
 An account adds 32 addresses at once, and then one a day, so that one account cannot push out the
 addresses of others.
@@ -14,19 +15,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..processes.bounded_cache import BoundedCache
 from ..ratelimit.limit import RateLimit
 from ..ratelimit.store import LimitStore, StoreFailure
+from .address_archive import AddressArchive
 
 _DAY = 86_400
-_KNOWN_FOR = 31 * _DAY  # 30 days after a sign-in that came too early to renew the time
+KNOWN_FOR = 31 * _DAY
+"""Seconds: 30 days after a sign-in that came too early to renew the time."""
+
 _RENEW_AFTER = _DAY
 _REMEMBERED = 65_536  # by this process, so that most sign-ins ask no store
 _PAUSE = 2.0  # seconds for which a store that failed is not asked
 
-_ADDRESS = RateLimit(1, _KNOWN_FOR, 2, "known-address")
-_NEW_ADDRESSES = RateLimit(32, _KNOWN_FOR, 32, "new-addresses")
+_ADDRESS = RateLimit(1, KNOWN_FOR, 2, "known-address")
+_NEW_ADDRESSES = RateLimit(32, KNOWN_FOR, 32, "new-addresses")
 
 
 class KnownAddresses:
@@ -35,6 +40,7 @@ class KnownAddresses:
     Args:
         store: the rate-limit store.
         clock: seconds since the epoch.
+        archive: keeps them in the database.
 
     Attributes:
         limits: the limits under which the store keeps them; they limit nobody.
@@ -42,7 +48,13 @@ class KnownAddresses:
 
     limits = (_ADDRESS, _NEW_ADDRESSES)
 
-    def __init__(self, store: LimitStore, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: LimitStore,
+        clock: Callable[[], float] = time.time,
+        archive: AddressArchive | None = None,
+    ) -> None:
+        self._archive = archive
         self._store = store
         self._clock = clock
         self._renewed: BoundedCache[str, float] = BoundedCache(_REMEMBERED)
@@ -51,18 +63,21 @@ class KnownAddresses:
     def remembers(self, account: str, address: str) -> bool:
         """Tell whether this process knows the address of an account; asks no store."""
         at = self._renewed.find(_key(account, address))
-        return at is not None and 0 <= self._clock() - at < _KNOWN_FOR
+        return at is not None and 0 <= self._clock() - at < KNOWN_FOR
 
     def knows(self, account: str, address: str) -> bool:
         """Tell whether the account signed in from the address, through any process.
 
-        While the store fails, only the addresses that this process remembers are known.
+        While the store fails, those that this process remembers and the database's are known.
         """
         key = _key(account, address)
-        try:
-            return self._ask(key)
-        except StoreFailure:
-            return False
+        with suppress(StoreFailure):
+            if self._ask(key):
+                return True
+        seen_at = None if self._archive is None else self._archive.find(account, address)
+        if seen_at is not None:
+            self._renewed.keep(key, seen_at)
+        return self.remembers(account, address)
 
     def remember(self, account: str, address: str) -> None:
         """Note that an account signed in from an address."""
@@ -82,10 +97,12 @@ class KnownAddresses:
         except StoreFailure:
             self._failed_at = time.monotonic()
         self._renewed.keep(key, self._clock())
+        if self._archive is not None:
+            self._archive.keep(account, address)
 
     def _age(self, key: str) -> float:
         at = self._renewed.find(key)
-        return _KNOWN_FOR if at is None else self._clock() - at
+        return KNOWN_FOR if at is None else self._clock() - at
 
     def _ask(self, key: str) -> bool:
         """Ask the store for an address, and remember the answer if it is known.
@@ -101,7 +118,7 @@ class KnownAddresses:
             self._failed_at = time.monotonic()
             raise
         if left > 0:
-            at = self._clock() - max(0, _KNOWN_FOR - left)  # never in the future
+            at = self._clock() - max(0, KNOWN_FOR - left)  # never in the future
             self._renewed.keep(key, at)
         return left > 0
 

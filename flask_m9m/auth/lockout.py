@@ -24,6 +24,7 @@ from ..ratelimit.gcra import Hit
 from ..ratelimit.limit import RateLimit
 from ..ratelimit.store import LimitStore, StoreFailure, Want
 from ..settings.models import LockoutSettings
+from .address_archive import AddressArchive
 from .known_addresses import KnownAddresses
 
 _LONGEST = 512  # characters of a name by which accounts are told apart
@@ -43,6 +44,7 @@ class Lockout:
         settings: the lockout settings.
         store: the rate-limit store, used even if requests are not limited.
         clock: seconds since the epoch.
+        archive: keeps the addresses that accounts signed in from in the database.
 
     Attributes:
         by_address: the limits keyed by client address.
@@ -51,7 +53,11 @@ class Lockout:
     """
 
     def __init__(
-        self, settings: LockoutSettings, store: LimitStore, clock: Callable[[], float] = time.time
+        self,
+        settings: LockoutSettings,
+        store: LimitStore,
+        clock: Callable[[], float] = time.time,
+        archive: AddressArchive | None = None,
     ) -> None:
         self._enabled = settings.enabled
         self._store = store
@@ -62,7 +68,7 @@ class Lockout:
         self._forged_limit = limit("attempts-forged")
         self.by_address = (self._by_address, self._forged_limit)
         self.by_account = limit("attempts-account")
-        self.known_addresses = KnownAddresses(store, clock)
+        self.known_addresses = KnownAddresses(store, clock, archive)
 
     @contextmanager
     def attempt(self, account: str, client: Client) -> Iterator[None]:

@@ -369,7 +369,7 @@ class ChangeFeed:
                 write()
             except DatabaseUnavailable as error:
                 self._log_error(
-                    "the database cannot be written, so uses of API keys are stored later: %s",
+                    "the database cannot be written, so what requests noted is stored later: %s",
                     error.reason,
                 )
 

@@ -156,6 +156,14 @@ canaries = Table(
     Column("envelope", Text, nullable=False),
 )
 
+known_addresses = Table(
+    "m9m_known_addresses",
+    metadata,
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("account", LargeBinary(32), nullable=False, index=True),
+    Column("seen_at", Moment, nullable=False, index=True),
+)
+
 # Only `seq` has an index. Each further one would cost as much as writing the row, and searches of
 # the trail may be slow.
 audit_events = Table(

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select
 from .audit_rows import AuditRows
 from .credential_rows import CredentialRows
 from .identity_rows import IdentityRows
+from .known_address_rows import KnownAddressRows
 from .records import Change
 from .tables import changes
 
@@ -58,6 +59,11 @@ class Transaction:
     def audit(self) -> AuditRows:
         """The rows of the audit trail."""
         return AuditRows(self._connection)
+
+    @property
+    def known_addresses(self) -> KnownAddressRows:
+        """The rows of the addresses from which accounts signed in."""
+        return KnownAddressRows(self._connection)
 
     # The change feed
 

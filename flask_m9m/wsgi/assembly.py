@@ -101,7 +101,13 @@ class Assembly:
             clock=self._monotonic,
         )
         identities = Identities(
-            security, callbacks, feed, self._stores.attempts, self.trail, self._clock
+            security,
+            callbacks,
+            feed,
+            self._stores.attempts,
+            self.trail,
+            self._clock,
+            _client_hash_key(self._settings),
         )
         return feed, identities
 

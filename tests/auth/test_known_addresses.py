@@ -5,13 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from flask import Flask
 
+from flask_m9m import M9M, require_auth
 from flask_m9m.auth.known_addresses import KnownAddresses
 from flask_m9m.processes.shared_directory import SharedDirectory
 from flask_m9m.ratelimit.limit import RateLimit
@@ -19,7 +23,9 @@ from flask_m9m.ratelimit.memory import MemoryStore
 from flask_m9m.ratelimit.shared import SharedStore
 from flask_m9m.ratelimit.store import LimitStore, StoreFailure, Want
 from flask_m9m.settings.models import RateLimitSettings
-from flask_m9m.testing import Clock
+from flask_m9m.storage.tables import known_addresses
+from flask_m9m.testing import Clock, make_settings
+from tests.databases import settle
 
 DAY = 86_400
 HOME = "192.0.2.7"
@@ -250,6 +256,124 @@ with ThreadPoolExecutor(8) as pool:
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)
     ]
     assert sum(int(process.communicate(timeout=120)[0]) for process in running) == 3
+
+
+# In the database
+
+Machine = Callable[..., Flask]
+
+
+@pytest.fixture
+def machine(database_url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """Return a function that makes an app with rate limits of its own, as on another machine."""
+    monkeypatch.setattr("flask_m9m.auth.passwords.METHOD", "scrypt:1024:8:1")
+    apps = []
+
+    def make(secret: str | None = "s" * 40) -> Flask:
+        app = Flask("app")
+        app.testing = True
+        jwt = {} if secret is None else {"jwt": {"secret": secret}}
+        security = {"basic_auth": {"enabled": True}, "lockout": {"attempts": 3, "per": "1h"}, **jwt}
+        settings = {"database": {"url": database_url}, "security": security}
+        m9m = M9M(app, settings=make_settings(settings), clock=clock)
+        app.extensions["m9m"].database.upgrade()
+        app.get("/x")(require_auth(lambda: "x"))
+        with app.app_context():
+            if m9m.users.get("ann") is None:
+                m9m.users.create("ann", "correct horse")
+        apps.append(app)
+        return app
+
+    yield make
+    settle()
+    for app in apps:
+        app.extensions["m9m"].database.close()
+
+
+def ask(app: Flask, password: str, address: str) -> int:
+    sent = {"Authorization": "Basic " + b64encode(f"ann:{password}".encode()).decode()}
+    client = app.test_client()
+    return client.get("/x", headers=sent, environ_base={"REMOTE_ADDR": address}).status_code
+
+
+def is_known(app: Flask, address: str) -> bool:
+    """Tell whether an owner is let in while strangers guess."""
+    for number in range(10):
+        ask(app, "guess", f"203.0.113.{number}")
+    assert ask(app, "correct horse", "203.0.113.99") == 429
+    return ask(app, "correct horse", address) == 200
+
+
+def write(app: Flask) -> None:
+    app.extensions["m9m"].identities._feed.write_batches()
+
+
+def test_other_machines_and_a_restarted_one_know_an_address_from_the_database(
+    machine: Machine, clock: Clock
+) -> None:
+    first = machine()
+    assert ask(first, "correct horse", HOME) == 200
+    write(first)
+    assert not is_known(machine(), "192.0.2.8")
+    clock.advance(29 * DAY)
+    other = machine()
+    assert is_known(other, HOME)
+    write(other)
+    clock.advance(30 * DAY)
+    assert is_known(machine(), HOME)
+    clock.advance(DAY)
+    assert is_known(machine(), HOME)  # it has just signed in
+    clock.advance(31 * DAY)
+    assert not is_known(machine(), HOME)
+
+
+def test_the_database_keeps_the_latest_addresses_of_an_account_and_reads_none(
+    machine: Machine, clock: Clock
+) -> None:
+    app = machine()
+    app.extensions["m9m"].identities._feed.catch_up()
+    archive = app.extensions["m9m"].identities.lockout.known_addresses._archive
+    for number in range(40):
+        archive.keep("ann", f"192.0.2.{number}")
+        clock.advance(1)
+    archive.keep("bob", HOME)
+    write(app)
+    assert archive.find("bob", HOME) == clock()
+    assert [archive.find("ann", f"192.0.2.{n}") is not None for n in (0, 7, 8, 39)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    rows = app.extensions["m9m"].database.read(
+        lambda transaction: transaction._connection.execute(sa.select(known_addresses)).all()
+    )
+    assert len(rows) == 33
+    assert b"192.0.2" not in b"".join(digest + account for digest, account, _ in rows)
+    clock.advance(32 * DAY)
+    archive.keep("bob", "192.0.2.9")
+    write(app)
+    assert archive.find("bob", HOME) is None
+
+
+def test_without_a_secret_the_database_keeps_no_address(machine: Machine) -> None:
+    app = machine(secret=None)
+    assert ask(app, "correct horse", HOME) == 200
+    write(app)
+    assert not is_known(machine(secret=None), HOME)
+
+
+def test_attempts_at_a_locked_account_ask_the_database_seldom(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = machine()
+    is_known(app, HOME)
+    asked = []
+    feed = app.extensions["m9m"].identities._feed
+    monkeypatch.setattr(feed, "ask_if_there", lambda query, otherwise: asked.append(query))
+    for _ in range(100):
+        assert ask(app, "guess", "203.0.113.98") == 429
+    assert len(asked) == 1
 
 
 # A place of its own in the shared store

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from flask_m9m.storage.schema import NEWEST
 from tests.cli.conftest import Folder
 
 
@@ -56,9 +57,9 @@ def test_the_database_is_shown_and_upgraded(project: Folder) -> None:
     shown = json.loads(only(project, "db", "status", "-o", "json"))
     assert shown[0]["schema"] is None
     assert not (project.path / "instance").exists()
-    assert only(project, "db", "upgrade") == "upgraded from nothing to 0003"
-    assert only(project, "db", "upgrade") == "up to date: 0003"
-    assert json.loads(only(project, "db", "status", "-o", "json"))[0]["schema"] == "0003"
+    assert only(project, "db", "upgrade") == f"upgraded from nothing to {NEWEST}"
+    assert only(project, "db", "upgrade") == f"up to date: {NEWEST}"
+    assert json.loads(only(project, "db", "status", "-o", "json"))[0]["schema"] == NEWEST
 
 
 def test_a_database_that_is_not_there_is_said_without_its_password(project: Folder) -> None:

@@ -176,7 +176,9 @@ def test_processes_that_upgrade_at_once_do_not_collide(database_url: str) -> Non
     ends = [one.communicate(timeout=60) for one in racers]
 
     assert [err for _, err in ends if err] == []
-    assert sorted(out for out, _ in ends) == ["('0003', '0003')\n"] * 3 + ["(None, '0003')\n"]
+    newest = schema.NEWEST
+    upgraded = [f"{(newest, newest)}\n"] * 3 + [f"{(None, newest)}\n"]
+    assert sorted(out for out, _ in ends) == upgraded
 
 
 def test_the_order_of_ids_is_the_order_of_commits(

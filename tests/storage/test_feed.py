@@ -360,7 +360,7 @@ def test_a_batch_that_fails_keeps_no_query_from_being_asked(
 
     one.feed.ask(lambda transaction: transaction.newest_change())
     assert [record.getMessage() for record in caplog.records] == [
-        "the database cannot be written, so uses of API keys are stored later: away"
+        "the database cannot be written, so what requests noted is stored later: away"
     ]
 
 

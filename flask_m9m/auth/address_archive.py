@@ -1,0 +1,98 @@
+"""AddressArchive: known addresses in the database, for other machines and after a restart.
+
+Nothing is kept where there is no database, or no secret to hash with: what an address is must not
+be read from a copy of the table. A row has two hashes and a time:
+
+    digest   HMAC-SHA256(secret, "m9m:known-address:" account " " address)
+    account  HMAC-SHA256(secret, "m9m:known-address:" account)
+
+`account` is the account's key in the counters of failed attempts. After a change of the secret,
+an address is unknown until the next sign-in.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable
+
+from ..errors import DatabaseUnavailable
+from ..processes.bounded_cache import BoundedCache
+from ..storage.feed import ChangeFeed
+from ..storage.records import moment
+
+_UNKNOWN_FOR = 10.0  # seconds
+_REMEMBERED = 4_096
+_MOST_WAITING = 1_024
+
+
+class AddressArchive:
+    """Keeps known addresses in the database.
+
+    Args:
+        feed: the change feed of the app's database.
+        secret: hashes the addresses; the same on all machines. Nothing is kept if it is empty.
+        lifetime: seconds for which an address is kept.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        feed: ChangeFeed,
+        secret: bytes,
+        lifetime: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._feed = feed
+        self._secret = secret
+        self._lifetime = lifetime
+        self._clock = clock
+        self._unknown: BoundedCache[bytes, float] = BoundedCache(_REMEMBERED)
+        self._waiting: dict[bytes, tuple[bytes, float]] = {}
+        if secret:
+            feed.add_batch(self._write)
+
+    def find(self, account: str, address: str) -> float | None:
+        """Return when an account last signed in from an address, or `None`.
+
+        Attempts at a locked account ask for one address once in ten seconds, by one query.
+        """
+        if not self._secret:
+            return None
+        digest, now = self._hash(f"{account} {address}"), self._clock()
+        asked_at = self._unknown.find(digest)
+        if asked_at is not None and 0 <= now - asked_at < _UNKNOWN_FOR:
+            return None
+        try:
+            seen_at = self._feed.ask_if_there(
+                lambda transaction: transaction.known_addresses.seen_at(digest), lambda: None
+            )
+        except DatabaseUnavailable:
+            seen_at = None
+        if seen_at is None:
+            self._unknown.keep(digest, now)
+            return None
+        return seen_at.timestamp()
+
+    def keep(self, account: str, address: str) -> None:
+        """Note a sign-in; it is written within about a minute, with those of other accounts."""
+        if not self._secret or self._feed.empty or len(self._waiting) >= _MOST_WAITING:
+            return
+        self._waiting[self._hash(f"{account} {address}")] = self._hash(account), self._clock()
+        self._feed.write_due()
+
+    def _write(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        if not waiting:
+            return
+        try:
+            seen = {digest: (account, moment(at)) for digest, (account, at) in waiting.items()}
+            oldest = moment(self._clock() - self._lifetime)
+            with self._feed.database.write(patience=0.05) as transaction:
+                transaction.known_addresses.keep(seen, oldest)
+        except BaseException:
+            self._waiting = {**waiting, **self._waiting}
+            raise
+
+    def _hash(self, text: str) -> bytes:
+        return hmac.digest(self._secret, f"m9m:known-address:{text}".encode(), "sha256")
