@@ -1,12 +1,13 @@
-"""What the audit trail costs a request, what a million events take, and what a crash loses.
+"""What the audit trail costs a request, what a million events and a flood take, what a crash loses.
 
 One view behind `@require_auth` in three apps of one process: with `audit.enabled: false`, with the
 log sink over a handler that writes to the null device, and with the database sink over SQLite.
 Rounds take turns, each in another order, and overheads are medians of the differences within a
 round. "Own thread" is the processor time of the thread that asks; "process" adds the thread that
 writes, and the flush at the end of each round. The million events go through the backlog, and are
-verified as they lie. Crashes are a process that is killed while it answers; lost is what was
-answered and has no row.
+verified as they lie. A flood is requests without a credential, from one address or many; each
+costs what it does beyond a refusal with `audit.enabled: false`. Crashes are a process that is
+killed while it answers; lost is what was answered and has no row.
 """
 
 from __future__ import annotations
@@ -220,6 +221,42 @@ def postgres_size(url: str) -> int:
     return int(found or 0)
 
 
+# A flood
+
+
+def flood(folder: Path, addresses: int, seconds: float) -> None:
+    """Send refused requests from so many addresses in turn; count what the trail keeps of them."""
+    path = folder / f"flood-{addresses}.db"
+    app, m9m = make_app(f"sqlite:///{path}", {"sinks": ["log", "database"]})
+    off, _ = make_app(f"sqlite:///{path}", SETTINGS[OFF])
+    with app.app_context():
+        m9m.audit.record("begun")
+    empty = sqlite_size(path)
+    asked, cost = refuse(app, addresses, seconds)
+    _, without = refuse(off, addresses, seconds)
+    with app.app_context():
+        m9m.audit.flush()
+        rows = m9m.audit.verify().rows - 1
+    print(
+        f"| {addresses:,} | {asked / seconds:,.0f} | {rows:,} | {rows / seconds:,.1f} "
+        f"| {sqlite_size(path) - empty:,} | {cost - without:.1f} |"
+    )
+    app.extensions["m9m"].database.close()
+
+
+def refuse(app: Flask, addresses: int, seconds: float) -> tuple[int, float]:
+    """Return how many requests were refused, and what each cost, in µs of the process."""
+    environ, asked = EnvironBuilder("/items").get_environ(), 0
+    until, process = time.monotonic() + seconds, time.process_time()
+    while time.monotonic() < until:
+        asked += 1
+        number = asked % addresses
+        address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+        body = app.wsgi_app({**environ, "REMOTE_ADDR": address}, lambda *answer: lambda _: None)
+        body.close()  # type: ignore[attr-defined]
+    return asked, (time.process_time() - process) / asked * 1e6
+
+
 # A crash
 
 
@@ -295,10 +332,12 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=2_000, help="in a round")
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--postgres-events", type=int, default=200_000, help="0: not at all")
+    parser.add_argument("--flood", type=float, default=30.0, help="seconds of each flood")
     parser.add_argument("--kills", type=int, default=20, help="under each load")
     options = parser.parse_args()
     lines = logging.getLogger("flask_m9m.audit")
     lines.propagate = False
+    lines.setLevel(logging.INFO)
     print(f"{platform.python_implementation()} {platform.python_version()}, {platform.machine()}")
     with tempfile.TemporaryDirectory() as name, open(os.devnull, "w", encoding="utf-8") as null:
         folder = Path(name)
@@ -314,6 +353,12 @@ def main() -> int:
             with running_postgres(folder / "pg") as server, empty_postgres(server) as url:
                 many_events(url, options.postgres_events, lambda: postgres_size(url))
         print()
+        if options.flood:
+            print("| addresses | refused a second | rows | rows a second | bytes | µs each |")
+            print("|---|---|---|---|---|---|")
+            for addresses in (1, 10_000):
+                flood(folder, addresses, options.flood)
+            print()
         if options.kills:
             crashes(folder, options.kills)
     return 0

@@ -145,8 +145,8 @@ class Repeats:
 
     def due(self) -> list[Event]:
         """Return the events that stand for the counted refusals, if the minute is over."""
-        if not self._kinds:
-            return []
+        if not self._kinds or 0 <= self._clock() - self._began < _MINUTE:
+            return []  # without the lock, for this is asked at every event
         with self._lock:
             now = self._clock()  # under the lock, or a slower thread would see it step back
             if 0 <= now - self._began < _MINUTE:

@@ -15,14 +15,15 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 from ..errors import DatabaseUnavailable
 from ..processes.bounded_cache import BoundedCache
 from ..storage.feed import ChangeFeed
 from ..storage.records import moment
 
-_UNKNOWN_FOR = 10.0  # seconds
-_REMEMBERED = 4_096
+_READ_AGAIN_AFTER = 10.0  # seconds
+_REMEMBERED = 1_024
 _MOST_WAITING = 1_024
 
 
@@ -47,7 +48,8 @@ class AddressArchive:
         self._secret = secret
         self._lifetime = lifetime
         self._clock = clock
-        self._unknown: BoundedCache[bytes, float] = BoundedCache(_REMEMBERED)
+        self._read: BoundedCache[bytes, tuple[float, dict[bytes, datetime]]]
+        self._read = BoundedCache(_REMEMBERED)
         self._waiting: dict[bytes, tuple[bytes, float]] = {}
         if secret:
             feed.add_batch(self._write)
@@ -55,24 +57,27 @@ class AddressArchive:
     def find(self, account: str, address: str) -> float | None:
         """Return when an account last signed in from an address, or `None`.
 
-        Attempts at a locked account ask for one address once in ten seconds, by one query.
+        The addresses of an account are read together, by one query in ten seconds, so that attempts
+        from many addresses at a locked account cost no more than those from one.
         """
         if not self._secret:
             return None
-        digest, now = self._hash(f"{account} {address}"), self._clock()
-        asked_at = self._unknown.find(digest)
-        if asked_at is not None and 0 <= now - asked_at < _UNKNOWN_FOR:
-            return None
+        read = self._addresses(self._hash(account))
+        seen_at = read.get(self._hash(f"{account} {address}"))
+        return None if seen_at is None else seen_at.timestamp()
+
+    def _addresses(self, account: bytes) -> dict[bytes, datetime]:
+        now, known = self._clock(), self._read.find(account)
+        if known is not None and 0 <= now - known[0] < _READ_AGAIN_AFTER:
+            return known[1]
         try:
-            seen_at = self._feed.ask_if_there(
-                lambda transaction: transaction.known_addresses.seen_at(digest), lambda: None
+            found: dict[bytes, datetime] = self._feed.ask_if_there(
+                lambda transaction: transaction.known_addresses.of_account(account), dict
             )
         except DatabaseUnavailable:
-            seen_at = None
-        if seen_at is None:
-            self._unknown.keep(digest, now)
-            return None
-        return seen_at.timestamp()
+            found = {}
+        self._read.keep(account, (now, found))
+        return found
 
     def keep(self, account: str, address: str) -> None:
         """Note a sign-in; it is written within about a minute, with those of other accounts."""

@@ -10,7 +10,9 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from .tables import known_addresses
 
 _MOST = 32  # addresses of one account
-_SEEN_AT = select(known_addresses.c.seen_at).where(known_addresses.c.digest == bindparam("digest"))
+_OF_ACCOUNT = select(known_addresses.c.digest, known_addresses.c.seen_at).where(
+    known_addresses.c.account == bindparam("account")
+)
 
 
 class KnownAddressRows:
@@ -19,10 +21,10 @@ class KnownAddressRows:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def seen_at(self, digest: bytes) -> datetime | None:
-        """Return when an account last signed in from an address, or `None`."""
-        found: datetime | None = self._connection.execute(_SEEN_AT, {"digest": digest}).scalar()
-        return found
+    def of_account(self, account: bytes) -> dict[bytes, datetime]:
+        """Return when an account last signed in from each address, by the addresses' digests."""
+        rows = self._connection.execute(_OF_ACCOUNT, {"account": account})
+        return {digest: seen_at for digest, seen_at in rows}
 
     def keep(self, seen: Mapping[bytes, tuple[bytes, datetime]], oldest: datetime) -> None:
         """Keep addresses: the latest 32 of each account.
