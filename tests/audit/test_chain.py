@@ -13,7 +13,7 @@ from flask import current_app
 
 from flask_m9m import M9M
 from flask_m9m.audit.chain import GENESIS, Anchor, end, link
-from flask_m9m.errors import DatabaseUnavailable, TrailBroken
+from flask_m9m.errors import DatabaseUnavailable, TrailBroken, TrailLocked
 from flask_m9m.storage.tables import audit_ends, audit_events, audit_keys
 from flask_m9m.testing import Clock
 from tests.credentials.encryption.independent import aead_envelope
@@ -440,8 +440,9 @@ def test_the_key_is_sealed_anew_with_the_credentials(
     with alone.app_context():
         third.audit.record("counted")
         assert third.audit.verify().holds
-    with app.app_context(), pytest.raises(TrailBroken, match="no encryption key opens"):
+    with app.app_context(), pytest.raises(TrailLocked, match="no encryption key opens") as caught:
         m9m.audit.record("counted")
+    assert str(caught.value).endswith(": list that key in credentials.previous_keys")
 
 
 def test_a_key_that_is_not_the_trails_is_named(audited: Audited) -> None:
@@ -454,6 +455,7 @@ def test_a_key_that_is_not_the_trails_is_named(audited: Audited) -> None:
             other.audit.record("counted")
         (problem,) = other.audit.verify().problems
         assert "no encryption key opens" in problem
+        assert problem.endswith(": list that key in credentials.previous_keys")
 
 
 def test_many_pages_are_walked_and_told(trail: M9M, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
 from base64 import b64encode
 from collections.abc import Iterator
@@ -376,6 +377,23 @@ def test_whatever_a_request_is_a_line_is_one_line(
     assert len(lines(caplog)) >= 1
     for row in rows_of(app, m9m):
         assert all(one is None or str(one).isprintable() for one in row)
+
+
+def test_no_name_that_is_tried_passes_for_another_address_in_a_line(
+    audited: Audited, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, _ = audited({"sinks": ["log"]}, security={"basic_auth": {"enabled": True}})
+    names = ['x", "address": "1.2.3.4', 'x"}\n{"address": "1.2.3.4"}', "x\u2028\x1b[2K", "é" * 900]
+    for name in names:
+        sent = {"Authorization": "Basic " + b64encode(f"{name}:x".encode()).decode()}
+        app.test_client().get("/x", headers=sent)
+    written = [one.getMessage() for one in caplog.records if one.name == LINES]
+    assert len(written) == len(names)
+    for line in written:
+        assert re.findall(r'"address": "([^"]*)"', line) == ["127.0.0.1"]
+        assert line.isascii()
+        assert line.isprintable()
+        assert len(line) < 2_500
 
 
 def test_lines_go_to_the_log_alone_where_nothing_else_is_said(
