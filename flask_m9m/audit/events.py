@@ -189,6 +189,11 @@ def written(text: str, longest: int) -> str:
     return f"{escaped[: longest - 17]}#{digest}"
 
 
+def iso_time(at: float) -> str:
+    """Write a time, in seconds since the epoch, as ISO 8601 in UTC."""
+    return f"{moment(at):%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
 def _moment_of(at: Any) -> datetime:
     try:
         return moment(at / _MICROSECONDS)

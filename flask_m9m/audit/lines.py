@@ -15,9 +15,8 @@ import logging
 from functools import cache
 from typing import Any
 
-from ..storage.records import moment
 from .chain import Anchor
-from .events import Event
+from .events import Event, iso_time
 
 _MEMBERS = ("event", *Event._fields[2:-1])  # after the time; the details come last
 _to_json = json.JSONEncoder(separators=(", ", ": ")).encode
@@ -67,7 +66,7 @@ def write_somewhere() -> None:
 def write(event: Event) -> None:
     """Log an event."""
     at, *values, details = event.columns()
-    members: dict[str, Any] = {"time": _time(at / 1_000_000)}
+    members: dict[str, Any] = {"time": iso_time(at / 1_000_000)}
     members |= {name: value for name, value in zip(_MEMBERS, values, strict=True) if value}
     line = _to_json(members)
     if details is not None:
@@ -78,12 +77,8 @@ def write(event: Event) -> None:
 def write_anchor(anchor: Anchor, at: float) -> None:
     """Log the last row of the database's trail, so that a restored old database is detected."""
     _logger().info(
-        "%s", _to_json({"time": _time(at), "event": "audit_anchor", "anchor": str(anchor)})
+        "%s", _to_json({"time": iso_time(at), "event": "audit_anchor", "anchor": str(anchor)})
     )
-
-
-def _time(seconds: float) -> str:
-    return f"{moment(seconds):%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
 def _escape_delete(text: str) -> str:

@@ -21,8 +21,7 @@ import math
 from collections.abc import Callable
 
 from ..processes.forking import fork_safe_lock, watch
-from ..storage.records import moment
-from .events import SUCCESS, Event, EventName
+from .events import SUCCESS, Event, EventName, iso_time, written
 
 _REFUSALS = frozenset(
     {EventName.AUTHENTICATION_FAILED, EventName.ACCESS_DENIED, EventName.RATE_LIMITED}
@@ -80,7 +79,7 @@ class _Repeated:
         details = {
             **self._first.details,
             "repeated": self.count,
-            "since": moment(self._since).isoformat(),
+            "since": iso_time(self._since),
         }
         self.count = 0
         return self._first._replace(at=self._at, request_id=None, details=details)
@@ -135,7 +134,10 @@ class Repeats:
 
     def _alike(self, event: Event, source: str | None) -> _Repeated:
         """Find the refusals that a refusal is counted with."""
-        kind: _Kind = (source, event.name, event.route, event.outcome, event.target)
+        target = event.target
+        if target is not None:
+            target = written(target, 255)  # an app's own scheme may set any object
+        kind: _Kind = (source, event.name, event.route, event.outcome, target)
         if kind not in self._kinds and len(self._kinds) >= _KINDS:
             kind, source = (event.name, event.outcome), None
         found = self._kinds.get(kind)

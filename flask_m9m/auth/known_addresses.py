@@ -12,15 +12,18 @@ addresses of others.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from ..processes.bounded_cache import BoundedCache
+from ..processes.quiet import Quiet
 from ..ratelimit.limit import RateLimit
 from ..ratelimit.store import LimitStore, StoreFailure
 from .address_archive import AddressArchive
+
+logger = logging.getLogger("flask_m9m")
 
 _DAY = 86_400
 KNOWN_FOR = 31 * _DAY
@@ -28,6 +31,7 @@ KNOWN_FOR = 31 * _DAY
 
 _RENEW_AFTER = _DAY
 _REMEMBERED = 65_536  # by this process, so that most sign-ins ask no store
+_LOG_EVERY = 30.0  # seconds between two log lines
 _PAUSE = 2.0  # seconds for which a store that failed is not asked
 
 _ADDRESS = RateLimit(1, KNOWN_FOR, 2, "known-address")
@@ -59,6 +63,7 @@ class KnownAddresses:
         self._clock = clock
         self._renewed: BoundedCache[str, float] = BoundedCache(_REMEMBERED)
         self._failed_at = -math.inf
+        self._quiet = Quiet(_LOG_EVERY, clock)
 
     def remembers(self, account: str, address: str) -> bool:
         """Tell whether this process knows the address of an account; asks no store."""
@@ -71,9 +76,11 @@ class KnownAddresses:
         While the store fails, those that this process remembers and the database's are known.
         """
         key = _key(account, address)
-        with suppress(StoreFailure):
+        try:
             if self._ask(key):
                 return True
+        except StoreFailure as failure:
+            self._note_failure(failure)
         seen_at = None if self._archive is None else self._archive.find(account, address)
         if seen_at is not None:
             self._renewed.keep(key, seen_at)
@@ -94,9 +101,11 @@ class KnownAddresses:
                 return
             if self._store.hit(_ADDRESS, key).remaining == 0:  # another process did the same
                 self._store.refund(_ADDRESS, key)
-        except StoreFailure:
-            self._failed_at = time.monotonic()
-        self._renewed.keep(key, self._clock())
+            renewed_at = self._clock()
+        except StoreFailure as failure:
+            self._note_failure(failure)
+            renewed_at = self._clock() - _RENEW_AFTER  # the next sign-in tries again
+        self._renewed.keep(key, renewed_at)
         if self._archive is not None:
             self._archive.keep(account, address)
 
@@ -111,16 +120,27 @@ class KnownAddresses:
             StoreFailure: the store failed, or did a moment ago.
         """
         if time.monotonic() - self._failed_at < _PAUSE:
-            raise StoreFailure("it failed a moment ago")
-        try:
-            left = self._store.peek(_ADDRESS, key).full_after
-        except StoreFailure:
-            self._failed_at = time.monotonic()
-            raise
+            raise _Paused("it failed a moment ago")
+        left = self._store.peek(_ADDRESS, key).full_after
         if left > 0:
             at = self._clock() - max(0, KNOWN_FOR - left)  # never in the future
             self._renewed.keep(key, at)
         return left > 0
+
+    def _note_failure(self, failure: StoreFailure) -> None:
+        if isinstance(failure, _Paused):
+            return
+        self._failed_at = time.monotonic()
+        if self._quiet.record("failure"):
+            logger.warning(
+                "lockout: the store fails, so other processes do not know the addresses that "
+                "accounts sign in from through this one: %s",
+                failure,
+            )
+
+
+class _Paused(StoreFailure):
+    """The store is not asked, as it failed a moment ago."""
 
 
 def _key(account: str, address: str) -> str:

@@ -167,12 +167,15 @@ class Database:
             yield patience
             return
         until = time.monotonic() + patience
-        if not self._writers.acquire(patience):
-            raise DatabaseUnavailable("other threads are writing for too long")
+        held = False
         try:
+            held = self._writers.acquire(patience)
+            if not held:
+                raise DatabaseUnavailable("other threads are writing for too long")
             yield max(0.0, until - time.monotonic())
         finally:
-            self._writers.release()
+            if held:
+                self._writers.release()
 
     # The schema
 

@@ -59,7 +59,7 @@ def test_the_first_five_are_recorded_and_one_event_a_minute_stands_for_the_rest(
     assert recorded(repeats, refusal()) == 0
     clock.advance(1)
     (event,) = repeats.due()
-    since = moment(clock() - 60).isoformat()
+    since = f"{moment(clock() - 60):%Y-%m-%dT%H:%M:%S.%f}Z"
     details = {"repeated": 996, "since": since}
     assert event == refusal(request_id=None, at=clock() - 1, details=details)
     assert not repeats.pending
@@ -292,6 +292,11 @@ def test_attempts_at_many_names_from_one_address_are_one_kind(audited: Audited) 
         found = m9m.audit.query()
     assert len(found) <= 2 * 6
     assert sum(row.details.get("repeated", 1) for row in found) == 200
+
+
+def test_a_target_of_any_type_is_counted(repeats: Repeats, refusal: Refusal) -> None:
+    assert recorded(repeats, *[refusal(target=["x"]) for _ in range(10)]) == 5
+    assert len(repeats.take()) == 1
 
 
 def test_an_omitted_event_is_not_counted_either(audited: Audited) -> None:

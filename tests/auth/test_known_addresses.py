@@ -135,7 +135,9 @@ class Failing(MemoryStore):
         return super().peek(*args)
 
 
-def test_while_the_store_fails_this_process_remembers_and_asks_it_seldom(clock: Clock) -> None:
+def test_while_the_store_fails_this_process_remembers_asks_it_seldom_and_says_so(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     store = Failing(clock=clock)
     known = KnownAddresses(store, clock)
     for number in range(100):
@@ -143,6 +145,10 @@ def test_while_the_store_fails_this_process_remembers_and_asks_it_seldom(clock: 
         assert not known.knows("bob", HOME)
     assert all(known.remembers("ann", f"192.0.2.{number}") for number in range(100))
     assert store.asked == 1
+    assert caplog.text.count("lockout: the store fails") == 1
+    store.failing, known._failed_at = False, -10.0
+    known.remember("ann", "192.0.2.1")
+    assert KnownAddresses(store, clock).knows("ann", "192.0.2.1")
 
 
 @pytest.mark.parametrize("count", [1, 8, 64])
