@@ -13,16 +13,20 @@ an address is unknown until the next sign-in.
 from __future__ import annotations
 
 import hmac
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 
 from ..errors import DatabaseUnavailable
 from ..processes.bounded_cache import BoundedCache
+from ..processes.forking import fork_safe_lock
 from ..storage.feed import ChangeFeed
 from ..storage.records import moment
 
 _READ_AGAIN_AFTER = 10.0  # seconds
+_WRITE_AFTER = 60.0  # seconds
 _REMEMBERED = 1_024
 _MOST_WAITING = 1_024
 
@@ -50,6 +54,8 @@ class AddressArchive:
         self._clock = clock
         self._read: BoundedCache[bytes, tuple[float, dict[bytes, datetime]]]
         self._read = BoundedCache(_REMEMBERED)
+        self._written_at = -_WRITE_AFTER
+        self._lock = fork_safe_lock()
         self._waiting: dict[bytes, tuple[bytes, float]] = {}
         if secret:
             feed.add_batch(self._write)
@@ -80,14 +86,29 @@ class AddressArchive:
         return found
 
     def keep(self, account: str, address: str) -> None:
-        """Note a sign-in; it is written within about a minute, with those of other accounts."""
-        if not self._secret or self._feed.empty or len(self._waiting) >= _MOST_WAITING:
+        """Note a sign-in; it is written at once, or with the next ones within the same minute."""
+        if not self._secret or self._feed.empty:
             return
-        self._waiting[self._hash(f"{account} {address}")] = self._hash(account), self._clock()
-        self._feed.write_due()
+        now = self._clock()
+        with self._lock:
+            if len(self._waiting) < _MOST_WAITING:
+                self._waiting[self._hash(f"{account} {address}")] = self._hash(account), now
+            if 0 <= now - self._written_at < _WRITE_AFTER:
+                return
+            self._written_at = now
+        if self._feed.database.local:
+            self._write_now()
+        else:  # no sign-in waits for a server
+            with suppress(RuntimeError):  # the interpreter is shutting down: the batch follows
+                threading.Thread(target=self._write_now, name="m9m-database", daemon=True).start()
+
+    def _write_now(self) -> None:
+        with suppress(DatabaseUnavailable):  # the feed's next batch tries again, and logs it
+            self._write()
 
     def _write(self) -> None:
-        waiting, self._waiting = self._waiting, {}
+        with self._lock:
+            waiting, self._waiting = self._waiting, {}
         if not waiting:
             return
         try:
@@ -96,7 +117,8 @@ class AddressArchive:
             with self._feed.database.write(patience=0.05) as transaction:
                 transaction.known_addresses.keep(seen, oldest)
         except BaseException:
-            self._waiting = {**waiting, **self._waiting}
+            with self._lock:
+                self._waiting = {**waiting, **self._waiting}
             raise
 
     def _hash(self, text: str) -> bytes:

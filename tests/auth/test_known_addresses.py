@@ -311,6 +311,7 @@ def is_known(app: Flask, address: str) -> bool:
 
 
 def write(app: Flask) -> None:
+    settle()
     app.extensions["m9m"].identities._feed.write_batches()
 
 
