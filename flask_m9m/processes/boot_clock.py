@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-import time
+from time import monotonic_ns
 
 if sys.platform == "linux":
+    from time import CLOCK_BOOTTIME, clock_gettime_ns
 
     def boot_clock() -> int:
         """Return the microseconds since the machine started, including suspension."""
-        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000
+        return clock_gettime_ns(CLOCK_BOOTTIME) // 1_000
 
 else:
 
     def boot_clock() -> int:
         """Return the microseconds of a monotonic clock."""
-        return time.monotonic_ns() // 1_000
+        return monotonic_ns() // 1_000

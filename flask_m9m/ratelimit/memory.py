@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from ..processes.forking import fork_safe_lock
+from ..processes.polled_lock import PolledLock
 from .gcra import Hit, give_back, look, take
 from .limit import MICROSECONDS, RateLimit
 from .store import LimitStore, Spender
@@ -40,13 +40,13 @@ class MemoryStore(LimitStore):
         self._bucket_count = max(1, capacity // _SLOTS)
         self._clock = clock
         self._tables: dict[str, _Table] = {}
-        self._lock = fork_safe_lock()
+        self._lock = PolledLock()
 
     def hit(self, limit: RateLimit, client: str, cost: int = 1) -> Hit:
         """Take `cost` tokens, 1 to `limit.burst`, from this client's bucket."""
-        now = int(self._clock() * MICROSECONDS)
         key = (limit.key, client)
         with self._lock:
+            now = self._now()
             table = self._tables.get(limit.scope)
             if table is None:
                 table = self._tables[limit.scope] = [None] * self._bucket_count
@@ -66,17 +66,17 @@ class MemoryStore(LimitStore):
 
     def refund(self, limit: RateLimit, client: str, cost: int = 1) -> None:
         """Put back tokens that were taken."""
-        now = int(self._clock() * MICROSECONDS)
         key = (limit.key, client)
         with self._lock:
+            now = self._now()
             bucket = self._bucket_of(limit, client)
             if key in bucket:
                 bucket[key] = (give_back(limit, bucket[key][0], now, cost), limit)
 
     def peek(self, limit: RateLimit, client: str) -> Hit:
         """Return the result that the client's next request would get, and take nothing."""
-        now = int(self._clock() * MICROSECONDS)
         with self._lock:
+            now = self._now()
             tat, _ = self._bucket_of(limit, client).get((limit.key, client), (now, limit))
         return look(limit, tat, now)
 
@@ -91,13 +91,21 @@ class MemoryStore(LimitStore):
 
     def spenders(self) -> Iterator[Spender]:
         """Return the clients whose buckets are not full, in no order."""
-        now = int(self._clock() * MICROSECONDS)
         with self._lock:
+            now = self._now()
             buckets = [bucket for table in self._tables.values() for bucket in table if bucket]
             slots = [slot for bucket in buckets for slot in bucket.items()]
         for (_, client), (tat, limit) in slots:
             if now < tat <= now + limit.tolerance:
                 yield Spender(limit, client, look(limit, tat, now))
+
+    def _now(self) -> int:
+        """Read the clock; the caller holds the lock.
+
+        A hit that is stamped before another one and counted after it would find that one's time
+        impossibly far ahead, and the bucket full.
+        """
+        return int(self._clock() * MICROSECONDS)
 
     def _bucket_of(self, limit: RateLimit, client: str) -> _Bucket:
         """Return a client's bucket; an empty one if it does not exist yet."""

@@ -9,24 +9,21 @@ and no client is blocked for longer than a full bucket takes to drain.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from os import pread, pwrite
 from typing import NamedTuple
 
 from ..errors import SettingsError
 from ..processes.boot_clock import boot_clock
 from ..processes.forking import watch
 from ..processes.shared_directory import SharedDirectory, UnsafeFile
+from .file_calls import BUCKET_FORMAT, SLOT_FORMAT, FileCalls, Place
 from .gcra import Hit, give_back, known, look, refused, take
 from .limit import MICROSECONDS, RateLimit
-from .limit_files import BUCKET, SLOTS, LimitFiles
+from .limit_files import BUCKET, LimitFiles
 from .shared_file import SharedFile, open_existing, open_file
 from .store import LimitStore, Spender, StoreFailure
 
-_BUCKET = struct.Struct(f"<{2 * SLOTS}Q")
-_SLOT = struct.Struct("<2Q")
 _TRUSTED_FOR = MICROSECONDS  # until a path is checked again
 _MOST_FILES = 256
 
@@ -72,17 +69,17 @@ class SharedStore(LimitStore):
     def hit(self, limit: RateLimit, client: str, cost: int = 1) -> Hit:
         """Take `cost` tokens, 1 to `limit.burst`, from this client's bucket."""
         file, until = self._open.get(limit.key) or self._open_file(limit)
-        tag, offset, turn = file.place(client)
+        place = file.place(client)
         try:
-            file.lock(offset, turn)
+            file.lock(place)
             try:
                 # Read the clock with the bucket locked: a time that another process wrote after
                 # we read ours would seem too far ahead.
                 now = self._clock()
                 if until - _TRUSTED_FOR <= now <= until:
-                    return _take(file.descriptor, offset, tag, limit, now, cost)
+                    return _take(file.calls, place, limit, now, cost)
             finally:
-                file.unlock(offset, turn)
+                file.unlock(place)
         except OSError as error:
             raise self._forget_file(limit, error) from error
         self._open_file(limit)
@@ -120,7 +117,7 @@ class SharedStore(LimitStore):
             if file is None:
                 continue
             now, limit = self._clock(), file.limit
-            for tag, tat in _SLOT.iter_unpack(file.buckets()):
+            for tag, tat in SLOT_FORMAT.iter_unpack(file.buckets()):
                 if now < tat <= now + limit.tolerance:
                     yield Spender(limit, f"{tag:016x}", look(limit, tat, now))
 
@@ -146,18 +143,18 @@ class SharedStore(LimitStore):
     def _slot_of(self, limit: RateLimit, client: str) -> Iterator[_Slot | None]:
         """Lock a client's bucket, and yield the client's slot if it has one."""
         file = self._file(limit)
-        tag, offset, turn = file.place(client)
+        place = file.place(client)
         try:
-            file.lock(offset, turn)
+            file.lock(place)
             try:
-                slots = _read(file.descriptor, offset)
-                if tag in slots[::2]:
-                    slot = 2 * slots[::2].index(tag)
-                    yield _Slot(file.descriptor, offset + 8 * (slot + 1), slots[slot + 1])
+                slots = file.calls.read(place)
+                if place.tag in slots[::2]:
+                    index = 2 * slots[::2].index(place.tag)
+                    yield _Slot(file.calls, place, index, slots[index + 1])
                 else:
                     yield None
             finally:
-                file.unlock(offset, turn)
+                file.unlock(place)
         except OSError as error:
             raise self._forget_file(limit, error) from error
 
@@ -170,36 +167,33 @@ class SharedStore(LimitStore):
 class _Slot(NamedTuple):
     """A client's slot in a locked bucket."""
 
-    descriptor: int
-    offset: int
+    calls: FileCalls
+    place: Place
+    at: int
     tat: int
 
     def write(self, tat: int) -> None:
-        pwrite(self.descriptor, tat.to_bytes(8, "little"), self.offset)
+        self.calls.write(self.place, self.at, self.place.tag, tat)
 
 
-def _take(descriptor: int, offset: int, tag: int, limit: RateLimit, now: int, cost: int) -> Hit:
+def _take(calls: FileCalls, place: Place, limit: RateLimit, now: int, cost: int) -> Hit:
     """Take tokens from a client's slot in a locked bucket."""
-    slots = _read(descriptor, offset)
+    tag, buffer = place.tag, place.buffer
+    slots = BUCKET_FORMAT.unpack(buffer) if place.fill() == BUCKET else calls.read(place)
     tags = slots[::2]
     if tag in tags:
-        slot = 2 * tags.index(tag)
-        tat = slots[slot + 1]
+        index = 2 * tags.index(tag)
+        tat = slots[index + 1]
     else:
-        slot, tat = _slot_for(limit, slots, now), now
-        if slot < 0:
+        index, tat = _slot_for(limit, slots, now), now
+        if index < 0:
             return _no_room(limit, slots, now)
     tat, hit = take(limit, tat, now, cost)
     if hit.admitted:
-        pwrite(descriptor, _SLOT.pack(tag, tat), offset + 8 * slot)
+        SLOT_FORMAT.pack_into(buffer, 8 * index, tag, tat)
+        if place.store() != BUCKET:
+            calls.write(place, index, tag, tat)
     return hit
-
-
-def _read(descriptor: int, offset: int) -> tuple[int, ...]:
-    data = pread(descriptor, BUCKET, offset)
-    if len(data) < BUCKET:
-        raise OSError(f"the file ends before byte {offset + BUCKET}")
-    return _BUCKET.unpack(data)
 
 
 def _slot_for(limit: RateLimit, slots: Sequence[int], now: int) -> int:

@@ -12,52 +12,37 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, lockf
 from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from ..processes.forking import fork_safe_lock, watch
+from ..processes.polled_lock import PAUSE
 from ..processes.shared_directory import SharedDirectory, UnsafeFile
+from .file_calls import Place, calls_on
 from .limit import RateLimit
 from .limit_files import BUCKET, BUCKETS, HEADER, LimitFiles, read_header
 from .store import StoreFailure
 
-PATIENCE = 0.05
-"""Seconds after which the holder of a bucket's lock is considered stopped."""
+PATIENCE = 0.25
+"""Seconds without any progress after which the holder of a bucket's lock has stopped."""
 
+_LONGEST_WAIT = 2.0  # seconds, whatever progress a holder makes
 _LOCKS_LOST_AFTER = 2.0  # seconds
-_AT_ONCE = LOCK_EX | LOCK_NB
 _STRIPES = 64
-_PAUSE = 0.0002
+_FEWEST_PAUSES = 25
 _TRIES = 20
-_REMEMBERED = 4_096
-
-
-class Place(NamedTuple):
-    """Where a client's count is.
-
-    Attributes:
-        tag: the client's hash.
-        offset: where its bucket begins in the file.
-        turn: the lock between this process's threads for the bucket, and for some others.
-    """
-
-    tag: int
-    offset: int
-    turn: threading.Lock
+_REMEMBERED = 2_048
 
 
 class SharedFile:
     """An open file of buckets.
 
-    It is read and written by calls, not mapped into memory: if another process truncates a mapped
-    file, an access to the mapping kills the process.
-
     Attributes:
         descriptor: the open file's descriptor.
         limit: the file's limit.
+        calls: reads and writes the buckets.
         place: returns where a client's count is; caches the last results.
     """
 
@@ -66,6 +51,7 @@ class SharedFile:
     def __init__(self, descriptor: int, key: bytes, limit: RateLimit) -> None:
         self.descriptor = descriptor
         self.limit = limit
+        self.calls = calls_on(descriptor)
         self._key = key
         self.after_fork()
         watch(self)
@@ -73,42 +59,81 @@ class SharedFile:
     def after_fork(self) -> None:
         """Start with new locks: the old ones may be held by threads that no longer exist."""
         self._timeouts_since: float | None = None
-        turns = [threading.Lock() for _ in range(_STRIPES)]
+        turns = [(threading.Lock(), self.calls.make_buffer()) for _ in range(_STRIPES)]
         self.place = lru_cache(maxsize=_REMEMBERED)(partial(self._place, turns))
 
-    def _place(self, turns: list[threading.Lock], client: str) -> Place:
+    def _place(self, turns: list[tuple[threading.Lock, Any]], client: str) -> Place:
         name = client.encode("utf-8", "surrogatepass")
         tag = int.from_bytes(blake2b(name, digest_size=8, key=self._key).digest(), "little")
         bucket = tag % BUCKETS
-        return Place(tag, HEADER + bucket * BUCKET, turns[bucket % _STRIPES])
+        offset = HEADER + bucket * BUCKET
+        turn, buffer = turns[bucket % _STRIPES]
+        return self.calls.make_place(tag, offset, turn, buffer)
 
-    def lock(self, offset: int, turn: threading.Lock) -> None:
-        """Lock the bucket at an offset for this thread, which may hold only one such lock.
+    def lock(self, place: Place) -> None:
+        """Lock a place's bucket for this thread, which may hold only one such lock.
 
         Raises:
-            StoreFailure: the holder of the lock seems to be stopped.
+            StoreFailure: the holder of the lock has stopped.
             OSError: the file can no longer be used.
         """
-        if not turn.acquire(False) and not turn.acquire(timeout=PATIENCE):
-            self._renew_lost_locks(time.monotonic())
-            raise StoreFailure("another thread does not release its lock on a bucket")
-        try:
-            lockf(self.descriptor, _AT_ONCE, BUCKET, offset)
-        except BaseException as error:
+        turn = place.turn
+        if turn.acquire(False):
             try:
-                if not isinstance(error, BlockingIOError | PermissionError):  # EAGAIN, or EACCES
-                    raise
-                self._wait_for(offset)
+                if not place.lock():
+                    return
             except BaseException:
                 turn.release()
                 raise
-
-    def unlock(self, offset: int, turn: threading.Lock) -> None:
-        """Unlock the bucket at an offset."""
-        try:
-            lockf(self.descriptor, LOCK_UN, BUCKET, offset)
-        finally:
             turn.release()
+        self._wait_for(place)
+
+    def unlock(self, place: Place) -> None:
+        """Unlock a place's bucket."""
+        try:
+            if place.unlock():
+                self.calls.unlock_again(place)
+        finally:
+            place.turn.release()
+
+    def _wait_for(self, place: Place) -> None:
+        """Lock a bucket as soon as its holder releases it.
+
+        The locks are tried at intervals: a thread that is woken by a lock holds it before it has
+        the interpreter lock, and keeps everybody waiting until then. The number of pauses counts
+        as well as their time, because the holder may be a thread that waits for its turn as this
+        one does. The holder goes on as long as its process uses a processor.
+        """
+        begun = since = time.monotonic()
+        activity, pauses = self.calls.activity(place), 0
+        while not self._locks(place):
+            time.sleep(PAUSE)
+            pauses += 1
+            now = time.monotonic()
+            if now - since > PATIENCE and pauses >= _FEWEST_PAUSES:
+                before, activity = activity, self.calls.activity(place)
+                if activity == before or now - begun > _LONGEST_WAIT:
+                    raise self._stopped(place, now)
+                since, pauses = now, 0
+
+    def _locks(self, place: Place) -> bool:
+        """Lock a place's bucket if nobody else has; tell whether it is locked now."""
+        if not place.turn.acquire(False):
+            return False
+        locked = False
+        try:
+            locked = not place.lock() or self.calls.lock_again(place)
+        finally:
+            if not locked:
+                place.turn.release()
+        return locked
+
+    def _stopped(self, place: Place, now: float) -> StoreFailure:
+        if place.turn.acquire(False):
+            place.turn.release()
+            return StoreFailure("another process does not release its lock on a bucket")
+        self._renew_lost_locks(now)
+        return StoreFailure("another thread does not release its lock on a bucket")
 
     def _renew_lost_locks(self, now: float) -> None:
         """Replace the locks between threads if waits for them have timed out for long.
@@ -120,20 +145,6 @@ class SharedFile:
             self._timeouts_since = now
         elif now - self._timeouts_since > _LOCKS_LOST_AFTER:
             self.after_fork()
-
-    def _wait_for(self, offset: int) -> None:
-        until = time.monotonic() + PATIENCE
-        while True:
-            time.sleep(_PAUSE)
-            try:
-                lockf(self.descriptor, _AT_ONCE, BUCKET, offset)
-            except (BlockingIOError, PermissionError):
-                if time.monotonic() > until:
-                    raise StoreFailure(
-                        "another process does not release its lock on a bucket"
-                    ) from None
-            else:
-                return
 
     def buckets(self) -> bytes:
         """Read all buckets, which others may change meanwhile."""

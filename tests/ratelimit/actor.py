@@ -47,8 +47,7 @@ def count(path: str, threads: str, hits: str) -> None:
 def hold(path: str, stop: str) -> None:
     """Hold the lock on a client's bucket, until the input ends or, stopped, for ever."""
     file = open_file(files_in(path), HOURLY)
-    _, offset, turn = file.place("client")
-    file.lock(offset, turn)
+    file.lock(file.place("client"))
     print("held", flush=True)
     if stop == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from mmap import mmap
 from typing import Protocol
 
-from ...processes.forking import fork_safe_lock, watch
+from ...processes.forking import watch
+from ...processes.polled_lock import PolledLock
 
 logger = logging.getLogger("flask_m9m")
 
@@ -52,7 +53,7 @@ class Counts:
         self._values: memoryview[int] | None = None
         self._bytes: memoryview[int]
         self._cells: dict[str, int] = {}
-        self._lock = fork_safe_lock()
+        self._lock = PolledLock()
         watch(self)
 
     def after_fork(self) -> None:
