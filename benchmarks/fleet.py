@@ -121,7 +121,7 @@ class Fleet:
         self.deliver(now)
         self.requests += 1
         here = now + self._offsets[worker] + now * self._drifts[worker] // 1_000_000
-        hit = self._leases[worker].spend(self._limit, client, 1, here)
+        hit = self._leases[worker].spend(self._limit, client, 1, lambda: here)
         if hit is None:
             self.trips += 1
             most = self._leases[worker].ahead(self._limit, client, self._lease, here)

@@ -13,12 +13,13 @@ never too early. All times are microseconds.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..processes.bounded_cache import keep_newest
-from ..processes.forking import fork_safe_lock, watch
+from ..processes.forking import watch
+from ..processes.polled_lock import PolledLock
 from .gcra import Hit, admitted, known, refused
 from .limit import MICROSECONDS, RateLimit
 from .store import Want
@@ -100,14 +101,16 @@ class Leases:
     def __init__(self, capacity: int = _MOST_CLIENTS) -> None:
         self._capacity = capacity
         self._clients: OrderedDict[tuple[str, str], _Client] = OrderedDict()
-        self._lock = fork_safe_lock()
+        self._lock = PolledLock()
         watch(self)
 
     def after_fork(self) -> None:
         """Forget all leases: only the parent may spend them."""
         self._clients.clear()
 
-    def spend(self, limit: RateLimit, client: str, cost: int, here: int) -> Hit | None:
+    def spend(
+        self, limit: RateLimit, client: str, cost: int, clock: Callable[[], int]
+    ) -> Hit | None:
         """Answer a request without asking the server.
 
         A refusal of the last second is repeated while it must still apply: a client's theoretical
@@ -117,24 +120,28 @@ class Leases:
             limit: the limit.
             client: the client.
             cost: tokens that the request needs.
-            here: the local time.
+            clock: the local clock, read under the lock: a slot must not be spent at a time that
+                has passed while this thread waited.
 
         Returns:
             The result; `None` if the server has to be asked.
         """
         with self._lock:
-            hit = self._result(limit, client, cost, here)
+            hit = self._result(limit, client, cost, clock())
             if hit is not None and hit.admitted:
                 _take_slots(self._clients[limit.key, client], limit.interval, cost)
             return hit
 
-    def spend_all(self, wants: Sequence[Want], here: int) -> tuple[bool, list[Hit | None]]:
+    def spend_all(
+        self, wants: Sequence[Want], clock: Callable[[], int]
+    ) -> tuple[bool, list[Hit | None]]:
         """Spend tokens from several buckets, if this process has leases for all of them.
 
         Returns:
             Whether they were spent, and the result for each bucket, as far as it is known here.
         """
         with self._lock:
+            here = clock()
             hits = [self._result(limit, client, cost, here) for limit, client, cost in wants]
             if not all(hit is not None and hit.admitted for hit in hits):
                 return False, hits

@@ -116,11 +116,11 @@ class RedisStore(LimitStore):
 
     def hit(self, limit: RateLimit, client: str, cost: int = 1) -> Hit:
         """Take `cost` tokens, 1 to `limit.burst`, from this client's bucket."""
-        here = self._clock()
-        hit = self._leases.spend(limit, client, cost, here)
+        hit = self._leases.spend(limit, client, cost, self._clock)
         if hit is None:
+            sent = self._clock()
             [answer] = self._run([self._call(limit, client, cost)])
-            hit = self._leases.add(limit, client, cost, answer, here)
+            hit = self._leases.add(limit, client, cost, answer, sent)
         return hit
 
     def hit_all(self, wants: Sequence[Want]) -> list[Hit]:
@@ -134,8 +134,7 @@ class RedisStore(LimitStore):
         """
         if len(wants) == 1:
             return [self.hit(*wants[0])]
-        here = self._clock()
-        spent, hits = self._leases.spend_all(wants, here)
+        spent, hits = self._leases.spend_all(wants, self._clock)
         asked = []
         for place, hit in enumerate(hits):
             if hit is None:
@@ -144,12 +143,12 @@ class RedisStore(LimitStore):
                 return [*_untaken(wants, hits[:place]), hit]
         if spent:
             return [hit for hit in hits if hit is not None]
-        deadline = _deadline()
+        deadline, sent = _deadline(), self._clock()
         calls = [self._call(*wants[place]) for place in asked]
         answers = dict(zip(asked, self._run(calls, deadline), strict=True))
         if all(answer.taken for answer in answers.values()):
-            return self._spend_all(wants, answers, here)
-        self._run(self._undo_calls(wants, answers, here), deadline)
+            return self._spend_all(wants, answers, sent)
+        self._run(self._undo_calls(wants, answers, sent), deadline)
         for place, (taken, tat, now) in answers.items():
             limit, _, cost = wants[place]
             if not taken:

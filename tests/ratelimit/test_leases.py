@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+from functools import partial
+from operator import add
 from typing import Any
 
 import pytest
@@ -34,7 +36,7 @@ class Server:
 
 def hit(leases: Leases, server: Server, here: int, now: int, cost: int = 1) -> Hit:
     """A request as a store serves it, without any delay."""
-    known = leases.spend(server.limit, "client", cost, here)
+    known = leases.spend(server.limit, "client", cost, lambda: here)
     if known is not None:
         return known
     return leases.add(server.limit, "client", cost, server.answer(now, cost), here)
@@ -83,7 +85,7 @@ def test_no_window_ever_admits_more_than_burst_plus_rate_times_its_length(
         cost = min(cost, limit.burst)
         for _ in range(times):
             leases, at = workers[number], now
-            told = leases.spend(limit, "client", cost, now + clocks[number])
+            told = leases.spend(limit, "client", cost, partial(add, now, clocks[number]))
             if told is None:
                 at = now + there
                 answer = server.answer(at, cost)
@@ -121,8 +123,8 @@ def test_no_more_than_a_quarter_of_what_is_there_is_taken_ahead() -> None:
 def test_a_slot_whose_moment_is_over_is_gone() -> None:
     leases, server = Leases(), Server(LIMIT, 10)
     hit(leases, server, 0, 10**12)
-    assert leases.spend(LIMIT, "client", 1, 5 * SECOND) is not None
-    assert leases.spend(LIMIT, "client", 1, 9 * SECOND + 1) is None
+    assert leases.spend(LIMIT, "client", 1, lambda: 5 * SECOND) is not None
+    assert leases.spend(LIMIT, "client", 1, lambda: 9 * SECOND + 1) is None
 
 
 def test_several_buckets_are_spent_from_together_or_not_at_all() -> None:
@@ -133,14 +135,14 @@ def test_several_buckets_are_spent_from_together_or_not_at_all() -> None:
 
     def spend(*costs: int) -> tuple[bool, list[int | None]]:
         wants = [Want(LIMIT, "client", cost) for cost in costs]
-        spent, hits = leases.spend_all(wants, 0)
+        spent, hits = leases.spend_all(wants, lambda: 0)
         return spent, [one and one.remaining for one in hits]
 
     assert spend(10) == (False, [None])
     assert spend(9, 9) == (False, [90, 90])
-    spent, hits = leases.spend_all([Want(LIMIT, "client"), Want(other, "client")], 0)
+    spent, hits = leases.spend_all([Want(LIMIT, "client"), Want(other, "client")], lambda: 0)
     assert (spent, [one and one.admitted for one in hits]) == (False, [True, False])
-    assert leases.spend_all([Want(LIMIT, "client"), Want(LIMIT, "b")], 0)[1][1] is None
+    assert leases.spend_all([Want(LIMIT, "client"), Want(LIMIT, "b")], lambda: 0)[1][1] is None
     assert spend(4) == (True, [95])
     assert spend(5) == (True, [90])
     assert spend(1) == (False, [None])
@@ -178,9 +180,9 @@ def test_what_is_given_back_is_spent_again_before_its_moment_is_over() -> None:
     assert [hit(leases, server, 0, 10**12).remaining for _ in range(10)] == list(range(99, 89, -1))
     assert leases.give_back(LIMIT, "client", 10), "a run that is spent"
     assert not leases.give_back(LIMIT, "client", 1)
-    assert leases.spend(LIMIT, "client", 10, 0)
+    assert leases.spend(LIMIT, "client", 10, lambda: 0)
     assert leases.give_back(LIMIT, "client", 10)
-    assert leases.spend(LIMIT, "client", 1, 10 * SECOND) is None
+    assert leases.spend(LIMIT, "client", 1, lambda: 10 * SECOND) is None
     assert not leases.give_back(LIMIT, "another", 1)
 
 
@@ -188,22 +190,22 @@ def test_what_is_forgotten_is_spent_by_nobody() -> None:
     leases, server = Leases(), Server(LIMIT, 10)
     hit(leases, server, 0, 10**12)
     leases.forget(LIMIT, "client")
-    assert leases.spend(LIMIT, "client", 1, 0) is None
+    assert leases.spend(LIMIT, "client", 1, lambda: 0) is None
     assert hit(leases, server, 0, 10**12).remaining == 89
 
 
 def test_clients_and_limits_have_leases_of_their_own() -> None:
     leases, server = Leases(), Server(LIMIT, 10)
     hit(leases, server, 0, 10**12)
-    assert leases.spend(LIMIT, "another", 1, 0) is None
-    assert leases.spend(RateLimit(61, 60, 100), "client", 1, 0) is None
+    assert leases.spend(LIMIT, "another", 1, lambda: 0) is None
+    assert leases.spend(RateLimit(61, 60, 100), "client", 1, lambda: 0) is None
 
 
 def test_memory_is_bounded_and_the_oldest_gives_way() -> None:
     leases, answer = Leases(capacity=10), Reservation(10, 10**12, 10**12)
     for number in range(30):
         leases.add(LIMIT, f"{number}", 1, answer, 0)
-    held = [n for n in range(30) if leases.spend(LIMIT, f"{n}", 1, 0) is not None]
+    held = [n for n in range(30) if leases.spend(LIMIT, f"{n}", 1, lambda: 0) is not None]
     assert held == list(range(20, 30))
 
 
@@ -213,9 +215,9 @@ def test_a_child_process_spends_nothing_of_its_parents() -> None:
     hit(leases, server, 0, 10**12)
     child = os.fork()
     if child == 0:
-        os._exit(0 if leases.spend(LIMIT, "client", 1, 0) is None else 1)
+        os._exit(0 if leases.spend(LIMIT, "client", 1, lambda: 0) is None else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert leases.spend(LIMIT, "client", 1, 0) is not None
+    assert leases.spend(LIMIT, "client", 1, lambda: 0) is not None
 
 
 @pytest.mark.parametrize("cost", [1, 3])
@@ -223,7 +225,7 @@ def test_spending_never_splits_a_request_between_too_few_tokens(cost: int) -> No
     leases = Leases()
     for tat in (10**12, 10**12 + 50 * SECOND):  # two runs of 3 and 3
         leases.add(LIMIT, "client", 0, Reservation(3, tat, 10**12), 0)
-    told: list[Any] = [leases.spend(LIMIT, "client", cost, 0) for _ in range(6 // cost + 1)]
+    told: list[Any] = [leases.spend(LIMIT, "client", cost, lambda: 0) for _ in range(6 // cost + 1)]
     assert [one is not None for one in told] == [True] * (6 // cost) + [False]
 
 
@@ -236,7 +238,7 @@ def test_a_process_takes_ahead_what_it_needed_last_and_twice_that_where_it_was_t
         answer = reserve(limit, 0, now, 1, most)
         leases.add(limit, "client", 1, answer, now)
         for _ in range(used - 1):
-            assert leases.spend(limit, "client", 1, now)
+            assert leases.spend(limit, "client", 1, lambda: now)
         return answer.taken
 
     assert [ask(1), ask(2), ask(4), ask(8), ask(3)] == [1, 2, 4, 8, 16]
@@ -251,6 +253,6 @@ def test_no_slot_is_spent_late_because_the_local_clock_is_slow() -> None:
     leases.add(limit, "client", 1, reserve(limit, 0, now, 1, 1), now)
     leases.add(limit, "client", 1, reserve(limit, 0, now, 1, 20), now)
     last = now + 19 * limit.interval
-    assert leases.spend(limit, "client", 1, last) is None
+    assert leases.spend(limit, "client", 1, lambda: last) is None
     leases.add(limit, "client", 1, reserve(limit, 0, now, 1, 20), now)
-    assert leases.spend(limit, "client", 1, last - 2_000) is not None
+    assert leases.spend(limit, "client", 1, lambda: last - 2_000) is not None
