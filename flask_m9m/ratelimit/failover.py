@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
 from functools import lru_cache
 from typing import Literal, TypeVar
 
@@ -23,9 +24,50 @@ SLOW = 0.08
 """Seconds after which an answer is slow; two slow answers in a row count as a failure."""
 
 _LOG_EVERY = 30.0  # seconds between two log lines
+_WAITS_OF_A_CALL = 3  # times that a call gives the interpreter lock away
 
 T = TypeVar("T")
 Policy = Literal["local", "closed", "open"]
+
+
+class Answer(Enum):
+    """What an answer says about its store: it works, it works again, or it is too slow."""
+
+    GOOD = "good"
+    RECOVERED = "recovered"
+    TOO_SLOW = "too slow"
+
+
+class FailureLog:
+    """Logs that a store fails, at intervals, and once that it works again.
+
+    Args:
+        clock: a monotonic clock, in seconds.
+
+    Attributes:
+        failing: whether the last line said that the store fails.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.failing = False
+        self._quiet = Quiet(_LOG_EVERY, clock)
+
+    def note_failure(self, policy: Policy, failure: StoreFailure, failures: int) -> None:
+        """Log a failure, unless there was a line about this policy a moment ago."""
+        if self._quiet.record(policy):
+            self.failing = True
+            logger.warning(
+                "rate limits: the store fails, so %s: %s (%d failures so far)",
+                _CONSEQUENCES[policy],
+                failure,
+                failures,
+            )
+
+    def note_recovery(self) -> None:
+        """Log that the store works again, if a line said that it fails."""
+        if self.failing:
+            self.failing = False
+            logger.warning("rate limits: the store works again")
 
 
 class Breaker:
@@ -34,6 +76,9 @@ class Breaker:
     Args:
         probe_every: seconds between two probes.
         clock: a monotonic clock, in seconds.
+
+    Attributes:
+        log: the log of the stores that share the breaker: any of them may find the store working.
     """
 
     def __init__(
@@ -45,6 +90,7 @@ class Breaker:
         self._slow = False
         self._probe_at = 0.0
         self._lock = fork_safe_lock()
+        self.log = FailureLog(clock)
 
     def lets_through(self) -> bool:
         """Tell whether this request may ask the store."""
@@ -63,25 +109,36 @@ class Breaker:
             self._tripped = True
             self._probe_at = self._clock() + self._probe_every
 
-    def note_answer(self, seconds: float) -> bool:
+    def note_answer(self, seconds: float) -> Answer:
         """Record how long the store took to answer.
 
         Returns:
-            Whether the store has just recovered.
+            What follows: two slow answers in a row count as a failure, and so does a slow answer
+            to a probe.
         """
-        slow = seconds > SLOW
+        slow = seconds > SLOW and seconds - _WAITS_OF_A_CALL * self._own_delay() > SLOW
         if not slow and not self._tripped:
             self._slow = False
-            return False
+            return Answer.GOOD
         with self._lock:
-            if slow and self._slow:  # twice in a row
-                self._tripped = True
-                self._probe_at = self._clock() + self._probe_every
-                return False
-            recovered = self._tripped and not slow
-            self._slow = slow
-            self._tripped = self._tripped and slow
-            return recovered
+            if not slow:
+                recovered, self._tripped, self._slow = self._tripped, False, False
+                return Answer.RECOVERED if recovered else Answer.GOOD
+            if not self._slow and not self._tripped:
+                self._slow = True
+                return Answer.GOOD
+            self._slow = self._tripped = True
+            self._probe_at = self._clock() + self._probe_every
+            return Answer.TOO_SLOW
+
+    def _own_delay(self) -> float:
+        """Return the seconds that this thread waits to go on after a call that waits for nothing.
+
+        Where many threads run, that is where the time of an answer goes.
+        """
+        begun = self._clock()
+        time.sleep(0)
+        return self._clock() - begun
 
 
 class Failover(LimitStore):
@@ -117,8 +174,7 @@ class Failover(LimitStore):
         self._breaker = breaker
         self._clock = clock
         self.failures = 0
-        self._quiet = Quiet(_LOG_EVERY, clock)
-        self._logged = False
+        self._log = FailureLog(clock) if breaker is None else breaker.log
         self._lock = fork_safe_lock()
 
     def prepare(self, limits: Iterable[RateLimit]) -> None:
@@ -129,10 +185,13 @@ class Failover(LimitStore):
         """Take `cost` tokens, 1 to `limit.burst`, from this client's bucket."""
         if self._breaker is None:  # the store of most apps
             try:
-                return self._primary.hit(limit, client, cost)
+                hit = self._primary.hit(limit, client, cost)
             except StoreFailure as failure:
                 self._handle_failure(failure)
                 return self._hit_without_store(limit, client, cost)
+            if self._log.failing:
+                self._log.note_recovery()
+            return hit
         return self._ask_or_fall_back(
             lambda: self._primary.hit(limit, client, cost),
             lambda: self._hit_without_store(limit, client, cost),
@@ -154,22 +213,16 @@ class Failover(LimitStore):
             except StoreFailure as failure:
                 self._handle_failure(failure)
             else:
-                if breaker is not None and breaker.note_answer(self._clock() - started):
-                    self._log_recovery()
+                self._note_answer(self._clock() - started)
                 return answer
         return fall_back()
 
     def refund(self, limit: RateLimit, client: str, cost: int = 1) -> None:
         """Put back tokens that were taken, if possible."""
-        if self._breaker is None or self._breaker.lets_through():
-            try:
-                self._primary.refund(limit, client, cost)
-            except StoreFailure as failure:
-                self._record_failure(failure)
-            else:
-                return
-        if self._policy == "local":
-            self._fallback.refund(*self._share(limit, client, cost))
+        self._ask_or_fall_back(
+            lambda: self._primary.refund(limit, client, cost),
+            lambda: self._refund_without_store(limit, client, cost),
+        )
 
     def peek(self, limit: RateLimit, client: str) -> Hit:
         """Return the result that the client's next request would get, and take nothing."""
@@ -194,6 +247,10 @@ class Failover(LimitStore):
             raise StoreFailure("the store failed a moment ago")
         return look(limit, 0, 0)
 
+    def _refund_without_store(self, limit: RateLimit, client: str, cost: int) -> None:
+        if self._policy == "local":
+            self._fallback.refund(*self._share(limit, client, cost))
+
     def _hit_all_without_store(self, wants: Sequence[Want]) -> list[Hit]:
         if self._policy == "local":
             return self._fallback.hit_all([self._share(*want) for want in wants])
@@ -212,21 +269,22 @@ class Failover(LimitStore):
     def _record_failure(self, failure: StoreFailure) -> None:
         if self._breaker is not None:
             self._breaker.note_failure()
+        self._count_failure(failure)
+
+    def _count_failure(self, failure: StoreFailure) -> None:
         with self._lock:
             self.failures += 1
-        if self._quiet.record("failure"):
-            self._logged = True
-            logger.warning(
-                "rate limits: the store fails, so %s: %s (%d failures so far)",
-                _CONSEQUENCES["closed" if failure.unsafe else self._policy],
-                failure,
-                self.failures,
-            )
+        policy = "closed" if failure.unsafe else self._policy
+        self._log.note_failure(policy, failure, self.failures)
 
-    def _log_recovery(self) -> None:
-        if self._logged:
-            self._logged = False
-            logger.warning("rate limits: the store works again")
+    def _note_answer(self, seconds: float) -> None:
+        answer = Answer.RECOVERED if self._breaker is None else self._breaker.note_answer(seconds)
+        if answer is Answer.RECOVERED:
+            self._log.note_recovery()
+        elif answer is Answer.TOO_SLOW:
+            self._count_failure(
+                StoreFailure(f"it answers after {seconds:.3f} s, accepted is {SLOW:g} s")
+            )
 
 
 _CONSEQUENCES: Mapping[Policy, str] = {

@@ -3,12 +3,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Literal
 
 import pytest
 
 from flask_m9m.ratelimit import Hit, LimitStore, MemoryStore, RateLimit, StoreFailure, Want
-from flask_m9m.ratelimit.failover import SLOW, Breaker, Failover, share_of
+from flask_m9m.ratelimit.failover import SLOW, Answer, Breaker, Failover, share_of
 from flask_m9m.ratelimit.store import Spender
 from flask_m9m.testing import Clock
 
@@ -264,3 +265,66 @@ def test_without_a_breaker_every_request_asks(flaky: Flaky) -> None:
     assert store.failures == flaky.asked == 12
     flaky.failure = None
     assert admitted(store) == 4
+
+
+@pytest.mark.parametrize("policy", ["local", "closed", "open"])
+def test_a_store_that_is_only_slow_is_logged_and_counted_like_one_that_fails(
+    flaky: Flaky, caplog: pytest.LogCaptureFixture, policy: Literal["local", "closed", "open"]
+) -> None:
+    store = failover(flaky, policy)
+    flaky.takes = 0.095
+    for _ in range(1_000):
+        with suppress(StoreFailure):
+            store.hit(LIMIT, "a")
+        flaky.clock.advance(0.001)
+    assert store.failures == 1
+    assert len(caplog.messages) == 1
+    assert "it answers after 0.095 s, accepted is 0.08 s" in caplog.text
+    flaky.clock.advance(2.0)
+    store.hit(LIMIT, "a")  # a probe, slow as well
+    assert store.failures == 2
+    flaky.takes = 0.0
+    flaky.clock.advance(2.0)
+    store.hit(LIMIT, "a")
+    assert caplog.messages[1:] == ["rate limits: the store works again"]
+
+
+def test_whoever_finds_the_store_working_says_so_once(
+    flaky: Flaky, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, breaker = flaky.clock, Breaker(2.0, flaky.clock)
+    memory = MemoryStore(clock=clock)
+    limits, attempts = (
+        Failover(flaky, memory, policy, breaker=breaker, clock=clock)
+        for policy in ("closed", "local")
+    )
+    flaky.failure = StoreFailure("gone")
+    with suppress(StoreFailure):
+        limits.hit(LIMIT, "a")
+    flaky.failure = None
+    clock.advance(2.0)
+    attempts.hit(LIMIT, "a")
+    limits.hit(LIMIT, "a")
+    assert len(caplog.messages) == 2
+    assert caplog.messages[1] == "rate limits: the store works again"
+
+
+@pytest.mark.parametrize("operation", ["hit", "refund", "hit_all"])
+def test_a_store_without_a_breaker_says_when_it_is_back(
+    flaky: Flaky, caplog: pytest.LogCaptureFixture, operation: str
+) -> None:
+    store = Failover(flaky, MemoryStore(clock=flaky.clock), "local", clock=flaky.clock)
+    arguments = ([Want(LIMIT, "a")],) if operation == "hit_all" else (LIMIT, "a")
+    for failure in (None, StoreFailure("locked"), None, None):
+        flaky.failure = failure
+        getattr(store, operation)(*arguments)
+    assert len(caplog.messages) == 2
+    assert caplog.messages[1] == "rate limits: the store works again"
+
+
+def test_the_time_that_a_thread_waits_for_its_turn_is_not_the_stores(flaky: Flaky) -> None:
+    """Where many threads run, each call that gives the interpreter lock away takes long."""
+    breaker = Breaker(2.0, flaky.clock)
+    breaker._own_delay = lambda: 0.05  # type: ignore[method-assign]
+    assert [breaker.note_answer(0.2) for _ in range(3)] == [Answer.GOOD] * 3
+    assert [breaker.note_answer(0.3) for _ in range(2)] == [Answer.GOOD, Answer.TOO_SLOW]
