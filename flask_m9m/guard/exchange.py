@@ -61,7 +61,7 @@ class Provisional(NamedTuple):
         mark: its `count` decides.
         want: the tokens taken.
         hit: the limit's result.
-        taken: when the tokens were taken, in seconds since the epoch.
+        taken: when they began to be taken, in seconds of a monotonic clock.
     """
 
     mark: LimitMark

@@ -35,7 +35,7 @@ class Limiter:
     Args:
         settings: the settings of the general limit.
         store: counts the tokens.
-        clock: seconds since the epoch.
+        clock: a monotonic clock, in seconds.
         observers: called with the limit's name for each request that a `shadow` limit would have
             refused.
 
@@ -49,7 +49,7 @@ class Limiter:
         self,
         settings: RateLimitSettings,
         store: LimitStore,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
         *,
         observers: Sequence[Callable[[str], None]] = (),
     ) -> None:
@@ -59,6 +59,7 @@ class Limiter:
         self.shadow_refusals = ShadowRefusals(clock, observers)
         self._store = store
         self._clock = clock
+        self._quiet = Quiet(_LOG_INTERVAL, clock)
 
     def take_shadow(self, want: Want) -> Hit | None:
         """Take tokens from a `shadow` limit, which refuses no request.
@@ -66,7 +67,7 @@ class Limiter:
         Returns:
             The limit's result, or `None` if there are too few tokens or the store fails.
         """
-        if _is_possible(want):
+        if self._is_possible(want):
             try:
                 hit = self._store.hit(*want)
             except StoreFailure:
@@ -109,9 +110,10 @@ class Limiter:
         error = self._take_all(exchange, marks, wants)
         if error is None:
             for mark, want in shadows:
+                begun = self._clock()
                 hit = self.take_shadow(want)
                 if hit is not None:
-                    self._note_provisional(exchange, mark, want, hit)
+                    self._note_provisional(exchange, mark, want, hit, begun)
         return error
 
     def _take_one(self, exchange: Exchange, mark: LimitMark, limit: RateLimit) -> M9MError | None:
@@ -149,11 +151,12 @@ class Limiter:
         if not wants:
             return None
         for want in wants:
-            if not _is_possible(want):
+            if not self._is_possible(want):
                 limit = want.limit
                 hit = Hit(limit, False, 0, limit.period, limit.period)
                 exchange.hits += (hit,)
                 return limited(hit)
+        begun = self._clock()
         try:
             hits = self._store.hit_all(wants) if len(wants) > 1 else [self._store.hit(*wants[0])]
         except StoreFailure:
@@ -163,13 +166,30 @@ class Limiter:
             return limited(hits[-1])
         for mark, want, hit in zip(marks, wants, hits, strict=True):
             if mark is not None:
-                self._note_provisional(exchange, mark, want, hit)
+                self._note_provisional(exchange, mark, want, hit, begun)
         return None
 
-    def _note_provisional(self, exchange: Exchange, mark: LimitMark, want: Want, hit: Hit) -> None:
+    def _is_possible(self, want: Want) -> bool:
+        limit, _, cost = want
+        if type(cost) is int and 1 <= cost <= limit.burst:
+            return True
+        times = self._quiet.record(limit.name)
+        if times:
+            logger.error(
+                "rate limit %s: the cost is %a; accepted is 1 to %d (%d times)",
+                limit.name,
+                cost,
+                limit.burst,
+                times,
+            )
+        return False
+
+    def _note_provisional(
+        self, exchange: Exchange, mark: LimitMark, want: Want, hit: Hit, begun: float
+    ) -> None:
         """Store the taken tokens in the exchange if the response decides whether they count."""
         if mark.count is not None:
-            exchange.provisional += (Provisional(mark, want, hit, self._clock()),)
+            exchange.provisional += (Provisional(mark, want, hit, begun),)
 
     def settle(self, exchange: Exchange, response: Response) -> None:
         """Refund the tokens of limits that do not count this response."""
@@ -190,7 +210,7 @@ class ShadowRefusals:
     """Counts and logs the requests of this process that `shadow` limits would have refused.
 
     Args:
-        clock: seconds since the epoch.
+        clock: a monotonic clock, in seconds.
         observers: called with the limit's name for each such request.
 
     Attributes:
@@ -199,7 +219,7 @@ class ShadowRefusals:
 
     def __init__(
         self,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
         observers: Sequence[Callable[[str], None]] = (),
     ) -> None:
         self.totals: dict[str, int] = {}
@@ -267,16 +287,6 @@ def _bounded(text: str) -> str:
             text.encode()
             return text
     return f"#{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
-
-
-def _is_possible(want: Want) -> bool:
-    limit, _, cost = want
-    if type(cost) is int and 1 <= cost <= limit.burst:
-        return True
-    logger.error(
-        "rate limit %s: the cost is %a; accepted is 1 to %d", limit.name, cost, limit.burst
-    )
-    return False
 
 
 def _counts(mark: LimitMark, limit: RateLimit, response: Response) -> bool:

@@ -69,6 +69,7 @@ class Guard:
             limit would have refused.
         response_class: the class of the guard's own responses.
         clock: seconds since the epoch.
+        monotonic: seconds of a clock that never goes back.
 
     Attributes:
         timed: whether an observer reads `Exchange.guard_nanoseconds`.
@@ -84,6 +85,7 @@ class Guard:
         observers: Collection[Observer] = (),
         response_class: type[Response] = Response,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         server, security = settings.server, settings.security
         self.settings = settings
@@ -108,7 +110,7 @@ class Guard:
         self._observers = tuple(observers)
         self.timed = any(observer.timed for observer in self._observers)
         notes = [observer.note_shadow_refusal for observer in self._observers]
-        self.limits = Limiter(limiting, store, clock, observers=notes)
+        self.limits = Limiter(limiting, store, monotonic, observers=notes)
         general, by_address = self.limits.general, limiting.key == "address"
         self._address_limit = general if by_address and not limiting.shadow else None
         self._identity_limit = None if by_address else general

@@ -135,6 +135,7 @@ class Assembly:
             observers=make_observers(self.trail, self._clock, self.metrics),
             response_class=response_class,
             clock=self._clock,
+            monotonic=self._monotonic,
         )
 
     def credentials(self, who_calls: WhoCalls, types: CredentialTypes) -> Credentials:

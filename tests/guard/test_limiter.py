@@ -3,15 +3,18 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.wrappers import Response
 
+from flask_m9m import M9M, rate_limit
 from flask_m9m.auth.identity import Identity
 from flask_m9m.errors import LimitsUnavailable, M9MError, RateLimited
 from flask_m9m.guard.exchange import Exchange
@@ -197,6 +200,22 @@ def test_a_computed_cost_that_cannot_be_is_refused_and_nothing_is_taken(
     assert f"the cost is {cost!a}" in record.getMessage()
 
 
+def test_an_impossible_cost_is_logged_once_per_interval(
+    limiter: Limiter, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits, other = (limits_of("5/minute", cost=lambda: 9, name=name) for name in ("a", "b"))
+    for _ in range(100):
+        limiter.take(request(), limits)
+    limiter.take(request(), other)
+    clock.advance(30)
+    limiter.take(request(), limits)
+    assert [line.rpartition("(")[2] for line in caplog.messages] == [
+        "1 times)",
+        "1 times)",
+        "100 times)",
+    ]
+
+
 def test_limits_are_computed_for_each_request(limiter: Limiter) -> None:
     notation = "1/minute"
     limits = limits_of(lambda: notation)
@@ -364,6 +383,26 @@ def test_what_does_not_count_is_given_back_whole_and_once(
     assert limiter.take(request(), limits) is None
     limiter.settle(exchange, answered(200))  # nothing is left to be given back
     assert left(store, limits) == [1] * parts
+
+
+@pytest.mark.parametrize("step", [-3_600.0, 3_600.0])
+def test_a_step_of_the_wall_clock_keeps_no_token_that_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    real, ahead = time.time, 0.0
+    monkeypatch.setattr(time, "time", lambda: real() + ahead)
+    app = Flask("app")
+    M9M(app, settings=make_settings())
+
+    @app.get("/")
+    @rate_limit("1/hour", count=only_failures)
+    def index() -> str:
+        nonlocal ahead
+        ahead += step
+        return "ok"
+
+    client = app.test_client()
+    assert [client.get("/").status_code for _ in range(3)] == [200, 200, 200]
 
 
 def test_what_counts_stays_taken(limiter: Limiter, store: Store) -> None:
