@@ -20,11 +20,7 @@ logger = logging.getLogger("flask_m9m")
 PROBE_EVERY = 2.0
 """Seconds between two requests that may ask a store that failed."""
 
-SLOW = 0.08
-"""Seconds after which an answer is slow; two slow answers in a row count as a failure."""
-
 _LOG_EVERY = 30.0  # seconds between two log lines
-_WAITS_OF_A_CALL = 3  # times that a call gives the interpreter lock away
 
 T = TypeVar("T")
 Policy = Literal["local", "closed", "open"]
@@ -109,14 +105,13 @@ class Breaker:
             self._tripped = True
             self._probe_at = self._clock() + self._probe_every
 
-    def note_answer(self, seconds: float) -> Answer:
-        """Record how long the store took to answer.
+    def note_answer(self, slow: bool) -> Answer:
+        """Record that the store answered.
 
         Returns:
             What follows: two slow answers in a row count as a failure, and so does a slow answer
             to a probe.
         """
-        slow = seconds > SLOW and seconds - _WAITS_OF_A_CALL * self._own_delay() > SLOW
         if not slow and not self._tripped:
             self._slow = False
             return Answer.GOOD
@@ -130,15 +125,6 @@ class Breaker:
             self._slow = self._tripped = True
             self._probe_at = self._clock() + self._probe_every
             return Answer.TOO_SLOW
-
-    def _own_delay(self) -> float:
-        """Return the seconds that this thread waits to go on after a call that waits for nothing.
-
-        Where many threads run, that is where the time of an answer goes.
-        """
-        begun = self._clock()
-        time.sleep(0)
-        return self._clock() - begun
 
 
 class Failover(LimitStore):
@@ -207,13 +193,12 @@ class Failover(LimitStore):
         """Ask the store if the breaker allows it; fall back if not, or if the store fails."""
         breaker = self._breaker
         if breaker is None or breaker.lets_through():
-            started = self._clock()
             try:
                 answer = ask()
             except StoreFailure as failure:
                 self._handle_failure(failure)
             else:
-                self._note_answer(self._clock() - started)
+                self._note_answer()
                 return answer
         return fall_back()
 
@@ -277,14 +262,16 @@ class Failover(LimitStore):
         policy = "closed" if failure.unsafe else self._policy
         self._log.note_failure(policy, failure, self.failures)
 
-    def _note_answer(self, seconds: float) -> None:
-        answer = Answer.RECOVERED if self._breaker is None else self._breaker.note_answer(seconds)
+    def _note_answer(self) -> None:
+        if self._breaker is None:
+            self._log.note_recovery()
+            return
+        slow = self._primary.was_slow()
+        answer = Answer.GOOD if slow is None else self._breaker.note_answer(slow)
         if answer is Answer.RECOVERED:
             self._log.note_recovery()
         elif answer is Answer.TOO_SLOW:
-            self._count_failure(
-                StoreFailure(f"it answers after {seconds:.3f} s, accepted is {SLOW:g} s")
-            )
+            self._count_failure(StoreFailure("it answers too slowly"))
 
 
 _CONSEQUENCES: Mapping[Policy, str] = {

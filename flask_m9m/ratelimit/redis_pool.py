@@ -22,6 +22,12 @@ from .store import StoreFailure
 CALL_SECONDS = 0.12
 """Seconds that a call may wait for Redis, connecting included; a request waits twice at most."""
 
+SLOW_SECONDS = 0.08
+"""Seconds after which an answer is slow."""
+
+_LEAST_SECONDS = 0.02
+_LONGEST_QUEUE = 2.0
+_CALLS_TO_CONNECT = 10
 _CONNECT_SECONDS = 1.0
 _MOST_IDLE = 64
 _FRESH_SECONDS = 1.0
@@ -154,10 +160,17 @@ def connect_to(url: RedisURL, address: Address | None) -> Connection:
 
 
 class _Attempt:
-    """A thread that makes one connection after another while callers wait."""
+    """A thread that makes one connection after another while callers wait.
+
+    Attributes:
+        since: when the thread began to connect.
+        failure: why it could not, once it has failed.
+        lateness: the seconds for which it probably had to wait because other threads ran.
+    """
 
     def __init__(self) -> None:
         self.since = time.monotonic()
+        self.lateness = 0.0
         self.failure: str | None = None
 
 
@@ -183,6 +196,7 @@ class Pool:
         self._changed = threading.Condition(threading.Lock())
         self._idle: list[tuple[float, Connection]] = []
         self._waiting = 0
+        self._moved_at = time.monotonic()
         self._attempt: _Attempt | None = None
 
     def exchange(self, commands: Sequence[bytes], deadline: float) -> list[Any]:
@@ -202,6 +216,8 @@ class Pool:
         try:
             _set_timeout(connection, deadline)
             connection.send_packed_command([b"".join(commands)], check_health=False)
+            _note_pace(connection)
+            deadline = max(deadline, time.monotonic() + _LEAST_SECONDS)
             answers = [self._read_answer(connection, deadline) for _ in commands]
         except BaseException as error:
             connection.disconnect()
@@ -238,7 +254,8 @@ class Pool:
         if len(self._idle) >= _MOST_IDLE:
             connection.disconnect()
             return
-        self._idle.append((time.monotonic(), connection))
+        self._moved_at = time.monotonic()
+        self._idle.append((self._moved_at, connection))
         if self._waiting:
             with self._changed:
                 self._changed.notify()
@@ -260,9 +277,14 @@ class Pool:
                 self._waiting -= 1
 
     def _wait(self, deadline: float) -> Connection:
-        """Return a connection that becomes idle or is made; the caller holds the lock."""
-        attempt = None
-        longest = max(CALL_SECONDS, deadline - time.monotonic())
+        """Return a connection that becomes idle or is made; the caller holds the lock.
+
+        As long as other threads get answers, the server is not to blame for the wait. Nor is it
+        where this thread wakes up late because others run: the one that connects is as late at
+        each of its calls.
+        """
+        begun = time.monotonic()
+        patience, attempt = deadline - begun, None
         while True:
             try:
                 return self._idle.pop()[1]
@@ -270,10 +292,17 @@ class Pool:
                 if attempt is not None and attempt.failure is not None:
                     raise StoreFailure(attempt.failure) from None
             attempt = self._attempt or self._start_attempt()
+            due = min(
+                max(begun, self._moved_at) + patience,
+                max(attempt.since, self._moved_at) + max(CALL_SECONDS, patience),
+            )
+            due = min(due + attempt.lateness, deadline + _LONGEST_QUEUE)
             now = time.monotonic()
-            if now >= deadline or now - attempt.since > longest:
+            if now >= due:
                 raise StoreFailure(_LATE)
-            self._changed.wait(deadline - now)
+            if not self._changed.wait(due - now):
+                lateness = _CALLS_TO_CONNECT * (time.monotonic() - due)
+                attempt.lateness = max(attempt.lateness, lateness)
 
     def _start_attempt(self) -> _Attempt:
         attempt = self._attempt = _Attempt()
@@ -297,7 +326,7 @@ class Pool:
             with self._changed:
                 if connection is not None:
                     self._idle.append((time.monotonic(), connection))
-                    attempt.since = time.monotonic()
+                    attempt.since = self._moved_at = time.monotonic()
                 self._changed.notify_all()
                 if connection is None or len(self._idle) >= self._waiting:
                     self._attempt = None
@@ -305,11 +334,35 @@ class Pool:
 
 
 def _set_timeout(connection: Any, deadline: float) -> None:
-    """Let the next call on a connection's socket wait until the deadline."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise StoreFailure(_LATE)
-    connection._sock.settimeout(left)
+    """Let the next call on a connection's socket wait until the deadline.
+
+    After the deadline it waits a moment: this thread may be late because others ran.
+    """
+    connection._sock.settimeout(max(_LEAST_SECONDS, deadline - time.monotonic()))
+
+
+_pace = threading.local()
+
+
+def _note_pace(connection: Connection) -> None:
+    """Note whether an answer begins to arrive in time.
+
+    The system measures that: the time that this thread then waits to go on, because others run, is
+    not the server's.
+    """
+    slow = not connection.can_read(timeout=SLOW_SECONDS)
+    _pace.slow = slow or getattr(_pace, "slow", None) or False
+
+
+def take_pace() -> bool | None:
+    """Tell whether a server has been slow to answer this thread since the last call.
+
+    Returns:
+        `None` if no server was asked.
+    """
+    slow: bool | None = getattr(_pace, "slow", None)
+    _pace.slow = None
+    return slow
 
 
 def _is_open(connection: Connection) -> bool:

@@ -25,7 +25,7 @@ from ..processes.boot_clock import boot_clock
 from .gcra import Hit, admitted, known, look, refused
 from .leases import Leases, Reservation
 from .limit import MICROSECONDS, RateLimit, read_key
-from .redis_pool import CALL_SECONDS, Pool, error_code, failure, packed
+from .redis_pool import CALL_SECONDS, Pool, error_code, failure, packed, take_pace
 from .redis_servers import Command, open_servers
 from .store import LimitStore, Spender, StoreFailure, Want
 
@@ -174,6 +174,10 @@ class RedisStore(LimitStore):
         key = self._client_key(limit, client)
         [answer] = self._servers.ask([Command(key, packed(b"DEL", key))], _deadline())
         _integers([answer], 1)
+
+    def was_slow(self) -> bool | None:
+        """Tell whether Redis answered this thread's last call slowly; `None`: it was not asked."""
+        return take_pace()
 
     def client_id(self, limit: RateLimit, client: str) -> str:
         """Return the part of the client's key that identifies it."""

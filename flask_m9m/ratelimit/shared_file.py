@@ -31,6 +31,7 @@ PATIENCE = 0.25
 _LONGEST_WAIT = 2.0  # seconds, whatever progress a holder makes
 _LOCKS_LOST_AFTER = 2.0  # seconds
 _STRIPES = 64
+_LONGEST_PAUSE = 0.01
 _FEWEST_PAUSES = 25
 _TRIES = 20
 _REMEMBERED = 2_048
@@ -105,9 +106,10 @@ class SharedFile:
         one does. The holder goes on as long as its process uses a processor.
         """
         begun = since = time.monotonic()
-        activity, pauses = self.calls.activity(place), 0
+        activity, pauses, pause = self.calls.activity(place), 0, PAUSE
         while not self._locks(place):
-            time.sleep(PAUSE)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
             pauses += 1
             now = time.monotonic()
             if now - since > PATIENCE and pauses >= _FEWEST_PAUSES:

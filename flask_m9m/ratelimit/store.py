@@ -69,6 +69,10 @@ class LimitStore(ABC):
             SettingsError: the store's files or directory are not safe to use.
         """
 
+    def was_slow(self) -> bool | None:
+        """Tell whether a server answered this thread's last call slowly; `None`: it asked none."""
+        return None
+
     @abstractmethod
     def hit(self, limit: RateLimit, client: str, cost: int = 1) -> Hit:
         """Take `cost` tokens, 1 to `limit.burst`, from this client's bucket."""
