@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from flask_m9m.processes.shared_directory import SharedDirectory
@@ -51,6 +52,19 @@ def hold(path: str, stop: str) -> None:
     print("held", flush=True)
     if stop == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
+    sys.stdin.read()
+
+
+def work(path: str, seconds: str) -> None:
+    """Use a processor for so long with a client's bucket locked, and release it."""
+    file = open_file(files_in(path), HOURLY)
+    place = file.place("client")
+    file.lock(place)
+    print("held", flush=True)
+    until = time.monotonic() + float(seconds)
+    while time.monotonic() < until:
+        pass
+    file.unlock(place)
     sys.stdin.read()
 
 
