@@ -8,6 +8,7 @@ order; a catch-all for `Exception` does not.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,12 +17,13 @@ from http import HTTPStatus
 from types import MappingProxyType
 
 from werkzeug import exceptions
-from werkzeug.datastructures import MIMEAccept
-from werkzeug.http import parse_accept_header
 from werkzeug.sansio.response import Response as SansioResponse
 from werkzeug.wrappers import Response
 
 PROBLEM_JSON = "application/problem+json"
+
+_LONGEST_ACCEPT = 1_024  # characters that are read: browsers send about 150
+_POSITIVE_WEIGHT = re.compile(r"q=(?:1(?:\.0{0,3})?|0\.(?=[0-9]*[1-9])[0-9]{1,3})")
 
 
 class ErrorFormat(StrEnum):
@@ -36,15 +38,25 @@ class ErrorFormat(StrEnum):
 
         Args:
             configured: the format of the settings.
-            accept: the value of the request's `Accept` header.
+            accept: the value of the request's `Accept` header; its first 1,024 characters count.
 
         Returns:
             `PROBLEM` if the client accepts problem details, otherwise the configured format.
         """
-        if "problem+json" not in accept:
-            return configured
-        quality = parse_accept_header(accept, MIMEAccept)[PROBLEM_JSON]
-        return cls.PROBLEM if quality > 0 else configured
+        return cls.PROBLEM if _accepts_problem(accept) else configured
+
+
+def _accepts_problem(accept: str) -> bool:
+    """Tell whether an `Accept` lists problem details, not with the weight 0 (RFC 9110 §12.5.1)."""
+    accept = accept[:_LONGEST_ACCEPT].lower()
+    if PROBLEM_JSON not in accept:
+        return False
+    for media_range in accept.split(","):
+        media_type, *parameters = [part.strip(" \t") for part in media_range.split(";")]
+        weights = [parameter for parameter in parameters if parameter.startswith("q=")]
+        if media_type == PROBLEM_JSON and all(map(_POSITIVE_WEIGHT.fullmatch, weights)):
+            return True
+    return False
 
 
 class M9MError(Exception):

@@ -379,6 +379,17 @@ def test_refusals_survive_trapped_http_exceptions(make_app: MakeApp) -> None:
         ("application/json", False),
         ("*/*", False),
         ("\xff;;;q=problem+json", False),
+        ("Application/Problem+JSON", True),
+        ("application/json,application/problem+json ; charset=utf-8 ;q=1.000", True),
+        ("application/problem+json;Q=0.000", False),
+        ("application/problem+json;q=0.", False),
+        ("application/problem+json;q=2", False),
+        ("application/problem+json;q=", False),
+        ("application/problem+json;q=0.0001", False),  # three digits at most
+        ("application/problem+json;q=0.001", True),
+        ("application/problem+jsonx, xapplication/problem+json", False),
+        ("application/problem+json" + " " * 15_000, True),
+        ("application/json," * 1_000 + "application/problem+json", False),  # too long to be read
     ],
 )
 def test_errors_come_as_problems_where_the_client_asks(
