@@ -165,7 +165,7 @@ class Guard:
         """
         exchange.policy = policy
         client = exchange.client
-        if self._networks is not None and not self._networks.contains(client.address):
+        if self._networks is not None and not self._networks.admit(client):
             self.refuse(exchange, AddressNotAllowed())
         if self._https != "off" and not client.secure:
             self._require_https(exchange, environ)

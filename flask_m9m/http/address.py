@@ -2,7 +2,7 @@
 
 Forwarding fields count only if the peer is a trusted proxy. They are read from the right, up to
 the first hop that is not trusted: a client can invent anything further left (RFC 7239 §8.1). If a
-hop is malformed, the last valid hop is the client.
+hop is malformed, the last valid hop, a proxy, stands for the client; `Client.unreadable` tells.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 UNIX = "unix"
 
 _MAX_HOPS = 32
+_MAX_FORWARDED = 4_096  # characters of `Forwarded` that are read, from the right
+_MAX_PAIRS = 16  # per hop; RFC 7239 §5 defines four
 _CACHE_SIZE = 4_096
 _PORT = r"(?::[0-9_A-Za-z.-]+)?"
 _NODE = re.compile(
@@ -28,8 +30,9 @@ _NODE = re.compile(
 )
 _LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{{1,5}}))?")
+_IS_SECURE = {"https": True, "wss": True, "http": False, "ws": False}
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # RFC 9110 §5.6.2
-_PAIR = rf'({_TOKEN})=(?:({_TOKEN})|"((?:[^"\\,]|\\[^,])*)")'
+_PAIR = rf'({_TOKEN})=(?:({_TOKEN})|"([^"\\,]*(?:\\[^,][^"\\,]*)*)")'
 _PAIRS = re.compile(rf"{_PAIR}(?:[ \t]*;[ \t]*{_PAIR})*;?")
 _EACH_PAIR = re.compile(_PAIR)
 
@@ -56,6 +59,8 @@ class Client:
         host: the requested host according to a trusted proxy; `None` if proxies are not trusted
             for it, or sent none that is valid.
         forwarded: whether a trusted proxy sent the request.
+        unreadable: whether the proxy's fields do not name the client in a readable way, so that
+            the address is a proxy's.
     """
 
     address: str | None
@@ -63,10 +68,11 @@ class Client:
     secure: bool
     host: str | None = None
     forwarded: bool = field(default=False, compare=False)
+    unreadable: bool = field(default=False, compare=False)
 
 
 class Hop(NamedTuple):
-    """One hop, as the proxy after it describes it."""
+    """One hop, as the proxy after it describes it; `node` is `None` if it sent no such field."""
 
     node: str | None
     scheme: str | None
@@ -84,6 +90,13 @@ class Networks:
         self._networks: tuple[Network, ...] = tuple(ip_network(network) for network in networks)
         self.contains = lru_cache(_CACHE_SIZE)(self._contains)
         """Tell whether an address, in the form of `Client.address`, is in one of the networks."""
+
+    def admit(self, client: Client) -> bool:
+        """Tell whether a client is in one of the networks.
+
+        A client whose address is unreadable is in none, even if its proxy is.
+        """
+        return not client.unreadable and self.contains(client.address)
 
     def _contains(self, address: str | None) -> bool:
         parsed = parse_address(address or "")
@@ -148,20 +161,20 @@ class AddressResolver:
         return self._trusted.contains(client.address)
 
     def _resolve_forwarded(self, environ: WSGIEnvironment, peer: Client) -> Client:
-        client, secure, host = peer, peer.secure, None
+        client, secure, host, unreadable = peer, peer.secure, None, False
         for number, hop in enumerate(self._read_hops(environ)):
             if number == 0:
-                if hop.scheme in ("http", "https"):
-                    secure = hop.scheme == "https"
+                secure = _IS_SECURE.get(hop.scheme or "", secure)
                 if self._trust_forwarded_host and is_host(hop.host or ""):
                     host = hop.host
             address = parse_node(hop.node or "")
             if address is None or number == _MAX_HOPS:
+                unreadable = hop.node is not None
                 break
             client = self._client(str(address), secure)
             if not self._trusted.contains(client.address):
                 break
-        return replace(client, secure=secure, host=host, forwarded=True)
+        return replace(client, secure=secure, host=host, forwarded=True, unreadable=unreadable)
 
 
 def parse_address(text: str) -> Address | None:
@@ -197,10 +210,11 @@ def _is_unix_socket(peer: str) -> bool:
 
 def _read_x_forwarded(environ: WSGIEnvironment) -> Iterable[Hop]:
     """Yield the hops of `X-Forwarded-*`, the nearest first."""
-    nodes = _from_the_right(environ.get("HTTP_X_FORWARDED_FOR", ""))
+    value = environ.get("HTTP_X_FORWARDED_FOR")
+    nodes = [None] if value is None else _from_the_right(value) or [""]
     scheme = next(iter(_from_the_right(environ.get("HTTP_X_FORWARDED_PROTO", ""))), "").lower()
     host = next(iter(_from_the_right(environ.get("HTTP_X_FORWARDED_HOST", ""))), None)
-    for node in nodes or [""]:
+    for node in nodes:
         yield Hop(node, scheme, host)
 
 
@@ -210,15 +224,21 @@ def _read_forwarded(environ: WSGIEnvironment) -> Iterable[Hop]:
     A comma inside a quoted value makes it malformed. Otherwise a client could open a quote, and
     so hide the element that the nearest proxy appends.
     """
-    for element in _from_the_right(environ.get("HTTP_FORWARDED", "")):
+    value = environ.get("HTTP_FORWARDED")
+    if value is None:
+        return
+    elements = _from_the_right(value[-_MAX_FORWARDED:]) or [""]
+    if len(value) > _MAX_FORWARDED:
+        elements[-1] = ""  # only its end was read
+    for element in elements:
         values: dict[str, str] = {}
-        if _PAIRS.fullmatch(element):
+        if element.count("=") <= _MAX_PAIRS and _PAIRS.fullmatch(element):
             for name, token, quoted in _EACH_PAIR.findall(element):
                 value = token or re.sub(r"\\(.)", r"\1", quoted)
                 if values.setdefault(name.lower(), value) != value:
                     values = {}
                     break
-        yield Hop(values.get("for"), values.get("proto", "").lower(), values.get("host"))
+        yield Hop(values.get("for", ""), values.get("proto", "").lower(), values.get("host"))
 
 
 def _from_the_right(value: str) -> list[str]:

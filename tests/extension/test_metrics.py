@@ -175,6 +175,16 @@ def test_networks_read_them_without_a_credential() -> None:
     assert client_as(app, "ann", SCOPE).get("/metrics").status_code == 200
 
 
+def test_an_unreadable_client_does_not_read_them_as_its_proxy() -> None:
+    metrics = {"enabled": True, "allowed_networks": ["10.0.0.0/8"]}
+    app = make({"metrics": metrics, "server": {"trusted_proxies": ["10.0.0.1"]}})
+    client = app.test_client()
+    for forwarded, status in (("10.1.2.3", 200), ("unknown", 401)):
+        headers = {"X-Forwarded-For": forwarded}
+        answer = client.get("/metrics", headers=headers, environ_base={"REMOTE_ADDR": "10.0.0.1"})
+        assert answer.status_code == status
+
+
 def test_switched_off_there_is_no_route() -> None:
     app = make({"metrics": {"enabled": False}})
     assert app.test_client().get("/metrics").status_code == 404

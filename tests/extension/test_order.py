@@ -236,6 +236,24 @@ def test_networks_outside_the_allowed_ones_are_refused_before_anything_else(
     assert refused.json["code"] == "ADDRESS_NOT_ALLOWED"
 
 
+def test_a_client_whose_address_is_unreadable_is_in_no_allowed_network(make_app: MakeApp) -> None:
+    """Its proxy's address stands for it in limits, and must not open the networks."""
+    server = {"trusted_proxies": ["10.0.0.1"], "allowed_networks": ["10.0.0.0/8", "192.0.2.0/24"]}
+    app = make_app({"server": server})
+    app.add_url_rule("/x", "x", lambda: "x")
+    client, proxy = app.test_client(), {"REMOTE_ADDR": "10.0.0.1"}
+    for forwarded, status in (
+        ("192.0.2.7", 200),
+        ("198.51.100.7", 403),
+        ("unknown", 403),
+        ("192.0.2.7, unknown", 403),
+        ("", 403),
+    ):
+        answer = client.get("/x", headers={"X-Forwarded-For": forwarded}, environ_base=proxy)
+        assert answer.status_code == status, forwarded
+    assert client.get("/x", environ_base=proxy).status_code == 200  # the proxy itself
+
+
 @pytest.mark.parametrize("policy", ["redirect", "refuse"])
 def test_plain_http_is_redirected_or_refused_as_the_settings_say(
     make_app: MakeApp, policy: str

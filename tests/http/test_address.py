@@ -87,7 +87,9 @@ def test_x_forwarded_for_is_read_from_the_right_as_far_as_hops_are_trusted(
         ("https, http", False),
         ("http, https", True),
         ("https,", False),
-        ("wss", False),
+        ("wss", True),  # some proxies say so of a WebSocket handshake
+        ("ws", False),
+        ("WSS", True),
         ("", False),
     ],
 )
@@ -213,6 +215,38 @@ def test_networks_hold_what_they_name_and_nobody_without_an_address(
     address: str | None, inside: bool
 ) -> None:
     assert Networks(["10.0.0.0/8", "2001:db8::/32"]).contains(address) is inside
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "unreadable"),
+    [
+        ("X_FORWARDED_FOR", CLIENT, False),
+        ("X_FORWARDED_FOR", "10.0.0.9, 10.0.0.8", False),  # a trusted proxy asks
+        ("X_FORWARDED_FOR", f"garbage, {CLIENT}, 10.0.0.8", False),
+        ("X_FORWARDED_FOR", "garbage", True),
+        ("X_FORWARDED_FOR", f"{CLIENT}, unknown, 10.0.0.9", True),
+        ("X_FORWARDED_FOR", "", True),
+        ("X_FORWARDED_FOR", ",", True),
+        ("X_FORWARDED_FOR", ", ".join(["10.0.0.9"] * 34), True),
+        ("X_FORWARDED_PROTO", "https", False),  # the proxy itself asks, for example for its health
+        ("FORWARDED", f"for={CLIENT}", False),
+        ("FORWARDED", "for=_hidden", True),
+        ("FORWARDED", "proto=https", True),
+        ("FORWARDED", f"for={CLIENT};for=6.6.6.6", True),
+        ("FORWARDED", "", True),
+        ("FORWARDED", f"for=10.0.0.9;by={'a' * 5_000}", True),
+        ("FORWARDED", f"{'a=b;' * 20}for={CLIENT}", True),
+        ("FORWARDED", f"{'a' * 5_000}, for={CLIENT}", False),
+    ],
+)
+def test_an_unreadable_hop_is_not_taken_for_its_proxy(
+    field: str, value: str, unreadable: bool
+) -> None:
+    header = ProxyHeader.FORWARDED if field == "FORWARDED" else ProxyHeader.X_FORWARDED
+    client = resolve({f"HTTP_{field}": value}, header=header)
+    assert client.unreadable is unreadable
+    inside = client.address is not None and client.address.startswith("10.")
+    assert Networks(["10.0.0.0/8"]).admit(client) is (inside and not unreadable)
 
 
 @given(st.text(max_size=200), st.text(max_size=40), st.sampled_from(list(ProxyHeader)))

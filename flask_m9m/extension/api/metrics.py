@@ -37,7 +37,7 @@ def register_metrics(app: Flask, settings: MetricsSettings) -> None:
 
     def show_to_networks() -> Response:
         exchange = current_exchange(settings.path)
-        if not networks.contains(exchange.client.address):
+        if not networks.admit(exchange.client):
             if exchange.identity is None:
                 raise AuthenticationRequired
             if not exchange.identity.has_scope(SCOPE):
