@@ -133,8 +133,13 @@ def _guard(view: Callable[..., Any], mark: Mark, on_class: bool = False) -> Call
 
         @functools.wraps(view)
         async def guarded_coroutine(*args: Any, **kwargs: Any) -> Any:
-            exchange: Exchange | None = getattr(current_request(), ON_REQUEST, None)
-            if exchange is None or mark not in exchange.enforced:
+            current = current_request()
+            exchange: Exchange | None = getattr(current, ON_REQUEST, None)
+            if (
+                exchange is None
+                or mark not in exchange.enforced
+                or current.method != exchange.method
+            ):
                 _enforce(mark, name, args[0] if on_class else None)
             return await view(*args, **kwargs)
 
@@ -142,8 +147,9 @@ def _guard(view: Callable[..., Any], mark: Mark, on_class: bool = False) -> Call
 
     @functools.wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        exchange: Exchange | None = getattr(current_request(), ON_REQUEST, None)
-        if exchange is None or mark not in exchange.enforced:
+        current = current_request()
+        exchange: Exchange | None = getattr(current, ON_REQUEST, None)
+        if exchange is None or mark not in exchange.enforced or current.method != exchange.method:
             _enforce(mark, name, args[0] if on_class else None)
         return view(*args, **kwargs)
 
@@ -157,6 +163,8 @@ def _enforce(mark: Mark, view: str, instance: object) -> None:
     policy = exchange.policy
     # The app may have rewritten the method since the policy was chosen.
     same_method = request.method == exchange.method.upper()
+    if not same_method:
+        state.guard.check_dispatched(exchange, request.environ, request.method)
     if same_method and policy is not None and policy.considers(mark, instance):
         return
     if isinstance(mark, Demand | LimitMark):

@@ -13,6 +13,7 @@ from werkzeug.exceptions import SecurityError
 
 from ..errors import Answered, M9MError
 from ..guard.exchange import ON_REQUEST, Exchange
+from ..http.csrf import DISPATCHED_METHOD
 from ..processes.forking import fork_safe_lock
 from .app_state import current_request
 from .context import settle_later
@@ -78,6 +79,8 @@ class Hooks:
             # The request did not come through `GuardedApp`: `app.wsgi_app` was replaced, or the
             # app was called directly.
             after_this_request(self._finish)
+        if current.method != exchange.method:  # the app's request class has replaced it
+            exchange.method = current.environ[DISPATCHED_METHOD] = current.method
         policy = self._routes.policy(current.url_rule, current.method)
         started = perf_counter_ns() if self._guard.timed else 0
         try:

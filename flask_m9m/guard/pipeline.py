@@ -36,6 +36,7 @@ from ..http.address import AddressResolver, Networks, ProxyHeader, is_host
 from ..http.cors import is_preflight
 from ..ratelimit.store import LimitStore, StoreFailure, Want
 from ..settings.models import Settings
+from . import forgery
 from .exchange import IDENTITY, Exchange, Observer
 from .ignored_forwarding import IgnoredForwardingLog
 from .limiter import Limiter, client_key, limited
@@ -288,8 +289,7 @@ class Guard:
         try:
             identity, loaded = authenticator.authenticate(credential, exchange.client)
             if authenticator.ambient:
-                cors = exchange.policy.cors if exchange.policy is not None else policy.cors
-                csrf.check(environ, exchange.client, cors)
+                forgery.check(exchange, environ, authenticator, identity)
             if loaded is None:
                 has_loader = self._callbacks.identity_loader is not None
                 loaded = self._load(identity) if has_loader else identity
@@ -302,6 +302,18 @@ class Guard:
         limits = authenticator.limits(identity)
         if limits:
             exchange.wants += tuple(Want(limit, key) for limit, key in limits)
+
+    def check_dispatched(self, exchange: Exchange, environ: WSGIEnvironment, method: str) -> None:
+        """Check a caller again for forgery where the app dispatches another method.
+
+        Raises:
+            CSRFFailed: a page of another site may have sent the request.
+        """
+        environ[csrf.DISPATCHED_METHOD] = method
+        try:
+            forgery.recheck(exchange, environ, self.authenticators)
+        except M9MError as error:
+            self.refuse(exchange, error)
 
     def _check_credential_count(
         self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy, *, several: bool

@@ -49,6 +49,17 @@ class Authenticator:
         """
         raise NotImplementedError
 
+    def check_forgery(self, environ: WSGIEnvironment, identity: Identity) -> None:
+        """Refuse a request that lacks the scheme's own proof against forgery by other sites.
+
+        Args:
+            environ: the request.
+            identity: the caller, as the credential proves it.
+
+        Raises:
+            CSRFFailed: the proof is missing or wrong.
+        """
+
     def claimed_subject(self, credential: Any) -> str | None:
         """Read the subject that a rejected credential names, unverified, or return `None`."""
         return None

@@ -18,7 +18,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from werkzeug.http import dump_cookie
 
@@ -27,6 +27,7 @@ from ...http import csrf
 from ...http.address import Client
 from ...settings.arguments import check_type
 from ...settings.models import JWTSettings
+from ..identity import Identity
 from ..sessions import TokenPair
 from ..signed_links import derived_key
 from ..tokens import Tokens
@@ -147,32 +148,28 @@ class CookieAuthenticator(Authenticator):
         self._tokens = tokens
         self._cookies = cookies
 
-    def find(self, environ: WSGIEnvironment) -> _SentToken | None:
-        """Find the access token, and keep the request for the CSRF check."""
-        if "HTTP_AUTHORIZATION" in environ:
-            return None
-        token = cookie_of(environ, ACCESS)
-        return None if token is None else _SentToken(token, environ)
+    def find(self, environ: WSGIEnvironment) -> str | None:
+        """Find the access token."""
+        return None if "HTTP_AUTHORIZATION" in environ else cookie_of(environ, ACCESS)
 
-    def authenticate(self, credential: _SentToken, client: Client) -> Proved:
-        """Verify the access token of a session, and the CSRF token of an unsafe request.
+    def authenticate(self, credential: str, client: Client) -> Proved:
+        """Verify the access token of a session.
 
         Raises:
             InvalidToken: the token is not valid, was revoked, or belongs to no session.
-            CSRFFailed: the request is unsafe, and its CSRF token is missing or wrong.
             DatabaseUnavailable: the revocations cannot be read.
         """
-        identity = self._tokens.verify(credential.token)
-        sid = identity.claims.get("sid")
-        if not isinstance(sid, str):
+        identity = self._tokens.verify(credential)
+        if not isinstance(identity.claims.get("sid"), str):
             raise InvalidToken("the token belongs to no session")
-        self._cookies.check_csrf(credential.environ, sid)
         return replace(identity, scheme=self.scheme), None
 
+    def check_forgery(self, environ: WSGIEnvironment, identity: Identity) -> None:
+        """Refuse an unsafe request without the CSRF token of its session.
 
-class _SentToken(NamedTuple):
-    token: str
-    environ: WSGIEnvironment
+        A WebSocket handshake needs none: pages cannot add a header field to it.
+        """
+        self._cookies.check_csrf(environ, identity.claims["sid"])
 
 
 def cookie_of(environ: WSGIEnvironment, name: str) -> str | None:
