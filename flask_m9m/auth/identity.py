@@ -17,14 +17,14 @@ def names(argument: str, given: str | Collection[str]) -> tuple[str, ...]:
 
     Args:
         argument: the caller's argument, for the error message.
-        given: a collection of names, or one text with spaces between them.
+        given: a collection of names, or one text with spaces between them and nothing else.
 
     Raises:
         TypeError: `given` is not a collection.
         ValueError: a name is not a scope-token (RFC 6749 §3.3).
     """
     check_type(Iterable, **{argument: given})
-    separate = tuple(given.split() if isinstance(given, str) else given)
+    separate = split_names(given) if isinstance(given, str) else tuple(given)
     for name in separate:
         if not is_scope(name):
             raise ValueError(
@@ -32,6 +32,11 @@ def names(argument: str, given: str | Collection[str]) -> tuple[str, ...]:
                 "use printable ASCII without spaces, double quotes and backslashes"
             )
     return separate
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Split a list of scope-tokens at its spaces; no other white space separates them."""
+    return tuple(filter(None, text.split(" ")))
 
 
 def is_scope(name: object) -> bool:

@@ -62,8 +62,7 @@ class Refusals:
         exchange.refusal_fields = error.headers
         asked = authenticators or self._authenticators
         if isinstance(error, AccessDenied):
-            scheme = exchange.identity.scheme if exchange.identity is not None else None
-            asked = [known for known in asked if known.scheme == scheme]
+            asked = [known for known in asked if known.scheme == exchange.scheme]
         if error.code == 401 or isinstance(error, AccessDenied):
             own = self._challenges(error, asked, exchange)
             exchange.refusal_fields = [*error.headers, *own]

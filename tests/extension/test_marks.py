@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import functools
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import jwt
 import pytest
 from flask import Blueprint, Flask, request
 from flask.views import MethodView, View
@@ -15,6 +18,7 @@ from werkzeug.routing import Rule
 
 from flask_m9m import (
     M9M,
+    Identity,
     SettingsError,
     cors,
     current_identity,
@@ -24,9 +28,10 @@ from flask_m9m import (
     security_headers,
 )
 from flask_m9m.errors import AccessDenied, InvalidToken, M9MError
-from flask_m9m.testing import client_as, make_settings
+from flask_m9m.testing import Clock, client_as, make_settings
 from tests.bodies import error_of
 from tests.conftest import MakeApp
+from tests.databases import settle
 
 CLOSED = {"security": {"default_access": "authenticated"}}
 
@@ -216,6 +221,70 @@ def test_a_missing_scope_is_named_in_the_challenge(app: Flask) -> None:
         "code": "ACCESS_DENIED",
         "message": "Access denied",
     }
+
+
+def test_a_missing_scope_is_named_whatever_the_credential_was(
+    sqlite_url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_m9m.auth.passwords.METHOD", "scrypt:1024:8:1")
+    app = Flask("app")
+    security = {
+        "jwt": {"secret": "x1" * 32, "cookie": {"enabled": True}},
+        "basic_auth": {"enabled": True, "username": "ann", "password": "correct horse"},
+    }
+    settings = make_settings({"database": {"url": sqlite_url}, "security": security})
+    m9m = M9M(app, settings=settings, clock=clock)
+
+    @m9m.authenticator("stamp")
+    def stamp() -> Identity | None:
+        return Identity("ann", "stamp") if "X-Stamp" in request.headers else None
+
+    @m9m.identity_loader
+    def load(identity: Identity) -> Identity:
+        return replace(identity, scheme="renamed")  # the challenge is the credential's
+
+    app.add_url_rule("/x", "x", require_auth(scopes="a b")(lambda: "x"))
+    app.add_url_rule("/admin", "admin", require_auth(roles="admin")(lambda: "x"))
+    app.extensions["m9m"].database.upgrade()
+    with app.app_context():
+        pair = m9m.tokens.issue_pair("ann", scopes=(), roles=())
+        _, key = m9m.api_keys.create("ci", "ann")
+    basic = base64.b64encode(b"ann:correct horse").decode()
+    client = app.test_client(use_cookies=False)
+    for headers, challenge in (
+        ({"Authorization": f"Bearer {pair.access_token}"}, 'Bearer realm="m9m"'),
+        ({"Cookie": f"__Host-m9m-access={pair.access_token}"}, 'Bearer realm="m9m"'),
+        ({"X-API-Key": key}, 'ApiKey realm="m9m"'),
+        ({"Authorization": f"Api-Key {key}"}, 'ApiKey realm="m9m"'),
+        ({"Authorization": f"Basic {basic}"}, 'Basic realm="m9m", charset="UTF-8"'),
+        ({"X-Stamp": "1"}, 'stamp realm="m9m"'),
+    ):
+        for path, scope in (("/x", ', scope="a b"'), ("/admin", "")):
+            denied = client.get(path, headers=headers)
+            assert denied.status_code == 403
+            named = f'{challenge}, error="insufficient_scope"{scope}'
+            assert denied.headers.getlist("WWW-Authenticate") == [named]
+    settle()
+    app.extensions["m9m"].database.close()
+
+
+def test_scopes_are_separated_by_spaces_alone(app: Flask) -> None:
+    """RFC 6749 §3.3; `str.split` would also split at tabs, line ends and U+00A0."""
+    app.add_url_rule("/x", "x", require_auth(scopes="admin")(lambda: "x"))
+    secret = app.extensions["m9m"].guard.settings.security.jwt.secret.get_secret_value()
+    now = int(app.extensions["m9m"].identities.tokens._clock())
+    claims = {"sub": "ann", "iat": now, "exp": now + 60}
+    client = app.test_client()
+    for scope, status in (
+        ("read admin", 200),
+        ("  read  admin ", 200),
+        *((f"read{separator}admin", 403) for separator in "\t\n\r\v\f\x1c\x85\u00a0\u2003,;"),
+    ):
+        token = jwt.encode({**claims, "scope": scope}, secret)
+        answer = client.get("/x", headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code == status, ascii(scope)
+    with pytest.raises(ValueError, match="not a scope-token"):
+        require_auth(scopes="read\tadmin")
 
 
 def test_optional_allows_absence_only(app: Flask) -> None:

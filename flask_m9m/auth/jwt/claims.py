@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ...errors import InvalidToken
-from ..identity import Identity, freeze
+from ..identity import Identity, freeze, split_names
 from ..names import normalize
 
 ACCESS_TOKEN = "at+jwt"  # noqa: S105  # RFC 9068 §2.1
@@ -140,7 +140,8 @@ def _subject(claims: Mapping[str, Any]) -> str:
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset((_string_claim(claims, "scope") or "").split())
+    """Read `scope`, names with spaces between them (RFC 6749 §3.3)."""
+    return frozenset(split_names(_string_claim(claims, "scope") or ""))
 
 
 def _roles(claims: Mapping[str, Any]) -> frozenset[str]:

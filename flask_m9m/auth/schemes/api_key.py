@@ -20,7 +20,7 @@ from ...storage.feed import ChangeFeed, Topic
 from ...storage.records import ApiKey, User, moment
 from ..api_key_format import is_key, key_digest
 from ..identity import FrozenDict, Identity
-from .authenticator import Authenticator, Proved, credential_of
+from .authenticator import Authenticator, Proved, credential_of, denial
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -98,7 +98,9 @@ class ApiKeyAuthenticator(Authenticator):
         return own_limits(identity.claims.get("rate_limit"), identity.claims["family"])
 
     def challenge(self, realm: str, error: M9MError) -> str:
-        """Build the challenge, which names the header."""
+        """Build the challenge, which names the header, or the scopes that the key lacks."""
+        if denied := denial(error):
+            return f'ApiKey realm="{realm}"{denied}'
         return f'ApiKey realm="{realm}", header="{self._header}"'
 
     def _look_up(self, digest: bytes) -> KnownKey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from ...errors import InvalidCredentials, M9MError
 from ...http.address import Client
 from ..identity import Identity
 from .api_key import ApiKeyAuthenticator
-from .authenticator import Authenticator, Proved
+from .authenticator import Authenticator, Proved, denial
 from .basic import BasicAuthenticator
 from .bearer import BearerAuthenticator
 from .cookie import CookieAuthenticator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     """Authenticate a request: return its identity, `None` if it has no credential of this scheme,
     or raise an error if the credential is not valid."""
 
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 _BUILT_IN: tuple[type[Authenticator], ...] = (
     BearerAuthenticator,
     ApiKeyAuthenticator,
@@ -49,6 +51,11 @@ class AppScheme(Authenticator):
         self.scheme = scheme
         self.ambient = ambient
         self._authenticate = authenticate
+
+    def challenge(self, realm: str, error: M9MError) -> str | None:
+        """Name the scopes that the caller lacks; the app makes every other challenge."""
+        denied = denial(error) if _TOKEN.fullmatch(self.scheme) else ""
+        return f'{self.scheme} realm="{realm}"{denied}' if denied else None
 
     def find(self, environ: WSGIEnvironment) -> object | None:
         """Call the app's function; return its result, or the error that it raises."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...errors import M9MError
+from ...errors import AccessDenied, M9MError
 from ...http.address import Client
 from ...ratelimit.limit import RateLimit
-from ..identity import Identity
+from ..identity import Identity, is_scope
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
+_MOST_SCOPES = 16
 
 Proved = tuple[Identity, Identity | None]
 """The identity of a verified credential, and the identity from the app's `identity_loader`, or
@@ -87,6 +88,20 @@ def credential_of(environ: WSGIEnvironment, scheme: str) -> str | None:
         return None
     found, _, credential = value.partition(" ")
     return credential.lstrip(" ") if found.lower() == scheme else None
+
+
+def denial(error: M9MError) -> str:
+    """Build the parameters of a challenge that name the missing scopes (RFC 6750 §3.1).
+
+    Returns:
+        The parameters, after a comma; empty unless the error is a missing scope or role.
+    """
+    if not isinstance(error, AccessDenied):
+        return ""
+    # A malformed scope would break the field, and many scopes would make it too long.
+    scopes = [scope for scope in error.scopes if is_scope(scope)][:_MOST_SCOPES]
+    named = f', scope="{" ".join(scopes)}"' if scopes else ""
+    return f', error="insufficient_scope"{named}'
 
 
 def challenges(

@@ -9,7 +9,7 @@ from ...errors import InvalidCredentials, M9MError
 from ...http.address import Client
 from ..names import LONGEST_NAME, is_control, normalize
 from ..sign_in import SignIn
-from .authenticator import Authenticator, Proved, credential_of
+from .authenticator import Authenticator, Proved, credential_of, denial
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -54,7 +54,7 @@ class BasicAuthenticator(Authenticator):
 
     def challenge(self, realm: str, error: M9MError) -> str:
         """Build the challenge (RFC 7617 §2.1)."""
-        return f'Basic realm="{realm}", charset="UTF-8"'
+        return f'Basic realm="{realm}", charset="UTF-8"{denial(error)}'
 
 
 def decode(credential: str) -> tuple[str, str]:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
-from ...errors import AccessDenied, FreshTokenRequired, InvalidToken, M9MError
+from ...errors import FreshTokenRequired, InvalidToken, M9MError
 from ...http.address import Client
-from ..identity import is_scope
 from ..tokens import Tokens
-from .authenticator import Authenticator, Proved, credential_of
+from .authenticator import Authenticator, Proved, credential_of, denial
 
 _ERRORS: dict[type[M9MError], str] = {
     InvalidToken: "invalid_token",
-    AccessDenied: "insufficient_scope",
     FreshTokenRequired: "insufficient_user_authentication",
 }
-_MOST_SCOPES = 16
 
 
 class BearerAuthenticator(Authenticator):
@@ -45,12 +42,6 @@ class BearerAuthenticator(Authenticator):
 
     def challenge(self, realm: str, error: M9MError) -> str:
         """Build the challenge, with `error` only if the request had a token (RFC 6750 §3)."""
-        challenge = f'Bearer realm="{realm}"'
-        if (word := _ERRORS.get(type(error))) is not None:
-            challenge += f', error="{word}"'
-        if isinstance(error, AccessDenied):
-            # A malformed scope would break the field, and many scopes would make it too long.
-            scopes = [scope for scope in error.scopes if is_scope(scope)][:_MOST_SCOPES]
-            if scopes:
-                challenge += f', scope="{" ".join(scopes)}"'
-        return challenge
+        word = _ERRORS.get(type(error))
+        named = denial(error) if word is None else f', error="{word}"'
+        return f'Bearer realm="{realm}"{named}'

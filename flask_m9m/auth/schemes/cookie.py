@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from werkzeug.http import dump_cookie
 
-from ...errors import CSRFFailed, InvalidToken, Problem, SettingsError
+from ...errors import CSRFFailed, InvalidToken, M9MError, Problem, SettingsError
 from ...http import csrf
 from ...http.address import Client
 from ...settings.arguments import check_type
@@ -31,7 +31,7 @@ from ..identity import Identity
 from ..sessions import TokenPair
 from ..signed_links import derived_key
 from ..tokens import Tokens
-from .authenticator import Authenticator, Proved
+from .authenticator import Authenticator, Proved, denial
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -163,6 +163,11 @@ class CookieAuthenticator(Authenticator):
         if not isinstance(identity.claims.get("sid"), str):
             raise InvalidToken("the token belongs to no session")
         return replace(identity, scheme=self.scheme), None
+
+    def challenge(self, realm: str, error: M9MError) -> str | None:
+        """Name the scopes that the access token lacks; no challenge makes a browser log in."""
+        denied = denial(error)
+        return f'Bearer realm="{realm}"{denied}' if denied else None
 
     def check_forgery(self, environ: WSGIEnvironment, identity: Identity) -> None:
         """Refuse an unsafe request without the CSRF token of its session.
