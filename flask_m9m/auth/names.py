@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 LONGEST_NAME = 255
 """The longest accepted name, in characters."""
 
 _LONGEST_TYPED = 1_020
-"""The longest text that is normalized, in characters: normalization takes quadratic time."""
+"""The longest text that is read as a name, in characters: in NFC, some have a quarter of them."""
+
+
+_MOST_COMBINING = 30  # in a row, as in Stream-Safe Text Format (UAX #15 §13)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def normalize(text: str) -> str:
-    """Convert a name or password to NFC, so that it matches however it was typed."""
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
+    """Convert a name or password to NFC, so that it matches however it was typed.
+
+    Text with more than 30 combining characters in a row stays as it is: no language has such text,
+    and normalization takes quadratic time for it.
+    """
+    if text.isascii() or not _is_stream_safe(text):
+        return text
+    return unicodedata.normalize("NFC", text)
 
 
-def is_control(character: str) -> bool:
-    """Tell whether a character is a control character, as names and passwords have none."""
-    return character < " " or "\x7f" <= character <= "\x9f"
+def _is_stream_safe(text: str) -> bool:
+    if len(text) <= _MOST_COMBINING:
+        return True
+    run = 0
+    for character in text:
+        run = run + 1 if unicodedata.combining(character) else 0
+        if run > _MOST_COMBINING:
+            return False
+    return True
 
 
-def is_surrogate(character: str) -> bool:
-    """Tell whether a character is a lone surrogate, which UTF-8 cannot encode."""
-    return "\ud800" <= character <= "\udfff"
+def has_control(text: str) -> bool:
+    """Tell whether a text has control characters, as names and passwords have none."""
+    return _CONTROL.search(text) is not None
+
+
+def has_surrogate(text: str) -> bool:
+    """Tell whether a text has lone surrogates, which UTF-8 cannot encode."""
+    return _SURROGATE.search(text) is not None
 
 
 def name_of(typed: object) -> str | None:
@@ -31,7 +54,7 @@ def name_of(typed: object) -> str | None:
     if not isinstance(typed, str) or not 0 < len(typed) <= _LONGEST_TYPED:
         return None
     name = normalize(typed)
-    if len(name) > LONGEST_NAME or any(is_control(char) or is_surrogate(char) for char in name):
+    if len(name) > LONGEST_NAME or has_control(name) or has_surrogate(name):
         return None
     return name
 

@@ -82,7 +82,7 @@ class SignIn:
 
         Args:
             name: the name in NFC, without control characters.
-            password: the password in NFC, without control characters.
+            password: the password without control characters, in any normal form.
             client: the client that sent them.
 
         Raises:
@@ -93,6 +93,7 @@ class SignIn:
         # Cached verifications are throttled too: otherwise a locked-out client could still
         # recognise a correct guess.
         with self._verified.turn(name, password), self._lockout.attempt(name, client):
+            password = normalize(password)  # a long one takes time: the lockout comes first
             found = self._find_cached(name, password) or self._verify_and_cache(name, password)
         # The app's loader may be slow: no other request waits for it, or finds its token taken.
         try:

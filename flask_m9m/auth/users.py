@@ -16,7 +16,7 @@ from ..settings.arguments import check_type
 from ..storage.feed import ChangeFeed, Topic
 from ..storage.records import User, moment
 from .identity import names
-from .names import checked_name, is_control, is_surrogate, name_of
+from .names import checked_name, has_control, has_surrogate, name_of
 from .passwords import LONGEST, PasswordHasher
 from .revocations import revoke_subject
 
@@ -226,7 +226,7 @@ def _username(given: str) -> str:
 def _password(given: str) -> str:
     if not isinstance(given, str) or not _SHORTEST_PASSWORD <= len(given) <= LONGEST:
         raise ValueError(f"a password must have {_SHORTEST_PASSWORD} to {LONGEST} characters")
-    if any(is_control(char) or is_surrogate(char) for char in given):
+    if has_control(given) or has_surrogate(given):
         raise ValueError("a password must not contain control characters (RFC 7617 §2)")
     return given
 

@@ -19,6 +19,7 @@ _REALM = re.compile(r"[ !#-\[\]-~]+")
 _KEY_PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _URL_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+|sqlite://")
+_LONGEST_NAME = 255  # characters, as of every name
 _SECONDS_OR_TEXT = {
     "anyOf": [
         {"type": "number", "minimum": 0},
@@ -154,9 +155,11 @@ def _matching(pattern: re.Pattern[str], accepted: str) -> AfterValidator:
 
 
 def _username(value: str) -> str:
-    if ":" not in value:
+    if ":" not in value and len(value) <= _LONGEST_NAME:
         return value
-    raise ValueError("must be a name without a colon (RFC 7617 §2)")
+    raise ValueError(
+        f"must be a name of at most {_LONGEST_NAME} characters without a colon (RFC 7617 §2)"
+    )
 
 
 def _environment_name(value: str) -> str:

@@ -245,6 +245,33 @@ def test_unknown_names_count_and_answer_like_known_ones(clock: Clock) -> None:
     assert guess(app, 4, name="ann", address="203.0.113.2") == [401, 401, 429, 429]
 
 
+def test_no_password_is_normalized_before_the_lockout_admits_the_attempt(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, _ = secured(clock, lockout={"attempts": 1, "per": "1m"})
+    normalized = []
+    monkeypatch.setattr(
+        "flask_m9m.auth.sign_in.normalize", lambda text: normalized.append(text) or text
+    )
+    long = "\u0315\u05b0" * 1_400
+    assert ask(app, credential("ann", long)).status_code == 401
+    assert long in normalized
+    normalized.clear()
+    assert ask(app, credential("ann", long)).status_code == 429
+    assert not normalized
+
+
+def test_a_name_that_nobody_can_have_is_refused_like_any_malformed_credential(
+    clock: Clock,
+) -> None:
+    asked = []
+    app, m9m = secured(clock, basic={"enabled": True})
+    m9m.password_verifier(lambda name, password: asked.append(name) or True)
+    for name, status in (("x" * 255, 200), ("x" * 256, 401), ("\u0315\u05b0" * 1_400, 401)):
+        assert ask(app, credential(name, "x")).status_code == status
+    assert asked == ["x" * 255]
+
+
 def test_what_succeeds_takes_nothing_and_requests_without_credentials_neither(
     clock: Clock,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import InvalidCredentials, M9MError
 from ...http.address import Client
-from ..names import LONGEST_NAME, is_control, normalize
+from ..names import has_control, name_of
 from ..sign_in import SignIn
 from .authenticator import Authenticator, Proved, credential_of, denial
 
@@ -46,9 +46,9 @@ class BasicAuthenticator(Authenticator):
         return signed_in.identity, signed_in.loaded
 
     def claimed_subject(self, credential: str) -> str | None:
-        """Read the name in a rejected credential, cut to the length of a stored name."""
+        """Read the name in a rejected credential."""
         try:
-            return decode(credential)[0][:LONGEST_NAME]
+            return decode(credential)[0]
         except InvalidCredentials:
             return None
 
@@ -58,11 +58,11 @@ class BasicAuthenticator(Authenticator):
 
 
 def decode(credential: str) -> tuple[str, str]:
-    """Decode a credential into a name and a password (RFC 7617 §2), both in NFC.
+    """Decode a credential into a name, in NFC, and a password as it was typed (RFC 7617 §2).
 
     Raises:
         InvalidCredentials: the credential is not base64 of UTF-8 with a colon, has control
-            characters, or has no name.
+            characters, or its name has not 1 to 255 characters.
     """
     try:
         if len(credential) > _MAX_CREDENTIAL:
@@ -71,9 +71,10 @@ def decode(credential: str) -> tuple[str, str]:
         if b64encode(octets).decode() != credential:
             raise ValueError
         text = octets.decode("utf-8")
-        name, colon, password = text.partition(":")
-        if not (name and colon) or any(is_control(char) for char in text):
+        typed, colon, password = text.partition(":")
+        name = name_of(typed)
+        if name is None or not colon or has_control(password):
             raise ValueError
     except ValueError:
         raise InvalidCredentials from None
-    return normalize(name), normalize(password)
+    return name, password

@@ -11,7 +11,7 @@ from pydantic import Field
 from ...audit.events import EventName
 from ...auth.identities import Identities
 from ...auth.identity import Identity
-from ...auth.names import is_control, name_of, normalize
+from ...auth.names import has_control, name_of
 from ...auth.schemes.cookie import ACCESS, REFRESH, cookie_of
 from ...auth.sessions import TokenPair
 from ...errors import (
@@ -57,9 +57,9 @@ def login() -> Response:
             raise ValidationError([{"field": "cookies", "message": message}])
         _refuse_cross_site()
     name = name_of(sent.username)
-    if name is None or any(is_control(character) for character in sent.password):
+    if name is None or has_control(sent.password):
         raise InvalidCredentials
-    identity, is_user = _sign_in(services, name, normalize(sent.password))
+    identity, is_user = _sign_in(services, name, sent.password)
     try:
         pair = services.tokens.issue_pair(
             identity.subject,
