@@ -22,7 +22,7 @@ from werkzeug.wrappers import Response
 
 PROBLEM_JSON = "application/problem+json"
 
-_LONGEST_ACCEPT = 1_024  # characters that are read: browsers send about 150
+_LONGEST_ACCEPT = 512  # characters that are read: browsers send about 150
 _POSITIVE_WEIGHT = re.compile(r"q=(?:1(?:\.0{0,3})?|0\.(?=[0-9]*[1-9])[0-9]{1,3})")
 
 
@@ -38,7 +38,7 @@ class ErrorFormat(StrEnum):
 
         Args:
             configured: the format of the settings.
-            accept: the value of the request's `Accept` header; its first 1,024 characters count.
+            accept: the value of the request's `Accept` header; its first 512 characters count.
 
         Returns:
             `PROBLEM` if the client accepts problem details, otherwise the configured format.

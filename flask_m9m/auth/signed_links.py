@@ -51,12 +51,13 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 LONGEST = 8_192
-"""The longest accepted signed value, and the longest accepted query, in characters."""
+"""The longest accepted signed value, and the longest accepted path and query, in characters."""
 
 PARAMETER = "signature"
 
 _INFO = b"flask-m9m signed link v1"
 _MAX_SIGNED_TEXT = 8_000  # characters; with the signature a query stays within LONGEST
+_MOST_PARAMETERS = 256  # of a signed URL, its signature included
 _STAMP = r"(?P<expiry>[0-9]{1,12})\.(?P<signature>[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048])"
 _URL_STAMP = re.compile(_STAMP)
 _VALUE = re.compile(rf"(?P<payload>[A-Za-z0-9_-]+)\.{_STAMP}")
@@ -153,10 +154,12 @@ class Links:
             raise ValueError(f"url has a parameter {PARAMETER!r} already: sign the URL without it")
         expiry = self._expiry(max_age)
         message = _url_message(expiry, method, unquote_to_bytes(path), parameters)
-        if len(message) > _MAX_SIGNED_TEXT:
+        if parts.query.count("&") + 2 > _MOST_PARAMETERS:
+            raise ValueError(f"url must have fewer than {_MOST_PARAMETERS} parameters")
+        length = max(len(message), len(path) + len(parts.query))
+        if length > _MAX_SIGNED_TEXT:
             raise ValueError(
-                f"url has {len(message)} characters when encoded, "
-                f"at most {_MAX_SIGNED_TEXT} are accepted"
+                f"url has {length} characters when encoded, at most {_MAX_SIGNED_TEXT} are accepted"
             )
         signature = f"{PARAMETER}={expiry}.{signer.get_signature(message).decode()}"
         query = f"{parts.query}&{signature}" if parts.query else signature
@@ -170,14 +173,17 @@ class Links:
         """
         signer = self._signer("url", purpose)
         query = environ.get("QUERY_STRING", "")
-        parameters = _parameters(query) if len(query) <= LONGEST else []
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        readable = len(path) + len(query) <= LONGEST and query.count("&") < _MOST_PARAMETERS
+        parameters = _parameters(query) if readable else []
         signatures = [value for name, value in parameters if name == PARAMETER]
         stamp = _URL_STAMP.fullmatch(signatures[0]) if len(signatures) == 1 else None
         if stamp is None:
             return False
-        path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
         others = [(name, value) for name, value in parameters if name != PARAMETER]
-        message = _url_message(stamp["expiry"], environ["REQUEST_METHOD"], path, others)
+        message = _url_message(
+            stamp["expiry"], environ["REQUEST_METHOD"], path.encode("latin-1"), others
+        )
         return self._is_valid(signer, message, stamp)
 
     def _signer(self, kind: str, purpose: str) -> Signer:

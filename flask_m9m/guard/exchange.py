@@ -80,6 +80,7 @@ class Exchange:
         accept: the request's `Accept`.
         client: the client's address, and the scheme and host that trusted proxies report.
         request_id: the request's id in responses and logs.
+        excess: the refusal of a request that had more parts than anybody sends.
         policy: the route's policy, once it is known.
         scheme: the scheme of the credential that was verified or rejected.
         claimed_subject: the subject a rejected credential names, unverified.
@@ -105,6 +106,7 @@ class Exchange:
         user: the object that the app's user loader returned, once it was called.
     """
 
+    excess: M9MError | None = None
     policy: RoutePolicy | None = None
     scheme: str | None = None
     claimed_subject: str | None = None

@@ -16,7 +16,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, NoReturn
 
 from werkzeug.wrappers import Response
-from werkzeug.wsgi import get_current_url, get_host
+from werkzeug.wsgi import get_host
 
 from ..auth.identities import Identities
 from ..auth.signed_links import Links
@@ -34,6 +34,7 @@ from ..errors import (
 from ..http import csrf
 from ..http.address import AddressResolver, Networks, ProxyHeader, is_host
 from ..http.cors import is_preflight
+from ..http.excess import USUAL_LENGTH, cut_excess, target_of
 from ..ratelimit.store import LimitStore, StoreFailure, Want
 from ..settings.models import Settings
 from . import forgery
@@ -140,6 +141,10 @@ class Guard:
         self.ignored_forwarding.check(environ, client)
         request_id = environ[REQUEST_ID] = request_id_of(environ, client.forwarded)
         exchange = Exchange(self, environ, client, request_id)
+        get = environ.get
+        parsed = len(get("HTTP_COOKIE", "")) + len(get("PATH_INFO", ""))
+        if parsed + len(get("HTTP_HOST", "")) + len(get("HTTP_CONNECTION", "")) > USUAL_LENGTH:
+            exchange.excess = cut_excess(environ)
         if self._any_ambient:
             exchange.scripted = environ.get("HTTP_SEC_FETCH_MODE", "navigate") != "navigate"
         return exchange
@@ -184,17 +189,23 @@ class Guard:
                 self.refuse(exchange, limited(hit))
         elif self._shadow_address_limit is not None and not policy.unlimited:
             self.limits.take_shadow(Want(self._shadow_address_limit, client.key))
+        if exchange.excess is not None:
+            self.refuse(exchange, exchange.excess)
 
     def _require_https(self, exchange: Exchange, environ: WSGIEnvironment) -> NoReturn:
         """Redirect a GET or HEAD request to HTTPS if the settings say so; refuse any other."""
         redirect = self._https == "redirect"
         if not redirect or environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             self.refuse(exchange, HTTPSRequired())
+        if exchange.excess is not None:
+            self.refuse(exchange, exchange.excess)
         host = exchange.client.host or get_host(environ)
         if not is_host(host):
             self.refuse(exchange, HTTPSRequired())
-        path = get_current_url(environ).split("/", 3)[3]
-        headers = {"Location": f"https://{host}/{path}", "Cache-Control": "no-store"}
+        target = target_of(environ)
+        if isinstance(target, M9MError):
+            self.refuse(exchange, target)
+        headers = {"Location": f"https://{host}{target}", "Cache-Control": "no-store"}
         self._answer(exchange, self._response_class(status=308, headers=headers))
 
     def _answer(self, exchange: Exchange, answer: Response) -> NoReturn:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 UNIX = "unix"
 
 _MAX_HOPS = 32
-_MAX_FORWARDED = 4_096  # characters of `Forwarded` that are read, from the right
+_LONGEST_LIST = 4_096  # characters of a list that are read, from the right
 _MAX_PAIRS = 16  # per hop; RFC 7239 §5 defines four
 _CACHE_SIZE = 4_096
 _PORT = r"(?::[0-9_A-Za-z.-]+)?"
@@ -227,10 +227,7 @@ def _read_forwarded(environ: WSGIEnvironment) -> Iterable[Hop]:
     value = environ.get("HTTP_FORWARDED")
     if value is None:
         return
-    elements = _from_the_right(value[-_MAX_FORWARDED:]) or [""]
-    if len(value) > _MAX_FORWARDED:
-        elements[-1] = ""  # only its end was read
-    for element in elements:
+    for element in _from_the_right(value) or [""]:
         values: dict[str, str] = {}
         if element.count("=") <= _MAX_PAIRS and _PAIRS.fullmatch(element):
             for name, token, quoted in _EACH_PAIR.findall(element):
@@ -242,10 +239,15 @@ def _read_forwarded(environ: WSGIEnvironment) -> Iterable[Hop]:
 
 
 def _from_the_right(value: str) -> list[str]:
-    """Split the last items off a list (RFC 9110 §5.6.1), the last first."""
+    """Split the last items off a list (RFC 9110 §5.6.1), the last first.
+
+    Of a longer list than anybody sends, the first item of its end is empty: it may be cut.
+    """
     if not value:
         return []
-    items = value.rsplit(",", _MAX_HOPS + 1)
+    items = value[-_LONGEST_LIST:].rsplit(",", _MAX_HOPS + 1)
+    if len(value) > _LONGEST_LIST:
+        items[0] = ""
     return [item.strip(" \t") for item in reversed(items)]
 
 

@@ -27,7 +27,8 @@ from ..guard.policy_compiler import PolicyCompiler
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-_AMBIGUOUS = re.compile(r"//|\\|[\x00-\x1f\x7f]|/\.\.?(?:;[^/]*)?(?:/|\Z)")
+_FORBIDDEN = bytes((*range(0x20), 0x7F, ord("\\")))
+_DOT_SEGMENT = re.compile(r"/\.\.?(?:;[^/]*)?(?:/|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,11 @@ def path_of(environ: WSGIEnvironment, mounted_at: str | None = None) -> str | No
 
 
 def _is_plain(path: str) -> bool:
-    return _AMBIGUOUS.search(path) is None
+    # Not one pattern: with alternatives it takes thirty times as long.
+    octets = path.encode("utf-8", "surrogatepass")
+    if "//" in path or len(octets.translate(None, _FORBIDDEN)) != len(octets):
+        return False
+    return "/." not in path or _DOT_SEGMENT.search(path) is None
 
 
 def prefix_problem(prefix: str) -> str | None:

@@ -430,3 +430,11 @@ def test_the_systems_clock_is_the_default() -> None:
     links = Links(settings())
     expiry = int(links.sign("x", 60).split(".")[1])
     assert 0 < expiry - time.time() <= 61
+
+
+def test_more_parameters_than_a_link_can_have_are_neither_signed_nor_parsed(links: Links) -> None:
+    url = links.sign_url("/x?" + "&".join(f"a{n}=1" for n in range(255)), 60)
+    assert links.admits(request(url))
+    with pytest.raises(ValueError, match="fewer than 256 parameters"):
+        links.sign_url("/x?" + "&".join(f"a{n}=1" for n in range(256)), 60)
+    assert not links.admits(request(f"{url}&"))

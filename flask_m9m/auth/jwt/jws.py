@@ -23,6 +23,8 @@ from .signing_keys import SigningKey, SigningKeyRing
 LONGEST = 8_192
 """The longest accepted token, in characters."""
 
+_LONGEST_HEADER = 2_048  # characters; anybody can have one parsed
+
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 _STANDARD_LETTERS = str.maketrans("-_", "+/")
 _LAST_LETTERS = {2: frozenset("AQgw"), 3: frozenset("AEIMQUYcgkosw048")}
@@ -50,6 +52,8 @@ def parse(token: str) -> JWS:
     parts = _COMPACT.fullmatch(token)
     if parts is None:
         raise InvalidToken("the token is not three parts of base64url")
+    if len(parts[1]) > _LONGEST_HEADER:
+        raise InvalidToken(f"the token's header has more than {_LONGEST_HEADER} characters")
     signing_input = token[: parts.end(2)].encode("ascii")
     return JWS(_header(parts[1]), _decode(parts[2]), signing_input, _decode(parts[3]))
 

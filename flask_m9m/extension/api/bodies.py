@@ -15,6 +15,7 @@ from ...errors import ValidationError
 
 _MAX_BODY = 65_536  # octets
 _MAX_DETAILS = 16
+_LONGEST_FIELD = 256  # characters
 
 
 class Body(BaseModel):
@@ -39,7 +40,9 @@ def read_body(model: type[Sent]) -> Sent:
         ValidationError: the body is not a JSON object that fits the model. `details` lists the
             problems, and never quotes a value.
     """
-    if not request.is_json:
+    # Werkzeug reads both fields character by character.
+    fields = request.headers.get("Content-Type", ""), request.headers.get("Transfer-Encoding", "")
+    if max(map(len, fields)) > _LONGEST_FIELD or not request.is_json:
         raise ValidationError([{"field": "", "message": "Content-Type must be application/json"}])
     body = _body_octets()
     try:

@@ -100,7 +100,7 @@ def refresh() -> Response:
     """Exchange a refresh token for a new pair of tokens."""
     services, cookies = _services(), False
     token = None
-    if request.content_length or "Transfer-Encoding" in request.headers:
+    if "Transfer-Encoding" in request.headers or request.content_length:
         token = read_body(Refresh).refresh_token
     try:
         if token is None:

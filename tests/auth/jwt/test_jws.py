@@ -175,6 +175,14 @@ def test_a_token_that_would_be_too_long_is_not_issued_and_not_read() -> None:
         parse("a" * (LONGEST + 1))
 
 
+def test_a_header_that_is_longer_than_any_is_not_parsed() -> None:
+    for length, reason in ((1_500, "no configured key"), (1_600, "2048 characters")):
+        header = b64(b'{"alg":"HS256","x":"' + b"a" * length + b'"}')
+        with pytest.raises(InvalidToken) as refused:
+            verify(f"{header}.{b64(b'{}')}.AAAA", RING)
+        assert reason in refused.value.reason
+
+
 @pytest.mark.parametrize("value", [object(), float("nan"), {1, 2}, b"x", "\ud800"])
 def test_what_json_cannot_say_is_no_claim(value: object) -> None:
     with pytest.raises(ValueError):
