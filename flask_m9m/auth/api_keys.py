@@ -234,6 +234,7 @@ class ApiKeys:
                 )
         text = make_key(self._prefix)
         transaction.identities.add_key(key, key_digest(text))
+        transaction.append_change(Topic.API_KEY, key.id, key.created_at)
         self._record(transaction, EventName.API_KEY_CREATED, key, **details)
         return key, text
 

@@ -75,7 +75,7 @@ class Identities:
         if self.tokens.enabled:
             switched_on.append(BearerAuthenticator(self.tokens))
         if settings.api_keys.enabled:
-            switched_on.append(ApiKeyAuthenticator(settings.api_keys, feed, clock))
+            switched_on.append(ApiKeyAuthenticator(settings.api_keys, feed, self.lockout, clock))
         if settings.basic_auth.enabled:
             switched_on.append(BasicAuthenticator(self.sign_in))
         callbacks.settled = True

@@ -18,7 +18,13 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 
-from ..errors import InvalidCredentials, LimitsUnavailable, M9MError, TooManyAttempts
+from ..errors import (
+    InvalidApiKey,
+    InvalidCredentials,
+    LimitsUnavailable,
+    M9MError,
+    TooManyAttempts,
+)
 from ..http.address import Client
 from ..ratelimit.gcra import Hit
 from ..ratelimit.limit import RateLimit
@@ -144,6 +150,46 @@ class Lockout:
         except StoreFailure:
             return LimitsUnavailable()
         return None if hit.admitted else _too_many(hit)
+
+    @contextmanager
+    def look_up(self, client: Client, refuses: Callable[[], bool]) -> Iterator[None]:
+        """Count a credential before the database is asked about it; a valid one does not count.
+
+        Args:
+            client: the client that presented it.
+            refuses: called for a client with too many forged credentials before; tells whether
+                the credential is refused without a query.
+
+        Raises:
+            TooManyAttempts: the client has too many, and the credential is refused, or the block
+                raises `InvalidApiKey`.
+        """
+        error, begun = self.count_forged(client), self._clock()
+        locked = error if isinstance(error, TooManyAttempts) else None
+        if locked is not None and refuses():
+            raise locked
+        try:
+            yield
+        except InvalidApiKey as forged:
+            forged.guess = error is not None  # it is counted already, unless the store failed
+            raise locked or forged from None
+        except BaseException:
+            self._uncount_forged(client, error, begun)
+            raise
+        self._uncount_forged(client, error, begun)
+
+    def _uncount_forged(self, client: Client, error: M9MError | None, begun: float) -> None:
+        if self._enabled and client.address is not None and error is None:
+            self._give_back([Want(self._forged_limit, client.key)], begun)
+
+    def is_locked(self, client: Client) -> bool:
+        """Tell whether the client's next forged credential is one too many."""
+        if not self._enabled or client.address is None:
+            return False
+        try:
+            return not self._store.peek(self._forged_limit, client.key).admitted
+        except StoreFailure:
+            return False
 
     def _give_back(self, counters: Sequence[Want], begun: float) -> None:
         for limit, key, _ in counters:

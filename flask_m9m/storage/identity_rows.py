@@ -27,6 +27,12 @@ _GRACE = timedelta(days=1)  # rows outlive their end by this: another machine's 
 _KEY_COLUMNS = tuple(column for column in api_keys.c if column is not api_keys.c.digest)
 _KEY_FIELDS = tuple(column.name for column in _KEY_COLUMNS)
 
+
+def _is_valid(now: Any) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    ends = api_keys.c.expires_at
+    return api_keys.c.revoked_at.is_(None), or_(ends.is_(None), ends > now)
+
+
 # Built once, because requests wait for these statements.
 _KEY_BY_DIGEST = (
     select(
@@ -39,8 +45,7 @@ _KEY_BY_DIGEST = (
     .select_from(api_keys.outerjoin(users, users.c.username == api_keys.c.owner))
     .where(
         api_keys.c.digest == bindparam("digest"),
-        api_keys.c.revoked_at.is_(None),
-        or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > bindparam("now")),
+        *_is_valid(bindparam("now")),
     )
 )
 _REVOCATIONS = select(revocations.c.name, revocations.c.version)
@@ -53,6 +58,11 @@ class IdentityRows:
         self._connection = connection
 
     # API keys
+
+    def key_digests(self, now: datetime, most: int) -> frozenset[bytes]:
+        """Return the digests of the keys that are neither revoked nor expired, at most so many."""
+        valid = select(api_keys.c.digest).where(*_is_valid(now)).limit(most)
+        return frozenset(self._connection.execute(valid).scalars())
 
     def find_key(self, digest: bytes, now: datetime) -> tuple[ApiKey, User | None] | None:
         """Find an API key that is neither revoked nor expired, and its owner.

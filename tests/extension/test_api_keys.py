@@ -223,6 +223,61 @@ def test_keys_that_nobody_issued_are_counted_and_good_ones_are_not(
     assert ask(app, make_key("m9m_sk_")).status_code == 401
 
 
+def test_a_made_up_key_costs_no_query_once_its_address_is_locked(
+    secured: Secured, clock: Clock
+) -> None:
+    app, m9m = secured(lockout={"attempts": 3, "per": "1m"})
+    _, text = make(app, m9m)
+    gone, revoked = make(app, m9m)
+    with app.app_context():
+        m9m.api_keys.revoke(gone.id)
+    for _ in range(3):
+        assert ask(app, make_key("m9m_sk_")).status_code == 401
+    with queries(app) as seen:
+        for _ in range(50):
+            assert ask(app, make_key("m9m_sk_")).status_code == 429
+        assert ask(app, revoked).status_code == 429
+        assert not [one for one in seen if "FROM m9m_api_keys" in one]
+        assert ask(app, text).status_code == 200  # unknown to this process until now
+        assert len([one for one in seen if "FROM m9m_api_keys" in one]) == 1
+    later, another = make(app, m9m)
+    assert ask(app, another).status_code == 200
+    with app.app_context():
+        m9m.api_keys.revoke(later.id)
+    assert ask(app, another).status_code == 429
+    with queries(app) as seen:
+        other = app.test_client().get(
+            "/x",
+            headers={"X-API-Key": make_key("m9m_sk_")},
+            environ_base={"REMOTE_ADDR": "192.0.2.9"},
+        )
+        assert other.status_code == 401
+        assert [one for one in seen if "m9m_api_keys" in one]
+
+
+def test_with_too_many_keys_to_load_a_locked_out_address_makes_no_queries(
+    secured: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_m9m.auth.issued_keys._CAPACITY", 1)
+    app, m9m = secured(lockout={"attempts": 1, "per": "1m"})
+    (_, known), (_, unknown) = make(app, m9m), make(app, m9m)
+    assert ask(app, known).status_code == 200
+    assert ask(app, make_key("m9m_sk_")).status_code == 401
+    with queries(app) as seen:
+        assert ask(app, make_key("m9m_sk_")).status_code == 429
+        assert ask(app, unknown).status_code == 429
+        assert ask(app, known).status_code == 200
+    assert not [one for one in seen if "FROM m9m_api_keys" in one]
+
+
+def test_looking_up_a_good_key_counts_for_nothing(secured: Secured) -> None:
+    app, m9m = secured(lockout={"attempts": 2, "per": "1m"})
+    for _ in range(5):
+        _, text = make(app, m9m)
+        assert ask(app, text).status_code == 200
+    assert [ask(app, make_key("m9m_sk_")).status_code for _ in range(3)] == [401, 401, 429]
+
+
 def test_forged_tokens_are_counted_and_revoked_or_expired_ones_are_not(
     secured: Secured, clock: Clock
 ) -> None:

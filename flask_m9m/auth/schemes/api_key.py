@@ -20,6 +20,8 @@ from ...storage.feed import ChangeFeed, Topic
 from ...storage.records import ApiKey, User, moment
 from ..api_key_format import is_key, key_digest
 from ..identity import FrozenDict, Identity
+from ..issued_keys import IssuedKeys
+from ..lockout import Lockout
 from .authenticator import Authenticator, Proved, credential_of, denial
 
 if TYPE_CHECKING:
@@ -35,18 +37,25 @@ class ApiKeyAuthenticator(Authenticator):
     Args:
         settings: the header and the prefix of keys.
         feed: the change feed of the app's database.
+        lockout: throttles made-up keys.
         clock: seconds since the epoch.
     """
 
     scheme = "api_key"
 
     def __init__(
-        self, settings: APIKeySettings, feed: ChangeFeed, clock: Callable[[], float] = time.time
+        self,
+        settings: APIKeySettings,
+        feed: ChangeFeed,
+        lockout: Lockout,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._header = settings.header
         self._field = f"HTTP_{settings.header.upper().replace('-', '_')}"
         self._prefix = settings.prefix
         self._feed = feed
+        self._lockout = lockout
+        self._issued = IssuedKeys(feed, clock)
         self._clock = clock
         self._known = KnownKeys()
         self._used: dict[str, float] = {}
@@ -74,6 +83,7 @@ class ApiKeyAuthenticator(Authenticator):
         Raises:
             InvalidApiKey: the key is malformed, unknown, expired or revoked.
             InvalidRequest: the request has two keys.
+            TooManyAttempts: the client has presented too many made-up keys, and this is another.
             DatabaseUnavailable: the key cannot be looked up.
         """
         if credential is _SEVERAL_KEYS:
@@ -82,7 +92,7 @@ class ApiKeyAuthenticator(Authenticator):
             raise InvalidApiKey
         self._feed.catch_up()
         digest = key_digest(credential)
-        known = self._known.find(digest) or self._look_up(digest)
+        known = self._known.find(digest) or self._find_unknown(digest, client)
         identity, now = known.identity, self._clock()
         if identity.expires_at is not None and now >= identity.expires_at:
             raise InvalidApiKey
@@ -102,6 +112,16 @@ class ApiKeyAuthenticator(Authenticator):
         if denied := denial(error):
             return f'ApiKey realm="{realm}"{denied}'
         return f'ApiKey realm="{realm}", header="{self._header}"'
+
+    def _find_unknown(self, digest: bytes, client: Client) -> KnownKey:
+        """Look up a key that is not cached; a locked-out client's made-up key costs no query."""
+        with self._lockout.look_up(client, lambda: not self._issued.may_include(digest)):
+            try:
+                return self._look_up(digest)
+            except InvalidApiKey:
+                if self._lockout.is_locked(client):
+                    self._issued.load()
+                raise
 
     def _look_up(self, digest: bytes) -> KnownKey:
         """Look a key up in the database, with one query, and cache it."""
