@@ -42,6 +42,11 @@ class ServerLimits(Section):
         default=1_000,
         description="Connections of each worker; fewer if the limit on open files is lower.",
     )
+    max_connections_per_address: Count = Field(
+        default=256,
+        description="Connections of one address to each worker, or of one IPv6 network of 64 "
+        "bits; trusted proxies and Unix sockets are exempt.",
+    )
     max_header_size: Count = Field(
         default=16_384, description="The size of a request's head, in octets."
     )
@@ -49,6 +54,16 @@ class ServerLimits(Section):
     max_body_size: Count = Field(
         default=16_777_216,
         description="The size of a body, in octets; the app's MAX_CONTENT_LENGTH overrides it.",
+    )
+    max_buffered_size: Count = Field(
+        default=268_435_456,
+        description="The size of all bodies that a worker holds, in octets; at least one of "
+        "max_body_size.",
+    )
+    min_body_rate: Count = Field(
+        default=500,
+        description="The rate at which a body must arrive, in octets per second; see "
+        "timeouts.body.",
     )
     max_form_memory_size: Count = Field(
         default=500_000, description="The size of a form field that is not a file, in octets."
@@ -62,6 +77,10 @@ class ServerTimeouts(Section):
     """`server.timeouts`: how long the server waits for clients."""
 
     header: Period = Field(default=10.0, description="For a request's head.")
+    body: Period = Field(
+        default=20.0,
+        description="How far a body may fall behind limits.min_body_rate.",
+    )
     request: Period = Field(default=60.0, description="For a whole request, head and body.")
     write: Period = Field(
         default=30.0, description="For a client to receive one piece of a response."

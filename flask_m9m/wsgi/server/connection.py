@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import selectors
 import ssl
-import tempfile
 import time
 from contextlib import suppress
 from enum import Enum
-from functools import partial
 from io import BytesIO
 from socket import SHUT_WR, socket
-from typing import IO, Any, NoReturn
+from typing import Any
 
-from gunicorn.http import RequestParser
-from gunicorn.http.body import ChunkedReader
 from gunicorn.http.errors import InvalidHeader
-from gunicorn.http.unreader import SocketUnreader
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import Forbidden, HTTPException, RequestEntityTooLarge
 
 from ...settings.server import ServerSettings
-from .framing import ChunkedBody
+from .buffered_body import BufferedBody, BufferSpace, Received, Unreceived
+from .framing import ChunkedDecoder, ContentTooLarge, StrictParser, UnknownCoding
+from .peers import Peers
 
 _CHUNK = 65_536  # octets that are received at once
-_IN_MEMORY = 65_536  # octets of a body kept in memory; a longer body goes into a file
-_ROUNDS = 16  # receptions in a row before the other connections get a turn
+_ROUNDS = 4  # receptions in a row before the other connections get a turn
+LINGER = 2.0  # seconds that a client gets to close its side, or to send more
+_MAX_LINGER = 10.0  # seconds that a client gets if it still sends
 _HEAD_END = b"\r\n\r\n"
 _WAIT_READ, _WAIT_WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Phase(Enum):
@@ -41,68 +40,17 @@ class Phase(Enum):
 
 
 class Refused(Exception):
-    """The server refuses the request itself, with a status and an empty body."""
-
-    def __init__(self, status: str) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-class Received(SocketUnreader):  # type: ignore[misc]
-    """The octets received so far, as the source for gunicorn's parser.
-
-    After them the parser sees the end of the connection, so that no thread waits for a client. The
-    exception is a body larger than `max_body_size`, which an app reads only if its own limit is
-    larger. The rest of that body is read from the socket, until `deadline`.
+    """The server refuses the request itself, with a status and an empty body.
 
     Attributes:
-        body: the body's octets.
-        unlimited: whether to read the rest of the body from the socket.
-        deadline: when that ends, in seconds of the monotonic clock.
+        status: the response's status code and reason.
+        fault: what is wrong with the server, for its log; "" if nothing is.
     """
 
-    def __init__(self, sock: socket) -> None:
-        super().__init__(sock)
-        self.body: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
-        self.unlimited = False
-        self.deadline = 0.0
-
-    def chunk(self, size_hint: int | None = None) -> bytes:
-        data = self.body.read(max(size_hint or 0, _CHUNK))
-        if data or not self.unlimited:
-            return data
-        remaining = self.deadline - time.monotonic()
-        if remaining <= 0:
-            return b""
-        timeout = self.sock.gettimeout()
-        self.sock.settimeout(remaining)
-        try:
-            received: bytes = self.sock.recv(_CHUNK)
-        except TimeoutError:
-            return b""
-        finally:
-            self.sock.settimeout(timeout)
-        return received
-
-    def take_rest(self) -> bytes:
-        """Return the octets after the last request, and drop the body of that request."""
-        rest: bytes = self.take_buffered() + self.body.read()
-        if self.body.tell():
-            self.body.close()
-            self.body = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
-        return rest
-
-
-class TooLarge:
-    """A body that is too large: reading it raises the error."""
-
-    def read(self, size: int = -1) -> NoReturn:
-        raise RequestEntityTooLarge
-
-    readline = readlines = __next__ = read
-
-    def __iter__(self) -> TooLarge:
-        return self
+    def __init__(self, status: str, fault: str = "") -> None:
+        super().__init__(status)
+        self.status = status
+        self.fault = fault
 
 
 class Connection:
@@ -116,43 +64,59 @@ class Connection:
         client: the client's address.
         server: the listener's address.
         settings: the limits and timeouts.
+        peers: decides whose bodies are received.
+        space: counts what the bodies of the worker's connections hold.
 
     Attributes:
         deadline: when the current phase ends, in seconds of the monotonic clock.
+        progress: the time up to which the client has kept pace: received octets move it on, at
+            most up to now, one second for each `min_body_rate`.
         request: gunicorn's request, once its head is complete.
-        failure: the parser's error, if the head is invalid; raised again in the thread.
+        failure: the parser's error, if the request is invalid; raised again in the thread.
+        body: the content received so far.
+        key: the key under which the address' connections count; `None` if they do not.
     """
 
     def __init__(
-        self, cfg: Any, sock: socket, client: Any, server: Any, settings: ServerSettings
+        self,
+        cfg: Any,
+        sock: socket,
+        client: Any,
+        server: Any,
+        settings: ServerSettings,
+        peers: Peers,
+        space: BufferSpace,
     ) -> None:
         self.sock = sock
         self.client = client
         self.server = server
         self.phase = Phase.HANDSHAKE if isinstance(sock, ssl.SSLSocket) else Phase.IDLE
-        self.deadline = time.monotonic() + settings.timeouts.header
+        self.progress = time.monotonic()
+        self.deadline = self.progress + settings.timeouts.header
         self.request: Any = None
         self.failure: Exception | None = None
+        self.body = BufferedBody(space)
         self.unreader = Received(sock)
-        self.parser = RequestParser(cfg, sock, client)
+        self.parser = StrictParser(cfg, sock, client)
         self.parser.unreader = self.unreader
+        self.key = peers.key(client)
+        self._peers = peers
         self._limits = settings.limits
         self._timeouts = settings.timeouts
         self._head = bytearray()
+        self._rest = b""  # octets after the last request
         self._started_at = 0.0
         self._missing = 0
-        self._chunked: ChunkedBody | None = None
-        self._decoded: IO[bytes] | None = None
-        # A chunked body has further octets, such as chunk sizes.
-        self._max_chunked = 2 * settings.limits.max_body_size + _CHUNK
+        self._chunks: ChunkedDecoder | None = None
 
     def await_next(self) -> None:
         """Wait for the next request; its first part may have been received already."""
         self._forget_body()
-        self.request = self.failure = self._chunked = None
+        self.request = self.failure = self._chunks = None
         self.phase = Phase.IDLE
-        self.deadline = time.monotonic() + self._timeouts.keep_alive
-        rest = self.unreader.take_rest()
+        self.progress = time.monotonic()
+        self.deadline = self.progress + self._timeouts.keep_alive
+        rest, self._rest = self._rest, b""
         if rest:
             self._take_head(rest)
 
@@ -183,12 +147,12 @@ class Connection:
             if rounds >= _ROUNDS and not getattr(self.sock, "pending", lambda: 0)():
                 return _WAIT_READ
             rounds += 1
-            exact = self.phase is Phase.BODY and self._chunked is None
+            exact = self.phase is Phase.BODY and self._chunks is None
             data = self.sock.recv(min(self._missing, _CHUNK) if exact else _CHUNK)
             if not data:
                 raise ConnectionResetError
             if self.phase is Phase.BODY:
-                self._take_body(data)
+                self._take_body_part(data)
             else:
                 self._take_head(data)
         return 0
@@ -196,7 +160,7 @@ class Connection:
     def _take_head(self, data: bytes) -> None:
         if self.phase is Phase.IDLE:
             self.phase = Phase.HEAD
-            self._started_at = time.monotonic()
+            self._started_at = self.progress = time.monotonic()
             self.deadline = self._started_at + self._timeouts.header
         searched = max(0, len(self._head) - len(_HEAD_END) + 1)
         self._head += data
@@ -213,99 +177,122 @@ class Connection:
             self.request = next(self.parser)
             if self.request.version >= (1, 1) and "HOST" not in dict(self.request.headers):
                 raise InvalidHeader("HOST")  # RFC 9112 §3.2
+        except UnknownCoding:
+            raise Refused("501 Not Implemented") from None
         except Exception as error:  # `BufferingWorker.handle` raises it again
             self.failure = error
             return
-        self._await_body()
+        self._begin_body()
 
-    def _await_body(self) -> None:
-        """Determine the body's length with the parser, and how much of it is missing."""
-        reader = self.request.body.reader
-        received = self.unreader.take_buffered()
-        self.unreader.unread(received)
-        if isinstance(reader, ChunkedReader):
-            self._chunked = ChunkedBody()
-            self._missing = self._max_chunked - len(received)
-            complete = self._chunked.feed(received)
-            if self._chunked.octets > self._limits.max_body_size:
-                self._leave_unread()
-                return
+    def _begin_body(self) -> None:
+        """Determine how much of the body is missing, and whether the server receives it."""
+        request, received = self.request, self.unreader.take_buffered()
+        self._missing = 0 if request.chunked else request.body.reader.length
+        if not request.chunked and not self._missing:
+            self._rest = received
+            self._end_body()
+        elif not self._peers.admits(self.client, request.headers):
+            self._leave_unreceived(Forbidden)
+        elif self._missing > self._limits.max_body_size:
+            self._leave_to_app(received)
         else:
-            self._missing = reader.length - len(received)
-            complete = self._missing <= 0
-            if reader.length > self._limits.max_body_size:
-                self._leave_to_app()
-                return
-        if not complete:
+            if request.chunked:
+                limits = self._limits
+                self._chunks = ChunkedDecoder(limits.max_body_size, limits.max_header_size)
             self.phase = Phase.BODY
-            if self.request._expected_100_continue:
-                self.request._expected_100_continue = False
-                self.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.progress = time.monotonic()
+            self._take_body_part(received)
+            if self.phase is Phase.BODY and request._expected_100_continue:
+                self.sock.send(_CONTINUE)
+            request._expected_100_continue = False
 
-    def _take_body(self, data: bytes) -> None:
-        self.unreader.body.write(data)
-        self._missing -= len(data)
-        if self._chunked is None:
-            complete = self._missing <= 0
-        elif self._missing <= 0:
-            raise Refused("413 Content Too Large")
-        else:
-            complete = self._chunked.feed(data)
-            if self._chunked.octets > self._limits.max_body_size:
-                self._leave_unread()
-                return
-        if complete:
-            self.unreader.body.seek(0)
+    def _take_body_part(self, data: bytes) -> None:
+        try:
+            if self._chunks is None:
+                content, rest = data[: self._missing], data[self._missing :]
+                self._missing -= len(content)
+                ended = not self._missing
+            else:
+                content = self._chunks.decode(data)
+                rest = self._chunks.rest or b""
+                ended = self._chunks.rest is not None
+                if self._chunks.trailer:
+                    self.request.parse_headers(self._chunks.trailer, from_trailer=True)
+        except ContentTooLarge:
+            self._leave_unreceived(RequestEntityTooLarge)
+        except Exception as error:  # `BufferingWorker.handle` raises it again
+            self.failure = error
             self.phase = Phase.COMPLETE
+        else:
+            self._keep(content)
+            if ended:
+                self._rest = rest
+                self._end_body()
+            else:
+                self._note_progress(len(content))
 
-    def _leave_to_app(self) -> None:
+    def _keep(self, content: bytes) -> None:
+        if content:
+            try:
+                self.body.write(content)
+            except OSError as error:  # not the client's, whose connection `receive` would blame
+                fault = f"a body cannot be stored: {error.strerror}"
+                raise Refused("503 Service Unavailable", fault) from error
+
+    def _note_progress(self, octets: int) -> None:
+        earned = self.progress + octets / self._limits.min_body_rate
+        self.progress = min(time.monotonic(), earned)
+        self.deadline = min(self.unreader.deadline, self.progress + self._timeouts.body)
+
+    def _end_body(self) -> None:
+        """Let the app read the body, whose length is known now (RFC 9112 §7.1.3)."""
+        self.phase = Phase.COMPLETE
+        if self._chunks is not None:
+            self.request.headers.append(("CONTENT-LENGTH", str(self.body.held)))
+        self.body.file.seek(0)
+        self.request.body = self.body.file
+
+    def _leave_to_app(self, received: bytes) -> None:
         """Let the app read or refuse a body larger than `max_body_size`."""
         self.phase = Phase.COMPLETE
-        self.unreader.unlimited = True
+        self.unreader.unread(received)
+        self.unreader.on_read = self._invite_body
         self.request.force_close()
 
-    def _leave_unread(self) -> None:
-        """Refuse a chunked body that is too large, as soon as the app reads it.
+    def _invite_body(self) -> None:
+        """Send `100 Continue` once, when the app reads a body that the server left to it."""
+        if self.request._expected_100_continue:
+            self.request._expected_100_continue = False
+            self.sock.sendall(_CONTINUE)
 
-        Otherwise Werkzeug would cut it off at the app's limit without an error.
+    def _leave_unreceived(self, error: type[HTTPException]) -> None:
+        """Let the app answer without the body; an error is raised if it reads it.
+
+        Werkzeug would otherwise cut a body that is too large off, without an error.
         """
         self.phase = Phase.COMPLETE
-        self._chunked = None
-        self.request.body = TooLarge()
+        self._chunks = None
+        self.body.clear()
+        self.request._expected_100_continue = False
+        self.request.body = Unreceived(error)
         self.request.force_close()
-
-    def decode(self) -> None:
-        """Decode a chunked body, so that the app gets a body of known length (RFC 9112 §7.1.3).
-
-        Raises:
-            Exception: the body is malformed; the error is gunicorn's parser's.
-        """
-        if self._chunked is None:
-            return
-        decoded = self._decoded = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
-        for data in iter(partial(self.request.body.read, _CHUNK), b""):
-            decoded.write(data)
-        fields = [field for field in self.request.headers if field[0] != "TRANSFER-ENCODING"]
-        self.request.headers = [*fields, ("CONTENT-LENGTH", str(decoded.tell()))]
-        decoded.seek(0)
-        self.request.body = decoded
 
     def refuse(self, status: str) -> None:
         """Send a response without a body, if the socket takes it at once."""
-        answer = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        retry = "Retry-After: 1\r\n" if status.startswith("503") else ""
+        answer = f"HTTP/1.1 {status}\r\n{retry}Connection: close\r\nContent-Length: 0\r\n\r\n"
         self.sock.send(answer.encode())
 
-    def begin_closing(self, seconds: float) -> None:
+    def begin_closing(self) -> None:
         """Close the server's side of the connection, and wait until the client closes its side.
 
         If the server closed both at once, a client that still sends could lose the response
         (RFC 9112 §9.6).
-
-        Args:
-            seconds: how long to wait for the client.
         """
+        self._forget_body()
         self.phase = Phase.CLOSING
-        self.deadline = time.monotonic() + seconds
+        self.progress = time.monotonic()
+        self.deadline = self.progress + LINGER
         self.sock.setblocking(False)
         if isinstance(self.sock, ssl.SSLSocket):
             with suppress(OSError, ValueError):  # no handshake, or the client has not replied
@@ -318,16 +305,16 @@ class Connection:
             for _ in range(_ROUNDS):
                 if not self.sock.recv(_CHUNK):
                     return True
+                still_sends = time.monotonic() + LINGER
+                self.deadline = min(self.progress + _MAX_LINGER, still_sends)
         return False
 
     def close(self) -> None:
         """Close the socket and delete the received octets."""
         self.sock.close()
-        self.unreader.body.close()
         self._forget_body()
 
     def _forget_body(self) -> None:
-        if self._decoded is not None:
-            self._decoded.close()
-            self._decoded = None
+        self.body.clear()
+        if self.request is not None:
             self.request.body = BytesIO()  # the parser expects a body that was read to its end

@@ -1,23 +1,39 @@
-"""How long a chunked body is waited for."""
+"""Decoding of chunked bodies, beside gunicorn's decoder."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import time
 from itertools import pairwise
 
 import pytest
 from gunicorn.config import Config
 from gunicorn.http import RequestParser
+from gunicorn.http.errors import InvalidChunkSize
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_m9m.wsgi.server.framing import ChunkedBody
+from flask_m9m.wsgi.server.framing import ChunkedDecoder, ContentTooLarge
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 lines = st.sampled_from(
-    [b"0\r\n", b"1\r\n", b"5\r\n", b"a;x=y\r\n", b"-1\r\n", b"0x1\r\n", b"\r\n", b"\n", b" 2 \r\n"]
+    [
+        *(b"0\r\n", b"1\r\n", b"5\r\n", b"a;x=y\r\n", b"-1\r\n", b"0x1\r\n", b"\r\n", b"\n"),
+        *(
+            b" 2 \r\n",
+            b"2 \r\n",
+            b'2 ; a = "b;\\"c" ; d\r\n',
+            b"2;\r\n",
+            b"2;a\rb\r\n",
+            b"0000001\r\n",
+        ),
+        *(b"ab", b"a", b"X: y\r\n", b"GET / HTTP/1.1\r\n"),
+    ]
 )
 data = st.binary(max_size=12)
+
+
+def decoder(octets: int = 100_000_000) -> ChunkedDecoder:
+    return ChunkedDecoder(octets, 1_000)
 
 
 def chunked(chunks: list[bytes], trailer: bytes = b"") -> bytes:
@@ -30,29 +46,92 @@ def parts(octets: bytes, cuts: list[int]) -> list[bytes]:
     return [octets[a:b] for a, b in pairwise(places)]
 
 
-@given(st.lists(st.binary(max_size=40)), st.lists(st.integers(0)))
-def test_a_body_ends_with_its_last_octet_however_it_comes(
-    chunks: list[bytes], cuts: list[int]
+@given(st.lists(st.binary(max_size=40)), st.lists(st.integers(0)), data)
+def test_a_body_is_decoded_however_it_arrives(
+    chunks: list[bytes], cuts: list[int], after: bytes
 ) -> None:
-    body, whole = ChunkedBody(), chunked(chunks, b"X-Trailer: 1\r\n")
-    ended = [body.feed(part) for part in parts(whole, cuts)]
-    assert ended == [False] * (len(ended) - 1) + [True]
-    assert body.octets == sum(map(len, chunks))
+    decoding, content = decoder(), b""
+    *first, last = parts(chunked(chunks, b"X-Trailer: 1\r\n"), cuts)
+    for part in first:
+        content += decoding.decode(part)
+        assert decoding.rest is None
+    content += decoding.decode(last + after)
+    assert (content, decoding.trailer) == (b"".join(chunks), b"X-Trailer: 1")
+    assert decoding.rest == after
 
 
 @given(st.lists(lines | data), st.integers(1, 20))
-def test_no_body_is_waited_for_that_the_parser_has_whole(sent: list[bytes], step: int) -> None:
+def test_nothing_is_decoded_that_the_parser_of_gunicorn_refuses(
+    sent: list[bytes], step: int
+) -> None:
     whole = b"".join(sent)
-    body = ChunkedBody()
-    waiting = not any(body.feed(whole[at : at + step]) for at in range(0, len(whole), step))
+    decoding, content = decoder(), b""
+    try:
+        for at in range(0, len(whole), step):
+            content += decoding.decode(whole[at : at + step])
+            if decoding.rest is not None:
+                content = content, decoding.rest + whole[at + step :]  # type: ignore[assignment]
+                break
+    except InvalidChunkSize:
+        content = None  # type: ignore[assignment]
     request = next(RequestParser(Config(), [HEAD, whole], ("127.0.0.1", 1)))
-    read = False
-    with suppress(Exception):  # it may be no such body at all
-        request.body.read()
-        read = True
-    assert not (read and waiting)
+    theirs: object = None
+    try:
+        theirs = request.body.read(), request.unreader.take_buffered()
+    except Exception:  # malformed, or not at its end
+        assert decoding.rest is None or decoding.trailer  # the connection checks trailer fields
+    else:
+        assert content == theirs
 
 
-@pytest.mark.parametrize("line", [b"x" * 9_000, b"1;" + b"x" * 9_000])
-def test_a_line_that_does_not_end_is_not_waited_for(line: bytes) -> None:
-    assert ChunkedBody().feed(line)
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"x" * 9_000,
+        b"1;" + b"x" * 9_000,
+        b"0" * 9_000,
+        b"1\r\nab",
+        b"1\r\na\n",
+        b"1\n",
+        b"0\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+        b"0\r\n" + b"x" * 1_001,
+        b"f" * 16 + b"\r\n",
+    ],
+)
+def test_what_cannot_become_valid_is_refused_at_once(sent: bytes) -> None:
+    with pytest.raises(InvalidChunkSize):
+        decoder().decode(sent)
+
+
+def test_more_content_than_the_limit_is_refused_when_it_is_announced() -> None:
+    decoding = decoder(5)
+    assert decoding.decode(b"5\r\nabc") == b"abc"
+    with pytest.raises(ContentTooLarge):
+        decoding.decode(b"de\r\n1\r\n")
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [b"1\r\nx\r\n", b"1;" + b"a" * 100 + b"\r\nx\r\n", b"0000000001\r\nx\r\n"],
+    ids=["one octet", "extensions", "leading zeros"],
+)
+def test_framing_without_content_is_refused(chunk: bytes) -> None:
+    decoding = decoder()
+    decoding.decode(chunk * (60_000 // len(chunk)))
+    with pytest.raises(InvalidChunkSize):
+        decoding.decode(chunk * (60_000 // len(chunk)))
+
+
+def test_small_chunks_with_more_content_than_framing_are_decoded() -> None:
+    assert decoder().decode(b"6\r\nabcdef\r\n" * 50_000) == b"abcdef" * 50_000
+
+
+def test_an_octet_at_a_time_costs_no_more_the_longer_a_line_grows() -> None:
+    def cost(octets: int) -> float:
+        decoding = decoder()
+        begun = time.thread_time()
+        for _ in range(octets):
+            decoding.decode(b"0")
+        return time.thread_time() - begun
+
+    assert min(cost(8_000) for _ in range(3)) < 100 * min(cost(800) for _ in range(3))
