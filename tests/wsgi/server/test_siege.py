@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import select
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -28,6 +29,10 @@ SECONDS = 3
 
 def length(octets: int, path: bytes = b"/") -> bytes:
     return b"POST %s HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n" % (path, FIELDS, octets)
+
+
+def readable(client: socket.socket) -> bool:
+    return bool(select.select([client], [], [], 0)[0])
 
 
 @contextmanager
@@ -52,15 +57,6 @@ def ended(sockets: list[socket.socket]) -> list[bytes]:
             except TimeoutError:
                 continue
     return answers
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 10) -> bool:
-    until = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 @pytest.mark.parametrize(
@@ -131,7 +127,7 @@ def test_a_trusted_proxy_may_have_all_connections(server: Server) -> None:
         assert not ended(dialled)
 
 
-@pytest.mark.parametrize("opening", [length(100_000), CHUNKED + b"186a0\r\n"])
+@pytest.mark.parametrize("opening", [length(1_000_000), CHUNKED + b"f4240\r\n"])
 def test_a_body_below_the_least_rate_ends(server: Server, opening: bytes) -> None:
     timeouts = {"body": "1s", "request": "60s"}
     server.configure(server={"timeouts": timeouts})
@@ -143,19 +139,10 @@ def test_a_body_below_the_least_rate_ends(server: Server, opening: bytes) -> Non
             fast.sendall(b"x" * 2_500)
             slow.sendall(b"x")
             time.sleep(0.05)
-            if slow in readable(slow):
+            if readable(slow):
                 break
         assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
-        fast.settimeout(0.1)
-        with pytest.raises(TimeoutError):
-            assert not fast.recv(100).startswith(b"HTTP/1.1 200 ")
-            raise TimeoutError  # all of it had been sent
-
-
-def readable(client: socket.socket) -> list[socket.socket]:
-    import select
-
-    return select.select([client], [], [], 0)[0]
+        assert not readable(fast)
 
 
 def test_bodies_hold_no_more_than_their_limit_and_small_ones_go_through(server: Server) -> None:
@@ -179,6 +166,8 @@ def test_space_for_bodies_is_given_back(server: Server) -> None:
     for _ in range(3):
         with server.dial() as broken:
             broken.sendall(length(900_000) + b"x" * 800_000)
+            broken.shutdown(socket.SHUT_WR)
+            read_all(broken)
         with closing(server.connection()) as connection:
             for path in ("/", "/unread"):
                 connection.request("POST", path, b"x" * 900_000)
@@ -256,13 +245,17 @@ def test_curl_reads_the_refusal_of_a_body_that_is_too_large(
         assert not chunked or b"CONTENT_TOO_LARGE" in result.stdout
 
 
-def test_a_client_that_sends_on_after_a_refusal_reads_it(server: Server) -> None:
-    server.configure(server={"limits": {"max_body_size": 1_000_000}})
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_a_client_that_sends_on_after_a_refusal_reads_it(
+    server: Server, tmp_path: Path, tls: bool
+) -> None:
+    pair = make_certificate(tmp_path) if tls else None
+    server.configure(pair, server={"limits": {"max_body_size": 1_000_000}})
     server.start()
-    with server.dial() as client:
+    client = Besieged(server.port, str(pair.certificate) if pair else None).dial()
+    with closing(client):
         client.sendall(length(20_000_000))
         for _ in range(40):  # four seconds, longer than a silent client gets
             client.sendall(b"x" * 10_000)
             time.sleep(0.1)
-        client.shutdown(socket.SHUT_WR)
-        assert read_all(client).startswith(b"HTTP/1.1 413 ")
+        assert client.recv(100).startswith(b"HTTP/1.1 413 ")
