@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from io import BytesIO
 from socket import socket
 from typing import IO, NoReturn
@@ -92,19 +91,23 @@ class Received(SocketUnreader):  # type: ignore[misc]
     larger. The rest of that body is read from the socket, until `deadline`.
 
     Attributes:
-        on_read: what to do before the rest of the body is read; `None` if it is not to be read.
+        unlimited: whether to read the rest of the body from the socket.
+        invitation: what to send before that, once.
         deadline: when that ends, in seconds of the monotonic clock.
     """
 
     def __init__(self, sock: socket) -> None:
         super().__init__(sock)
-        self.on_read: Callable[[], None] | None = None
+        self.unlimited = False
+        self.invitation = b""
         self.deadline = 0.0
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        if self.on_read is None:
+        if not self.unlimited:
             return b""
-        self.on_read()
+        if self.invitation:
+            self.sock.sendall(self.invitation)
+            self.invitation = b""
         remaining = self.deadline - time.monotonic()
         if remaining <= 0:
             return b""

@@ -257,14 +257,10 @@ class Connection:
         """Let the app read or refuse a body larger than `max_body_size`."""
         self.phase = Phase.COMPLETE
         self.unreader.unread(received)
-        self.unreader.on_read = self._invite_body
+        self.unreader.invitation = _CONTINUE * self.request._expected_100_continue
+        self.unreader.unlimited = True
+        self.request._expected_100_continue = False  # or gunicorn would send it at once
         self.request.force_close()
-
-    def _invite_body(self) -> None:
-        """Send `100 Continue` once, when the app reads a body that the server left to it."""
-        if self.request._expected_100_continue:
-            self.request._expected_100_continue = False
-            self.sock.sendall(_CONTINUE)
 
     def _leave_unreceived(self, error: type[HTTPException]) -> None:
         """Let the app answer without the body; an error is raised if it reads it.
