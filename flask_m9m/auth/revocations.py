@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InvalidToken
 from ..processes.bounded_cache import keep_newest
-from ..processes.forking import fork_safe_lock
+from ..processes.polled_lock import PolledLock
 from ..storage.feed import ChangeFeed, Topic
 from .identity import Identity
 from .names import name_of
@@ -47,7 +47,7 @@ class Revocations:
         self._known: OrderedDict[str, int] = OrderedDict()
         self._changed: set[str] = set()
         self._loaded = self._complete = False
-        self._lock = fork_safe_lock()
+        self._lock = PolledLock()
         feed.subscribe(self)
 
     def check(self, identity: Identity) -> None:

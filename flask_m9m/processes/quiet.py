@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from .forking import fork_safe_lock
+from .polled_lock import PolledLock
 
 
 class Quiet:
@@ -22,7 +22,7 @@ class Quiet:
         self._interval = interval
         self._clock = clock
         self._logged: dict[str, tuple[float, int]] = {}
-        self._lock = fork_safe_lock()
+        self._lock = PolledLock()
 
     def record(self, key: str) -> int:
         """Record an occurrence.

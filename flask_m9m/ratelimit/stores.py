@@ -41,7 +41,8 @@ def limit_stores(
     Args:
         settings: the app's `performance.rate_limit`.
         app: identifies the app: its import name and instance path.
-        key: the key that hashes clients' names in Redis, the same on all machines.
+        key: the key that hashes clients' names in Redis, the same on all machines; empty if there
+            is no secret.
         private: whether this app object counts alone, as in a test; Redis is used anyway.
         clock: a monotonic clock, in seconds, for counts in memory.
 
@@ -53,6 +54,12 @@ def limit_stores(
     if settings.storage != "memory" and not private:
         local = _machine(settings, app) or local
     if settings.storage == "redis":
+        if not key:
+            logger.warning(
+                "performance.rate_limit.secret is not set, nor is any other secret: whoever reads "
+                "Redis can guess clients' addresses from its keys (make one with: flask m9m "
+                "secret; all machines need the same)"
+            )
         redis, attempts = (_redis(settings, app[0], key, lease) for lease in (settings.lease, 1))
         limits_here, attempts_here = (
             store if store is memory else Failover(store, memory, "local") for store in local

@@ -20,6 +20,7 @@ _PASSWORD_HASH = re.compile(
 )
 _RANDOM_TEXT_COMMAND = "flask m9m secret --bytes"
 _KEY_RULE = f"must be {KEY_FORMS}"
+_LIMIT_SECRET_BYTES = 32
 _FRESH_SECRET = f"must be random text used for nothing else (to make it: {_RANDOM_TEXT_COMMAND} 64)"
 
 
@@ -188,6 +189,8 @@ def _check_server(settings: Settings) -> Iterator[Problem]:
             "not set, but performance.rate_limit.storage is redis",
             'set it, for example to "redis://localhost:6379/0"',
         )
+    if limit.secret is not None:
+        yield from _check_secret("performance.rate_limit.secret", limit.secret, _LIMIT_SECRET_BYTES)
     if revocation.max_staleness < revocation.propagation:
         yield Problem(
             "security.revocation.max_staleness",

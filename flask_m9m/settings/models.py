@@ -306,6 +306,11 @@ class RateLimitSettings(Section):
         description="How many machines share the limit without Redis.",
     )
     redis_url: SecretUrl | None = Field(default=None, description="The URL of Redis or Valkey.")
+    secret: Secret | None = Field(
+        default=None,
+        description="Hashes clients' names in Redis, at least 32 bytes, the same on all machines; "
+        "by default the JWT secret does, or the encryption key.",
+    )
     lease: Count = Field(
         default=1, description="Tokens that a worker takes per round trip to Redis."
     )

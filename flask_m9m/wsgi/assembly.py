@@ -214,5 +214,9 @@ def _trail_key_record() -> Record:
 
 def _client_hash_key(settings: Settings) -> bytes:
     """Return the key to hash clients' names, the same on all machines; empty without a secret."""
-    secret = settings.security.jwt.secret or settings.credentials.encryption_key
+    secret = (
+        settings.performance.rate_limit.secret
+        or settings.security.jwt.secret
+        or settings.credentials.encryption_key
+    )
     return b"" if secret is None else secret.get_secret_value().encode()

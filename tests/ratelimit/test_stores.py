@@ -16,6 +16,7 @@ from flask_m9m.ratelimit import LimitStores, MemoryStore, RateLimit, limit_store
 from flask_m9m.ratelimit.failover import Failover
 from flask_m9m.settings import settings_of
 from flask_m9m.testing import Clock, make_settings
+from tests.redis_servers import RedisServer
 
 LIMIT = RateLimit(60, 60, 4)
 
@@ -91,6 +92,39 @@ def test_without_redis_py_the_start_says_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(SettingsError, match=r"pip install 'flask-m9m\[redis\]'"):
         stores(storage="redis", redis_url="redis://127.0.0.1")
+
+
+def keys_made(redis_server: RedisServer, **settings: Any) -> list[bytes]:
+    app = Flask("app")
+    limiting = {
+        "enabled": True,
+        "storage": "redis",
+        "redis_url": redis_server.url,
+        **settings.pop("limiting", {}),
+    }
+    M9M(app, settings={"performance": {"rate_limit": limiting}, **settings})
+    app.test_client().get("/")
+    keys = sorted(redis_server.client().keys("m9m:rl:*"))
+    redis_server.flush()
+    return keys
+
+
+def test_clients_are_hashed_under_a_secret_of_their_own_where_there_is_no_other(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    jwt = {"security": {"jwt": {"secret": "j" * 16 + "0123456789abcdef"}}}
+    own = {"limiting": {"secret": "o" * 16 + "0123456789abcdef"}}
+    with_jwt, with_own = keys_made(redis_server, **jwt), keys_made(redis_server, **own)
+    assert keys_made(redis_server, **jwt, **own) == with_own != with_jwt
+    assert "performance.rate_limit.secret" not in caplog.text
+    without = keys_made(redis_server, security={"jwt": {"enabled": False}})
+    assert without not in (with_jwt, with_own)
+    assert caplog.text.count("performance.rate_limit.secret is not set") == 1
+
+
+def test_a_short_secret_for_clients_stops_the_start() -> None:
+    with pytest.raises(SettingsError, match=r"performance\.rate_limit\.secret.*at least 32 bytes"):
+        settings_of({"performance": {"rate_limit": {"secret": "short"}}})
 
 
 def test_redis_is_not_asked_before_a_request_needs_it(

@@ -123,6 +123,7 @@ DEFAULTS: dict[str, Any] = {
     "performance.rate_limit.path": None,
     "performance.rate_limit.machines": 1,
     "performance.rate_limit.redis_url": None,
+    "performance.rate_limit.secret": None,
     "performance.rate_limit.lease": 1,
     "performance.rate_limit.on_storage_failure": "local",
     "performance.rate_limit.legacy_headers": True,
@@ -155,6 +156,7 @@ def test_the_secrets_are_these() -> None:
         "database.url",
         "database.postgres.url",
         "performance.rate_limit.redis_url",
+        "performance.rate_limit.secret",
     }
 
 
