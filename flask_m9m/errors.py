@@ -34,14 +34,11 @@ class ErrorFormat(StrEnum):
 
     @classmethod
     def negotiate(cls, configured: ErrorFormat, accept: str) -> ErrorFormat:
-        """Choose the format for a client (RFC 9457 §3).
+        """Return `PROBLEM` if the client accepts problem details (RFC 9457 §3), else `configured`.
 
         Args:
             configured: the format of the settings.
             accept: the value of the request's `Accept` header; its first 512 characters count.
-
-        Returns:
-            `PROBLEM` if the client accepts problem details, otherwise the configured format.
         """
         return cls.PROBLEM if _accepts_problem(accept) else configured
 
@@ -49,14 +46,13 @@ class ErrorFormat(StrEnum):
 def _accepts_problem(accept: str) -> bool:
     """Tell whether an `Accept` lists problem details, not with the weight 0 (RFC 9110 §12.5.1)."""
     accept = accept[:_LONGEST_ACCEPT].lower()
-    if PROBLEM_JSON not in accept:
-        return False
-    for media_range in accept.split(","):
-        media_type, *parameters = [part.strip(" \t") for part in media_range.split(";")]
-        weights = [parameter for parameter in parameters if parameter.startswith("q=")]
-        if media_type == PROBLEM_JSON and all(map(_POSITIVE_WEIGHT.fullmatch, weights)):
-            return True
-    return False
+    return PROBLEM_JSON in accept and any(map(_is_problem, accept.split(",")))
+
+
+def _is_problem(media_range: str) -> bool:
+    media_type, *parameters = [part.strip(" \t") for part in media_range.split(";")]
+    weights = [parameter for parameter in parameters if parameter.startswith("q=")]
+    return media_type == PROBLEM_JSON and all(map(_POSITIVE_WEIGHT.fullmatch, weights))
 
 
 class M9MError(Exception):

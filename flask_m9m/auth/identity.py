@@ -17,14 +17,14 @@ def names(argument: str, given: str | Collection[str]) -> tuple[str, ...]:
 
     Args:
         argument: the caller's argument, for the error message.
-        given: a collection of names, or one text with spaces between them and nothing else.
+        given: a collection of names, or one text with white space between them.
 
     Raises:
         TypeError: `given` is not a collection.
         ValueError: a name is not a scope-token (RFC 6749 §3.3).
     """
     check_type(Iterable, **{argument: given})
-    separate = split_names(given) if isinstance(given, str) else tuple(given)
+    separate = tuple(given.split() if isinstance(given, str) else given)
     for name in separate:
         if not is_scope(name):
             raise ValueError(
@@ -35,7 +35,7 @@ def names(argument: str, given: str | Collection[str]) -> tuple[str, ...]:
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """Split a list of scope-tokens at its spaces; no other white space separates them."""
+    """Split a token's list of scopes at its spaces; nothing else separates them (RFC 6749 §3.3)."""
     return tuple(filter(None, text.split(" ")))
 
 

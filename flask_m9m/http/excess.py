@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 USUAL_LENGTH = 260
 """Characters of `Cookie`, `Host`, `Connection` and the path together that are never excessive."""
 
-_MOST_PARTS = 600  # of cookies; browsers keep at most 180 cookies for a site
+_MOST_PARTS = 500  # of cookies; browsers keep at most 180 cookies for a site
 _QUOTED_PART = 12  # characters in quotes that take as long as a cookie
 _LONGEST_HOST = 260  # characters: a name of 253, and a port
 _LONGEST_CONNECTION = 512  # characters: names of fields, seldom more than three

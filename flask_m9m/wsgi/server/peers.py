@@ -46,7 +46,7 @@ class Peers:
         """
         if self._networks is None:
             return True
-        return self._networks.contains(self._resolve(peer, fields).address)
+        return self._networks.admit(self._resolve(peer, fields))
 
     def _resolve(self, peer: Any, fields: Iterable[tuple[str, str]]) -> Client:
         environ: dict[str, Any] = {"wsgi.url_scheme": "http"}
