@@ -18,10 +18,14 @@ def secured(database_url: str, clock: Clock) -> Iterator[Secured]:
     """Return a function that makes an app as another process would, on one database."""
     apps = []
 
-    def secure(**security: Any) -> tuple[Flask, M9M]:
+    def secure(api: bool = False, **security: Any) -> tuple[Flask, M9M]:
         app = Flask("app")
         app.testing = True
-        settings = {"database": {"url": database_url}, "security": security}
+        settings = {
+            "database": {"url": database_url},
+            "security": security,
+            "api": {"enabled": api},
+        }
         m9m = M9M(app, settings=make_settings(settings), clock=clock)
         app.extensions["m9m"].database.upgrade()
         apps.append(app)

@@ -62,6 +62,7 @@ OF_M9M: dict[str, dict[str, Any]] = {
     "tokens.revoke": {"token": "x"},
     "tokens.revoke_session": {"sid": "x"},
     "tokens.revoke_subject": {"subject": "zed"},
+    "tokens.version_of": {"subject": "zed"},
     "api_keys.create": {"name": "key", "owner": "ann"},
     "api_keys.list": {},
     "api_keys.revoke": {"key_id": "x"},
@@ -121,6 +122,8 @@ INNER = {
     "audit.check",
     "audit.reseal",
     "audit.sealed_with",
+    "audit.record_due",
+    "audit.end",
 }
 """Functions for flask-m9m's own components."""
 

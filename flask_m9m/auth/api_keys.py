@@ -17,8 +17,9 @@ from ..settings.arguments import check_type, checked_duration
 from ..storage.feed import ChangeFeed, Topic
 from ..storage.records import ApiKey, moment
 from .api_key_format import key_digest, make_key
-from .identity import names
+from .identity import Identity, names
 from .names import checked_name, name_of
+from .revocations import require_unrevoked
 
 if TYPE_CHECKING:
     from ..storage.transaction import Transaction
@@ -60,33 +61,35 @@ class ApiKeys:
         expires_at: datetime | Span | None = None,
         rate_limit: str | None = None,
         *,
-        family: str | None = None,
+        presented: Identity | None = None,
+        most: int | None = None,
     ) -> tuple[ApiKey, str]:
         """Create a key.
 
         Args:
             name: a description, 1 to 255 printable characters.
-            owner: the subject that the key authenticates. If it is a user of `m9m.users`, the key's
-                rights are limited to the user's current rights.
-            scopes: the rights of the key.
-            roles: the roles of the key.
+            owner: the subject that the key authenticates; a user's current rights limit its own.
+            scopes, roles: the rights of the key.
             expires_at: when the key expires: a `datetime` with a time zone, or the time from now,
                 as seconds, as `"90d"` or as a `timedelta`; by default never.
             rate_limit: the key's own limit (`"100/hour"`), in addition to all others.
-            family: the family of another key, to share its rate limit; by default a new family.
+            presented: the credential that asks; a key that an API key makes is revoked with it.
+            most: how many valid keys the owner may have, with this one.
 
         Returns:
-            The stored record and the key's text, which cannot be recovered later.
+            The stored record, and the key's text, which cannot be recovered later.
 
         Raises:
             TypeError, ValueError: an argument is not valid, or the owner lacks a scope or role.
+            InvalidToken, InvalidApiKey, Conflict: `presented` was revoked; or one key too many.
             DatabaseUnavailable: the key could not be stored.
         """
-        now, key_id = moment(self._clock()), str(uuid.uuid4())
+        maker, now, key_id = _key_of(presented), moment(self._clock()), str(uuid.uuid4())
+        check_type(int | None, most=most)
         _check_limits(rate_limit)
         key = ApiKey(
             id=key_id,
-            family=key_id if family is None else checked_name("family", family),
+            family=maker.claims["family"] if maker else key_id,
             name=checked_name("name", name),
             owner=checked_name("owner", owner),
             scopes=frozenset(names("scopes", scopes)),
@@ -94,11 +97,10 @@ class ApiKeys:
             rate_limit=rate_limit,
             created_at=now,
             expires_at=_end(expires_at, now),
-            rotated_at=None,
-            revoked_at=None,
-            last_used_at=None,
+            made_by=maker.credential_id if maker else None,
         )
         with self._feed.write() as transaction:
+            self._check_request(transaction, key.owner, presented, most)
             return self._add(transaction, key)
 
     def list(self, owner: str | None = None, unused_for: Span | None = None) -> Sequence[ApiKey]:
@@ -132,7 +134,7 @@ class ApiKeys:
         return self._feed.database.read(query)
 
     def revoke(self, key_id: str, owner: str | None = None) -> None:
-        """Revoke a key.
+        """Revoke a key, and the keys that it made over the REST API.
 
         Args:
             key_id: the key's id.
@@ -148,10 +150,8 @@ class ApiKeys:
             key = transaction.identities.key(key_id)
             if key is None or (owner is not None and key.owner != name_of(owner)):
                 raise _not_found()
-            if not transaction.identities.change_key(key_id, revoked_at=now):
+            if not revoke_key(transaction, self._trail, key, now):
                 raise _not_found()
-            transaction.append_change(Topic.API_KEY, key_id, now)
-            self._record(transaction, EventName.API_KEY_REVOKED, key)
 
     def rotate(self, key_id: str, grace: Span = 86_400.0) -> tuple[ApiKey, str]:
         """Replace a key with a new one of the same rights and lifetime.
@@ -184,16 +184,18 @@ class ApiKeys:
             changes = {"expires_at": ends} if left else {"revoked_at": now}
             transaction.identities.change_key(key_id, rotated_at=now, **changes)
             transaction.append_change(Topic.API_KEY, key_id, now)
+            following_id = str(uuid.uuid4())
+            transaction.identities.move_made_keys(key_id, following_id)
             life = None if old.expires_at is None else old.expires_at - old.created_at
             following = replace(
                 old,
-                id=str(uuid.uuid4()),
+                id=following_id,
                 created_at=now,
                 expires_at=None if life is None else now + life,
                 last_used_at=None,
             )
             if not left:
-                self._record(transaction, EventName.API_KEY_REVOKED, old, replaced_by=following.id)
+                self._record(transaction, EventName.API_KEY_REVOKED, old, replaced_by=following_id)
             return self._add(transaction, following, replaces=old.id)
 
     def prune(self, unused_for: Span) -> Sequence[ApiKey]:
@@ -238,6 +240,18 @@ class ApiKeys:
         self._record(transaction, EventName.API_KEY_CREATED, key, **details)
         return key, text
 
+    def _check_request(
+        self, transaction: Transaction, owner: str, presented: Identity | None, most: int | None
+    ) -> None:
+        """Refuse a request for a key by a revoked credential, or for one too many."""
+        if presented is not None:
+            require_unrevoked(transaction, presented)
+        if most is not None and self._count_valid(transaction, owner) >= most:
+            raise Conflict(f"the owner has {most} API keys, the most allowed: revoke one first")
+
+    def _count_valid(self, transaction: Transaction, owner: str) -> int:
+        return sum(map(self._is_valid, transaction.identities.keys_of(owner)))
+
     def _record(
         self, transaction: Transaction, name: EventName, key: ApiKey, **details: str
     ) -> None:
@@ -252,6 +266,30 @@ class ApiKeys:
     def _is_valid(self, key: ApiKey) -> bool:
         now = moment(self._clock())
         return key.revoked_at is None and (key.expires_at is None or key.expires_at > now)
+
+
+def revoke_key(transaction: Transaction, trail: AuditTrail, key: ApiKey, now: datetime) -> bool:
+    """Revoke a key, and the keys that it made; return whether it was not revoked before."""
+    if not transaction.identities.change_key(key.id, revoked_at=now):
+        return False
+    transaction.append_change(Topic.API_KEY, key.id, now)
+    event = trail.event(EventName.API_KEY_REVOKED, target=key.id, owner=key.owner)
+    trail.record_change(transaction, event)
+    for made in transaction.identities.keys_made_by(key.id):
+        revoke_key(transaction, trail, made, now)
+    return True
+
+
+def revoke_keys_of(transaction: Transaction, trail: AuditTrail, owner: str, now: datetime) -> None:
+    """Revoke all keys of an owner."""
+    for key in transaction.identities.keys_of(owner):
+        revoke_key(transaction, trail, key, now)
+
+
+def _key_of(presented: Identity | None) -> Identity | None:
+    """Return a presented credential if it is an API key."""
+    check_type(Identity | None, presented=presented)
+    return presented if presented is not None and presented.scheme == "api_key" else None
 
 
 def _end(expires_at: datetime | Span | None, now: datetime) -> datetime | None:

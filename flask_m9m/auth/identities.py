@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from ..audit.trail import AuditTrail
@@ -25,6 +26,8 @@ from .schemes.cookie import CookieAuthenticator, SessionCookies
 from .sign_in import ConfiguredUser, SignIn
 from .tokens import Tokens
 from .users import Users
+
+logger = logging.getLogger("flask_m9m")
 
 
 class Identities:
@@ -102,9 +105,13 @@ def _password_verifier(
     def verify(name: str, password: str) -> User | Identity | bool | None:
         if configured is not None and configured(name, password):
             return True
-        app = callbacks.password_verifier
-        if app is not None:
-            return app(name, password)
-        return users.verify_password(name, password)
+        try:
+            return (callbacks.password_verifier or users.verify_password)(name, password)
+        except Exception:
+            if configured is None or not configured.has_name(name):
+                raise
+            # The configured user's password is wrong: the attempt counts, whatever else fails.
+            logger.exception("basic_auth: another source of users failed for the configured name")
+            return None
 
     return verify

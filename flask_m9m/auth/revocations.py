@@ -11,11 +11,12 @@ ASCII is hashed: `sub#…`.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from datetime import datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from ..errors import InvalidToken
+from ..errors import InvalidApiKey, InvalidToken
 from ..processes.bounded_cache import keep_newest
 from ..processes.polled_lock import PolledLock
 from ..storage.feed import ChangeFeed, Topic
@@ -61,20 +62,8 @@ class Revocations:
             DatabaseUnavailable: the revocations cannot be read.
         """
         self._feed.catch_up()
-        if self._feed.empty:
-            return
-        claims = identity.claims
-        version = claims.get("ver")
-        if version is None:
-            version = max(0, int(claims.get("iat", 0)) - _CLOCK_SKEW)
-        if self._version(_name("sub", identity.subject)) > version:
-            raise InvalidToken("all tokens of the subject were revoked", guess=False)
-        sid = claims.get("sid")
-        if sid is not None and self._version(_name("sid", str(sid))) >= 0:
-            raise InvalidToken("the session of the token was revoked", guess=False)
-        jti = identity.credential_id
-        if jti is not None and self._version(_name("jti", jti)) >= 0:
-            raise InvalidToken("the token was revoked", guess=False)
+        if not self._feed.empty:
+            _refuse_revoked(identity, self._version)
 
     # The cache
 
@@ -139,6 +128,45 @@ class Revocations:
                 self._complete = False  # the dropped name has to be queried again
 
 
+def _refuse_revoked(identity: Identity, version_by_name: Callable[[str], int]) -> None:
+    """Refuse a token that was revoked, as itself, with its session, or with its subject."""
+    claims = identity.claims
+    version = claims.get("ver")
+    if version is None:
+        version = max(0, int(claims.get("iat", 0)) - _CLOCK_SKEW)
+    if version_by_name(revocation_name("sub", identity.subject)) > version:
+        raise InvalidToken("all tokens of the subject were revoked", guess=False)
+    sid = claims.get("sid")
+    if sid is not None and version_by_name(revocation_name("sid", str(sid))) >= 0:
+        raise InvalidToken("the session of the token was revoked", guess=False)
+    jti = identity.credential_id
+    if jti is not None and version_by_name(revocation_name("jti", jti)) >= 0:
+        raise InvalidToken("the token was revoked", guess=False)
+
+
+def require_unrevoked(transaction: Transaction, identity: Identity) -> None:
+    """Refuse a token or API key that was revoked before this transaction.
+
+    A process learns of revocations with a delay: what lasts longer than a request, such as a new
+    API key, needs this check in the transaction that stores it.
+
+    Raises:
+        InvalidToken: the token was revoked.
+        InvalidApiKey: the API key was revoked.
+    """
+    if identity.scheme != "api_key":
+        _refuse_revoked(identity, lambda name: _stored_version(transaction, name))
+        return
+    key = transaction.identities.key(identity.credential_id or "")
+    if key is None or key.revoked_at is not None:
+        raise InvalidApiKey
+
+
+def _stored_version(transaction: Transaction, name: str) -> int:
+    found = transaction.identities.revocation(name)
+    return _NOT_REVOKED if found is None else _version_in(found)
+
+
 def revoke_token(
     transaction: Transaction, jti: str, now: datetime, expires_at: datetime | None
 ) -> None:
@@ -150,7 +178,7 @@ def revoke_token(
         now: the time of the revocation.
         expires_at: when the token expires; `None` if unknown, which keeps the revocation forever.
     """
-    _revoke(transaction, _name("jti", jti), now, expires_at)
+    _revoke(transaction, revocation_name("jti", jti), now, expires_at)
 
 
 def revoke_session(transaction: Transaction, sid: str, now: datetime, expires_at: datetime) -> None:
@@ -164,7 +192,7 @@ def revoke_session(transaction: Transaction, sid: str, now: datetime, expires_at
     """
     if name_of(sid) is not None:
         transaction.identities.end_session(sid, now)
-    _revoke(transaction, _name("sid", sid), now, expires_at)
+    _revoke(transaction, revocation_name("sid", sid), now, expires_at)
 
 
 def revoke_subject(transaction: Transaction, subject: str, now: datetime) -> None:
@@ -172,12 +200,12 @@ def revoke_subject(transaction: Transaction, subject: str, now: datetime) -> Non
     version = max(version_of(transaction, subject) + 1, int(now.timestamp()))
     if name_of(subject) is not None:
         transaction.identities.end_sessions_of(subject, now)
-    _revoke(transaction, _name("sub", subject), now, None, version)
+    _revoke(transaction, revocation_name("sub", subject), now, None, version)
 
 
 def version_of(transaction: Transaction, subject: str) -> int:
     """Find the version (`ver`) for a subject's new tokens; 0 if none was ever revoked."""
-    found = transaction.identities.revocation(_name("sub", subject))
+    found = transaction.identities.revocation(revocation_name("sub", subject))
     return 0 if found is None else found[1] or 0
 
 
@@ -196,7 +224,8 @@ def _version_in(row: tuple[str, int | None]) -> int:
     return _NO_VERSION if row[1] is None else row[1]
 
 
-def _name(kind: str, value: str) -> str:
+def revocation_name(kind: str, value: str) -> str:
+    """Return the name of a revocation: `sub:…`, `sid:…` or `jti:…`."""
     if len(value) <= _MAX_VALUE and value.isascii() and value.isprintable():
         return f"{kind}:{value}"
     return f"{kind}#{sha256(value.encode('utf-8', 'surrogatepass')).hexdigest()}"

@@ -91,6 +91,7 @@ class Sessions:
         roles: str | Collection[str] | None,
         claims: Mapping[str, Any],
         fresh: bool,
+        version: int | None = None,
     ) -> TokenPair:
         """Begin a session; see `Tokens.issue_pair`."""
         now, subject = moment(self._clock()), checked_name("a subject", subject)
@@ -109,6 +110,10 @@ class Sessions:
         )
         self._issuer.issue(subject, claims=claims)  # check the claims before anything is written
         with self._feed.write() as transaction:
+            if version is not None and version != version_of(transaction, subject):
+                raise ValueError(
+                    f"version: the tokens of {subject!a} were revoked during the login"
+                )
             pair = self._issue_pair(transaction, session, session.current, now, fresh=fresh)
             if pair is None:
                 raise ValueError(f"the user {subject!a} is disabled")

@@ -24,6 +24,7 @@ from .identity import Identity
 from .lockout import Lockout
 from .names import normalize
 from .passwords import PasswordHasher
+from .revocations import revocation_name, version_of
 
 PasswordVerifier = Callable[[str, str], Identity | bool | None]
 """Verify a name and a password, both in NFC: return an identity, `True`, or `None` or `False`."""
@@ -43,11 +44,13 @@ class SignedIn(NamedTuple):
         identity: the verified identity.
         is_user: whether it is a user of the users table, which has the user's current rights.
         loaded: the identity from the app's `identity_loader`.
+        version: of a login, the version of the name's tokens before the password was verified.
     """
 
     identity: Identity
     is_user: bool
     loaded: Identity
+    version: int | None = None
 
 
 class SignIn:
@@ -77,13 +80,17 @@ class SignIn:
         self._verified = VerifiedPasswords(clock)
         feed.subscribe(self._verified)
 
-    def __call__(self, name: str, password: str, client: Client) -> SignedIn:
+    def __call__(
+        self, name: str, password: str, client: Client, *, login: bool = False
+    ) -> SignedIn:
         """Verify a name and password.
 
         Args:
             name: the name in NFC, without control characters.
             password: the password without control characters, in any normal form.
             client: the client that sent them.
+            login: whether a session begins: then no cached verification counts, which another
+                process may have made out of date.
 
         Raises:
             InvalidCredentials: they are wrong, or the app rejects the identity.
@@ -94,13 +101,21 @@ class SignIn:
         # recognise a correct guess.
         with self._verified.turn(name, password), self._lockout.attempt(name, client):
             password = normalize(password)  # a long one takes time: the lockout comes first
-            found = self._find_cached(name, password) or self._verify_and_cache(name, password)
+            version = self._version_of(name) if login else None
+            found = None if login else self._find_cached(name, password)
+            if found is None:
+                found = self._verify_and_cache(name, password)
         # The app's loader may be slow: no other request waits for it, or finds its token taken.
         try:
-            return SignedIn(*found, self._load(found[0]))
+            return SignedIn(*found, self._load(found[0]), version)
         except InvalidCredentials:
             self._lockout.count_failure(name, client)
             raise
+
+    def _version_of(self, name: str) -> int:
+        if self._feed.has_no_database():
+            return 0
+        return self._feed.ask(lambda transaction: version_of(transaction, name))
 
     def _find_cached(self, name: str, password: str) -> _Verified | None:
         try:
@@ -152,7 +167,11 @@ class ConfiguredUser:
     def __call__(self, name: str, password: str) -> bool:
         """Tell whether a name and password are the configured ones."""
         right = self._hasher.verify(self._hash(), password)
-        return hmac.compare_digest(name.encode(), self._name) and right
+        return self.has_name(name) and right
+
+    def has_name(self, name: str) -> bool:
+        """Tell whether a name is the configured one."""
+        return hmac.compare_digest(name.encode(), self._name)
 
     def _hash(self) -> str:
         with self._lock:
@@ -226,9 +245,15 @@ class VerifiedPasswords:
         self._known.keep(self._digest(name, password), (self._clock(), name, found))
 
     def drop(self, topic: str, name: str) -> None:
-        """Drop the verifications of a changed user."""
+        """Drop the verifications of a changed user, or of a subject whose tokens were revoked."""
         if topic == Topic.USER:
             self._known.drop(lambda known: name in (known[1], known[2][0].subject))
+        elif topic == Topic.REVOCATION:
+            self._known.drop(
+                lambda known: (
+                    name in {revocation_name("sub", who) for who in (known[1], known[2][0].subject)}
+                )
+            )
 
     def clear(self) -> None:
         """Drop all verifications."""

@@ -15,6 +15,7 @@ from ..settings.arguments import check_text, check_type, checked_duration
 from ..settings.models import JWTSettings
 from ..storage.feed import ChangeFeed
 from ..storage.records import User, moment
+from .api_keys import revoke_keys_of
 from .identity import Identity
 from .jwt.claims import ClaimRules
 from .jwt.issuer import Issuer, new_jti
@@ -144,6 +145,7 @@ class Tokens:
         roles: str | Collection[str] | None = None,
         claims: Mapping[str, Any] | None = None,
         fresh: bool = True,
+        version: int | None = None,
     ) -> TokenPair:
         """Begin a session: issue an access token and a refresh token.
 
@@ -154,6 +156,8 @@ class Tokens:
             roles: the roles of the subject, limited in the same way.
             claims: further claims of the access tokens.
             fresh: whether the first access token is fresh; refreshed tokens never are.
+            version: the result of `version_of` before the password was verified. If all tokens of
+                the subject were revoked since, as by a new password, no session begins.
 
         Raises:
             SettingsError: JWT is switched off.
@@ -162,7 +166,9 @@ class Tokens:
         """
         check_type(bool, fresh=fresh)
         check_type(Mapping | None, claims=claims)
-        return _require_enabled(self._sessions).begin(subject, scopes, roles, claims or {}, fresh)
+        check_type(int | None, version=version)
+        sessions = _require_enabled(self._sessions)
+        return sessions.begin(subject, scopes, roles, claims or {}, fresh, version)
 
     def refresh(self, token: str) -> TokenPair:
         """Exchange a refresh token for a new pair with the user's current rights.
@@ -240,16 +246,37 @@ class Tokens:
         check_type(str, sid=sid)
         return _require_enabled(self._sessions).end(sid)
 
-    def revoke_subject(self, subject: str) -> None:
+    def version_of(self, subject: str) -> int:
+        """Find the version of a subject's tokens, which increases when all of them are revoked.
+
+        A login reads it before it verifies a password, and gives it to `issue_pair`.
+
+        Raises:
+            ValueError: the subject is not valid.
+            DatabaseUnavailable: the revocations cannot be read.
+        """
+        subject = _subject(subject)
+        if self._feed.has_no_database():
+            return 0
+        return self._feed.ask(lambda transaction: version_of(transaction, subject))
+
+    def revoke_subject(self, subject: str, *, keys: bool = False) -> None:
         """Revoke all existing tokens and end all sessions of a subject.
+
+        Args:
+            subject: the subject.
+            keys: whether to revoke the subject's API keys too.
 
         Raises:
             ValueError: the subject is not valid.
             DatabaseUnavailable: the revocation could not be stored.
         """
-        subject = _subject(subject)
+        check_type(bool, keys=keys)
+        subject, now = _subject(subject), moment(self._clock())
         with self._feed.write() as transaction:
-            revoke_subject(transaction, subject, moment(self._clock()))
+            revoke_subject(transaction, subject, now)
+            if keys:
+                revoke_keys_of(transaction, self._trail, subject, now)
             event = self._trail.event(EventName.TOKEN_REVOKED, subject, subject, of="subject")
             self._trail.record_change(transaction, event)
 

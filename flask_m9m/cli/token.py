@@ -79,10 +79,16 @@ def inspect(state: AppState, source: str | None, output: str) -> None:
     "--session", metavar="SID", help="Revoke a session, with its refresh and access tokens."
 )
 @click.option("--subject", metavar="NAME", help="Revoke every token and session of a subject.")
+@click.option("--keys", is_flag=True, help="With --subject: revoke the subject's API keys too.")
 @with_app
 @refusals
 def revoke(
-    state: AppState, source: str | None, jti: str | None, session: str | None, subject: str | None
+    state: AppState,
+    source: str | None,
+    jti: str | None,
+    session: str | None,
+    subject: str | None,
+    keys: bool,
 ) -> None:
     """Revoke a token, a session, or every token and session of a subject.
 
@@ -94,14 +100,17 @@ def revoke(
         raise click.UsageError("give only one of SOURCE, --jti, --session and --subject")
     if "" in ways:
         raise click.UsageError("SOURCE, --jti, --session and --subject must not be empty")
+    if keys and subject is None:
+        raise click.UsageError("--keys needs --subject")
     tokens = state.identities.tokens
     if session is not None:
         if not tokens.revoke_session(session):
             raise fail(f"no session has the id {session[:64]!a}, or it has ended already")
         click.echo(f"revoked the session {printable(session)}")
     elif subject is not None:
-        tokens.revoke_subject(subject)
-        click.echo(f"revoked every token and session of {printable(subject)}")
+        tokens.revoke_subject(subject, keys=keys)
+        what = "every token, session and API key" if keys else "every token and session"
+        click.echo(f"revoked {what} of {printable(subject)}")
     elif jti is not None:
         _refuse_token(jti)
         tokens.revoke(jti)

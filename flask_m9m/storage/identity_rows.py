@@ -108,6 +108,15 @@ class IdentityRows:
         """Return the API keys of an owner, or of all owners if `owner` is `None`."""
         return self.keys() if owner is None else self.keys(api_keys.c.owner == owner)
 
+    def keys_made_by(self, key_id: str) -> list[ApiKey]:
+        """Return the API keys that an API key made."""
+        return self.keys(api_keys.c.made_by == key_id)
+
+    def move_made_keys(self, key_id: str, following: str) -> None:
+        """Let the keys that an API key made belong to the key that replaces it."""
+        made = update(api_keys).where(api_keys.c.made_by == key_id)
+        self._connection.execute(made.values(made_by=following))
+
     def keys_unused_since(self, moment: datetime) -> list[ApiKey]:
         """Return the API keys that are not revoked, and were neither made nor used since a time."""
         used = func.coalesce(api_keys.c.last_used_at, api_keys.c.created_at)

@@ -29,6 +29,7 @@ class ApiKey:
         rotated_at: when a key was made that replaces it.
         revoked_at: when it was revoked.
         last_used_at: when it was last used; written up to a minute late.
+        made_by: the id of the API key that made it over the REST API.
     """
 
     id: str
@@ -40,9 +41,10 @@ class ApiKey:
     rate_limit: str | None
     created_at: datetime
     expires_at: datetime | None
-    rotated_at: datetime | None
-    revoked_at: datetime | None
-    last_used_at: datetime | None
+    rotated_at: datetime | None = None
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+    made_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,7 @@ api_keys = Table(
     Column("rotated_at", Moment),
     Column("revoked_at", Moment),
     Column("last_used_at", Moment),
+    Column("made_by", String(36), index=True),
 )
 
 sessions = Table(

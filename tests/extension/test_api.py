@@ -286,7 +286,7 @@ def test_an_unknown_id_is_404(served: Served, key_id: str) -> None:
 def test_a_key_has_no_scope_that_its_maker_lacks(served: Served) -> None:
     app, m9m = served()
     with app.app_context():
-        narrow = f"Bearer {m9m.tokens.issue('ann', scopes='items:read')}"
+        narrow = f"Bearer {m9m.tokens.issue('ann', scopes='items:read', fresh=True)}"
     body = {"name": "ci", "scopes": ["items:read", "items:write"]}
     answer = post(app, "/api-keys", body, Authorization=narrow)
     assert (answer.status_code, answer.json["code"]) == (403, "ACCESS_DENIED")

@@ -265,7 +265,7 @@ def test_a_scheme_of_the_apps_own_gives_no_key_more_than_the_user_of_that_name_h
     app: Flask, m9m: M9M
 ) -> None:
     answer = post(app, "/api-keys", {"name": "made", "scopes": ["admin"]}, X_Device="1")
-    assert (answer.status_code, answer.json["code"]) == (400, "VALIDATION_ERROR")
+    assert (answer.status_code, answer.json["code"]) == (401, "FRESH_TOKEN_REQUIRED")
     assert keys(app, m9m) == []
 
 

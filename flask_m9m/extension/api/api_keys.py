@@ -1,7 +1,8 @@
 """API key routes (`…/api-keys`): users list, create and revoke their own API keys.
 
-An API key can call these routes only with the scope `m9m:manage`. A key that it creates has only
-scopes that it has itself, expires no later, and shares its rate limit.
+Creating a key needs a fresh token, as a login gives it: a key outlives the token. An API key can
+call these routes only with the scope `m9m:manage`. A key that it creates has only scopes that it
+has itself, expires no later, shares its rate limit, and is revoked with it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from flask import Blueprint, Response, jsonify
 from pydantic import AwareDatetime, BeforeValidator, Field
 
 from ...auth.api_keys import ApiKeys
-from ...auth.identity import is_scope
-from ...errors import ValidationError
+from ...auth.identity import Identity, is_scope
+from ...errors import FreshTokenRequired, ValidationError
 from ...storage.records import ApiKey, moment
 from ..app_state import current_state
 from ..decorators import require_auth
@@ -63,18 +64,20 @@ def list_keys() -> Response:
 def create_key() -> tuple[Response, int]:
     """Create a key for the caller; no later response contains the key's text."""
     caller, sent = proved_caller(), read_body(NewKey)
+    if caller.scheme != "api_key" and not _is_fresh(caller):
+        raise FreshTokenRequired
     if not all(map(is_scope, sent.scopes)):
         message = "each must be a scope-token (RFC 6749 §3.3)"
         raise ValidationError([{"field": "scopes", "message": message}])
     if beyond := set(sent.scopes) - caller.scopes:
         raise access_denied(*sorted(beyond))
-    expires_at, rate_limit, family = sent.expires_at, None, None
+    expires_at, rate_limit = sent.expires_at, None
     if caller.scheme == "api_key":
         expires_at = _earlier(expires_at, caller.expires_at)
-        rate_limit, family = caller.claims["rate_limit"], caller.claims["family"]
+        rate_limit = caller.claims["rate_limit"]
     try:
         key, text = _api_keys().create(
-            sent.name, caller.subject, sent.scopes, (), expires_at, rate_limit, family=family
+            sent.name, caller.subject, sent.scopes, (), expires_at, rate_limit, presented=caller
         )
     except ValueError as error:
         raise ValidationError([{"field": "", "message": str(error)}]) from None
@@ -91,6 +94,10 @@ def revoke_key(key_id: str) -> tuple[str, int]:
 
 def _api_keys() -> ApiKeys:
     return current_state("the REST API").identities.api_keys
+
+
+def _is_fresh(caller: Identity) -> bool:
+    return caller.scheme in ("bearer", "cookie") and caller.claims.get("fresh") is True
 
 
 def _earlier(requested: datetime | None, latest: float | None) -> datetime | None:

@@ -10,10 +10,10 @@ from pydantic import Field
 
 from ...audit.events import EventName
 from ...auth.identities import Identities
-from ...auth.identity import Identity
 from ...auth.names import has_control, name_of
 from ...auth.schemes.cookie import ACCESS, REFRESH, cookie_of
 from ...auth.sessions import TokenPair
+from ...auth.sign_in import SignedIn
 from ...errors import (
     AuthenticationRequired,
     Conflict,
@@ -59,39 +59,38 @@ def login() -> Response:
     name = name_of(sent.username)
     if name is None or has_control(sent.password):
         raise InvalidCredentials
-    identity, is_user = _sign_in(services, name, sent.password)
+    identity, is_user, _, version = _sign_in(services, name, sent.password)
     try:
         pair = services.tokens.issue_pair(
             identity.subject,
             # The scopes and roles of a stored user are read again at each refresh.
             scopes=None if is_user else identity.scopes,
             roles=None if is_user else identity.roles,
+            # Of another subject than the name, the version is unknown.
+            version=version if identity.subject == name else None,
         )
     except ValueError as error:
-        # The user was just disabled, or the app's verifier returned unusable values.
+        # The user was just disabled or got another password, or the app's verifier returned
+        # unusable values.
         logger.warning("login: cannot begin a session for %a: %s", identity.subject[:64], error)
         raise InvalidCredentials from None
     return _token_response(services, pair, cookies=sent.cookies)
 
 
-def _sign_in(services: Identities, name: str, password: str) -> tuple[Identity, bool]:
-    """Verify a name and password, and record the attempt in the audit trail.
-
-    Returns:
-        The user's identity, and whether it is a stored user, of `m9m.users`.
-    """
+def _sign_in(services: Identities, name: str, password: str) -> SignedIn:
+    """Verify a name and password, and record the attempt in the audit trail."""
     exchange, trail = current_exchange("login"), current_state("login").trail
     try:
-        identity, is_user, _ = services.sign_in(name, password, exchange.client)
+        signed_in = services.sign_in(name, password, exchange.client, login=True)
     except M9MError as error:
         exchange.failure_audited = True
         failed = EventName.AUTHENTICATION_FAILED
         event = trail.event(failed, name, outcome=error.error_code)
         trail.record_event(event._replace(scheme="password"), exchange.client.key)
         raise
-    event = trail.event(EventName.AUTHENTICATED, identity.subject)
+    event = trail.event(EventName.AUTHENTICATED, signed_in.identity.subject)
     trail.record_event(event._replace(scheme="password"))
-    return identity, is_user
+    return signed_in
 
 
 @blueprint.post("/refresh")
