@@ -14,7 +14,7 @@ from gunicorn.http.errors import InvalidChunkSize, InvalidHeader
 from gunicorn.http.message import Request
 
 _MAX_LINE = 8_192
-_FREE_FRAMING = 65_536
+_FREE_FRAMING = 16_384  # octets
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
 _EXTENSION = (
@@ -74,7 +74,7 @@ class ChunkedDecoder:
     """Decodes a chunked body as its octets arrive (RFC 9112 §7.1).
 
     A chunk costs time however short it is. So the framing (sizes, extensions and line ends) may
-    have as many octets as the content, and 64 KiB in addition.
+    have as many octets as the content, and 16 KiB in addition.
 
     Args:
         max_octets: the largest content.

@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from gunicorn import sock as gunicorn_sock
@@ -120,10 +121,10 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
 
     def _drop_slowest(self, connections: Iterable[Connection]) -> bool:
         """Drop the connection without progress for longest, if one waits for its client."""
-        waiting = [connection for connection in connections if connection in self._waiting]
-        if not waiting:
+        waiting = (connection for connection in connections if connection in self._waiting)
+        slowest = min(waiting, key=attrgetter("progress"), default=None)
+        if slowest is None:
             return False
-        slowest = min(waiting, key=lambda connection: connection.progress)
         self._forget(slowest)
         if slowest.phase in _BEGUN:
             with suppress(OSError):
