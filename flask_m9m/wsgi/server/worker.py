@@ -74,9 +74,11 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
+            if times := self._quiet.record("accept"):
+                self.log.error("Cannot accept a connection (%d times): %s", times, error.strerror)
             # For example no free descriptor: existing connections are still served.
-            self.log.error("Cannot accept a connection: %s", error.strerror)
-            time.sleep(0.05)
+            if not self._drop_slowest(self._waiting):
+                time.sleep(0.05)
             return
         client.setblocking(False)
         try:
@@ -142,7 +144,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
                 largest = connection
             self._warn("max_buffered_size", space.limit, "a body")
             self._forget(largest)
-            self._refuse(largest, _UNAVAILABLE)
+            self._refuse(largest, Refused(_UNAVAILABLE))
             if largest is connection:
                 return False
         return True
@@ -157,9 +159,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         try:
             event = 0 if connection.phase is Phase.COMPLETE else connection.receive()
         except Refused as refusal:
-            if refusal.fault and (times := self._quiet.record(refusal.fault)):
-                self.log.error("Refused a request, %d times: %s", times, refusal.fault)
-            self._refuse(connection, refusal.status)
+            self._refuse(connection, refusal)
         except OSError as error:
             self.log.debug("Connection ended: %s", error)
             self._drop(connection)
@@ -189,9 +189,11 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         with suppress(KeyError, ValueError):
             self.poller.unregister(connection.sock)
 
-    def _refuse(self, connection: Connection, status: str) -> None:
+    def _refuse(self, connection: Connection, refusal: Refused) -> None:
+        if refusal.fault and (times := self._quiet.record(refusal.fault)):
+            self.log.error("Refused a request (%d times): %s", times, refusal.fault)
         with suppress(OSError):
-            connection.refuse(status)
+            connection.refuse(refusal.status)
         self._close(connection)
 
     def _close(self, connection: Connection) -> None:
@@ -247,7 +249,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             if keep_alive:
                 connection.await_next()
         except Refused as refusal:
-            self._refuse(connection, refusal.status)
+            self._refuse(connection, refusal)
         except OSError:
             self._drop(connection)
         else:
@@ -272,6 +274,6 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
 
     def _end(self, connection: Connection) -> None:
         if connection.phase in _BEGUN:
-            self._refuse(connection, "408 Request Timeout")
+            self._refuse(connection, Refused("408 Request Timeout"))
         else:
             self._drop(connection)
