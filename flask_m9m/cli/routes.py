@@ -61,6 +61,7 @@ def routes(state: AppState, fail_on: Sequence[str], allow: Sequence[str], output
         for finding in _findings(policy, allowed or state.routes.is_own(rule.endpoint)):
             found.setdefault(finding, []).append(f"{method} {rule.rule} ({rule.endpoint})")
     print_rows(rows, output)
+    state.routes.check()
     _report({kind: found[kind] for kind in _REMEDIES if kind in fail_on and kind in found})
 
 

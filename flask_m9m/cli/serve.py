@@ -149,6 +149,7 @@ def _rate_limit(limit: RateLimitSettings, store: LimitStore) -> str:
 
 def _name_undecided(state: AppState) -> None:
     """Compile every policy, so that conflicts stop the start, and print undecided routes."""
+    state.routes.check()
     routes = {rule.endpoint for rule, _, policy in state.routes.all() if policy.undecided}
     if routes and state.loaded.settings.security.default_access == "authenticated":
         click.echo(f"undecided, so they need authentication: {', '.join(sorted(routes))}", err=True)

@@ -19,7 +19,8 @@ from ..settings.checks import check_secret_key
 from ..settings.development_secret import with_secret
 from ..settings.sources import Loaded
 from ..wsgi.assembly import Assembly
-from .routes import Protections, Routes
+from .protections import Protections
+from .routes import Routes
 
 if TYPE_CHECKING:
     from flask import Flask

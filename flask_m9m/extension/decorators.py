@@ -25,12 +25,14 @@ from ..guard.marks import (
     SignedURLMark,
     UnlimitedMark,
 )
-from ..settings.arguments import check_text
+from ..settings.arguments import check_text, check_type
 from .app_state import current_request, current_state
 from .context import settle_later
-from .marked_views import add_mark, layers_of
+from .marked_views import add_mark, check_view, layers_of
 
 View = TypeVar("View", bound=Callable[..., Any])
+
+NO_VIEW: Any = object()  # the decorator is written with parentheses; `None` is an error
 
 
 class ViewDecorator:
@@ -62,16 +64,15 @@ class ViewDecorator:
             request reaches the function without passing its route's policy.
 
         Raises:
-            TypeError: the view is neither a class nor callable.
+            TypeError: Flask would not call it as a view, so that the mark would not apply.
             ValueError: the view has both `@public` and a mark that closes it.
         """
+        check_view(view)
         if isinstance(view, type):
             add_mark(view, self.mark)
             if self.mark.closes:
                 _guard_class(view, self.mark)
             return view
-        if not callable(view):
-            raise TypeError(f"a view or a view class is needed, found {type(view).__name__}")
         *_, innermost = layers_of(view)
         if self.mark.closes or _is_written_on_def(innermost, caller):
             add_mark(innermost, self.mark)
@@ -203,11 +204,12 @@ def require_auth(
     schemes: str | Collection[str] | None = None,
     optional: bool = False,
     fresh: bool = False,
+    instead: bool = False,
 ) -> ViewDecorator: ...
 
 
 def require_auth(
-    view: View | None = None,
+    view: View = NO_VIEW,
     /,
     *,
     scopes: str | Collection[str] = (),
@@ -216,11 +218,13 @@ def require_auth(
     schemes: str | Collection[str] | None = None,
     optional: bool = False,
     fresh: bool = False,
+    instead: bool = False,
 ) -> View | ViewDecorator:
     """Require a valid credential for a view, and optionally scopes or roles.
 
-    It works above and below the route decorator. If a view has several, all of them apply. A
-    request without a valid credential gets a 401, one without the scopes or roles a 403.
+    It works above and below the route decorator. All that stand on a view, its class, blueprints
+    and patterns apply, up to one with `optional` or `instead`, or `@public`. A request without a
+    valid credential gets a 401, one without the scopes or roles a 403.
 
     Example:
         `@require_auth` or `@require_auth(scopes="reports:read", roles=["analyst", "admin"])`
@@ -236,6 +240,7 @@ def require_auth(
         optional: let requests without a credential through, without an identity. A bad credential
             still gets a 401.
         fresh: accept only tokens that were issued at a login, with `fresh=True`.
+        instead: replace what stands further from the view, such as its blueprint's requirements.
 
     Raises:
         ValueError: the name of a scope, role or scheme is not a scope-token (RFC 6749 §3.3).
@@ -247,9 +252,10 @@ def require_auth(
         schemes=schemes,
         optional=optional,
         fresh=fresh,
+        instead=instead,
     )
     decorator = ViewDecorator(requirement)
-    return decorator if view is None else decorator.put_on(view, sys._getframe(1))
+    return decorator if view is NO_VIEW else decorator.put_on(view, sys._getframe(1))
 
 
 @overload
@@ -257,23 +263,31 @@ def require_signed_url(view: View, /) -> View: ...
 
 
 @overload
-def require_signed_url(*, purpose: str = "") -> ViewDecorator: ...
+def require_signed_url(*, purpose: str = "", instead: bool = False) -> ViewDecorator: ...
 
 
-def require_signed_url(view: View | None = None, /, *, purpose: str = "") -> View | ViewDecorator:
+def require_signed_url(
+    view: View = NO_VIEW,
+    /,
+    *,
+    purpose: str = "",
+    instead: bool = False,
+) -> View | ViewDecorator:
     """Require a URL that `m9m.sign_url` has signed, and that has not expired.
 
-    A signed URL does not authenticate the caller. With `@require_auth` on the same view both
-    apply; without it no credential is needed, even if `default_access` is `authenticated`. Other
-    requests get a 403.
+    A signed URL does not authenticate the caller. With `@require_auth` on the view, its class or
+    its blueprint both apply; without it no credential is needed, even if `default_access` is
+    `authenticated`. Other requests get a 403.
 
     Args:
         view: the view, where the decorator is written without parentheses.
         purpose: the purpose for which the URL must be signed.
+        instead: replace what stands further from the view, such as its blueprint's requirements.
     """
     check_text(purpose=purpose)
-    decorator = ViewDecorator(SignedURLMark(purpose))
-    return decorator if view is None else decorator.put_on(view, sys._getframe(1))
+    check_type(bool, instead=instead)
+    decorator = ViewDecorator(SignedURLMark(purpose, instead))
+    return decorator if view is NO_VIEW else decorator.put_on(view, sys._getframe(1))
 
 
 public = ViewDecorator(Opening())

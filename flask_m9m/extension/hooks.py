@@ -53,7 +53,7 @@ class Hooks:
         with self._lock:
             self._move_to_front()
         self._guard.prepare()
-        self._routes.check_own()
+        self._routes.check()
         return self._guard
 
     def log_exception(self) -> None:

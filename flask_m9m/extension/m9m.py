@@ -28,7 +28,7 @@ from .context import csp_nonce
 from .decorators import ViewDecorator, require_auth, require_signed_url
 from .hooks import Hooks
 from .log_request_ids import add_request_ids
-from .routes import Protections
+from .protections import Protections
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -127,6 +127,7 @@ class M9M(Facade):
             engine=engine or self._engine,
         )
         app.extensions[EXTENSION] = state
+        self._protections.apps.add(app)
         _register_routes(app, loaded.settings)
         limit_sizes(app, loaded.settings.server.limits)
         app.context_processor(lambda: {"csp_nonce": csp_nonce})
@@ -138,9 +139,11 @@ class M9M(Facade):
     def protect(self, target: Blueprint | str, *marks: ViewDecorator | Callable[..., Any]) -> None:
         """Apply decorators to routes whose views you cannot decorate, such as another package's.
 
-        Access, CORS and headers are each decided by the decorator nearest to the view. The order,
-        nearest first, is: view, class, inner blueprint, outer blueprint, pattern. Rate limits add
-        up. The decorators apply in every app of this `M9M`.
+        What closes adds up: each requirement between the view and the pattern applies, up to the
+        first `public`, `optional=True` or `instead=True`. CORS and headers are decided by the
+        decorator nearest to the view. The order, nearest first, is: view, class, inner blueprint,
+        outer blueprint, pattern. Rate limits add up. The decorators apply in every app of this
+        `M9M`; a blueprint or pattern that none of them has stops the start.
 
         Example:
             `m9m.protect("api-docs.*", public, security_headers(preset="web"))`
@@ -153,12 +156,15 @@ class M9M(Facade):
 
         Raises:
             TypeError: the target or a decorator is of another type.
+            ValueError: there is no decorator.
         """
         if not isinstance(target, str | Blueprint):
             raise TypeError(
                 "target must be a blueprint or a pattern of endpoint names, "
                 f"found {type(target).__name__}"
             )
+        if not marks:
+            raise ValueError("marks must have at least one decorator: without any, nothing changes")
         self._protections.protect(target, tuple(map(_mark_of, marks)))
 
     def user_loader(self, load: Loader) -> Loader:

@@ -10,15 +10,24 @@ returned. It is kept for the function too, but only if the decorator is written 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from types import FunctionType, MethodType
+from types import MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
+
+import click
+from flask import Flask
+from flask.views import View
+from werkzeug.local import LocalProxy
 
 from ..guard.marks import Demand, Mark, Opening
 
 _marks: WeakKeyDictionary[Any, tuple[Mark, ...]] = WeakKeyDictionary()
+_NO_VIEWS = (staticmethod, click.Command, Flask, LocalProxy)
+
+revision = 0
+"""The number of marks that were added; read as `marked_views.revision`."""
 
 
 def marks_of(target: object) -> tuple[Mark, ...]:
@@ -32,6 +41,8 @@ def marks_of(target: object) -> tuple[Mark, ...]:
 def add_mark(target: Any, mark: Mark) -> None:
     """Add a mark to a function or class.
 
+    `revision` grows, so that a policy compiled before is compiled again.
+
     Raises:
         ValueError: the target would have both `@public` and a mark that closes it.
     """
@@ -40,30 +51,41 @@ def add_mark(target: Any, mark: Mark) -> None:
     demand = next((mark for mark in marks if isinstance(mark, Demand)), None)
     if demand is not None and any(isinstance(mark, Opening) for mark in marks):
         decorators = f"both @public and {demand.decorator}"
-        raise ValueError(f"{target.__qualname__} is marked with {decorators}")
+        raise ValueError(f"{name_of(target)} is marked with {decorators}")
     _marks[target] = marks
+    global revision
+    revision += 1
+
+
+def name_of(target: object) -> str:
+    """Return the name of a function, a class or an object's class, for messages."""
+    return str(getattr(target, "__qualname__", None) or type(target).__qualname__)
+
+
+def check_view(target: object) -> None:
+    """Check that Flask can call an object as a view, so that a mark on it is enforced.
+
+    Raises:
+        TypeError: the object is no view, or a class that is no `flask.views.View`.
+    """
+    if isinstance(target, type):
+        if issubclass(target, View):
+            return
+        raise TypeError(
+            f"the class {target.__qualname__} is no Flask View, so a mark on it cannot be enforced:"
+            " mark its methods, derive it from flask.views.View, or list the mark in a mixin's "
+            "decorators = [...]"
+        )
+    if not callable(target) or isinstance(target, _NO_VIEWS):
+        raise TypeError(
+            f"a view or a view class is needed, found {type(target).__name__}: put the mark on the "
+            "function that Flask calls, under a @staticmethod or a command's decorator"
+        )
 
 
 def layers_of(view: object) -> Iterator[Any]:
     """Yield a view and the functions that it wraps, the innermost last."""
     return (layer for layer in _unwrapped(view) if not isinstance(layer, MethodType))
-
-
-def owners_of(view: object) -> Iterator[type]:
-    """Yield the classes of the objects that a view and the functions it wraps are bound to."""
-    for layer in _unwrapped(view):
-        if isinstance(layer, MethodType):
-            yield layer.__self__ if isinstance(layer.__self__, type) else type(layer.__self__)
-        elif not isinstance(layer, FunctionType | functools.partial):
-            yield type(layer)
-
-
-def enclosed_classes(layers: Iterable[Any]) -> Iterator[type]:
-    """Yield the classes in functions' closures, and those of the objects and methods there."""
-    for layer in layers:
-        for enclosed in closure_values(layer):
-            enclosed = enclosed.__self__ if isinstance(enclosed, MethodType) else enclosed
-            yield enclosed if isinstance(enclosed, type) else type(enclosed)
 
 
 def closure_values(function: object) -> Iterator[Any]:

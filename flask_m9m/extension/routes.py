@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flask import Blueprint, Flask
+from flask import Flask
 from flask.views import View
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
@@ -17,75 +14,20 @@ from ..errors import Problem, SettingsError
 from ..guard.marks import ANY_OTHER_METHOD, USUAL_METHODS, Mark, Opening
 from ..guard.policy import FLASK, Level, RoutePolicy
 from ..guard.policy_compiler import PolicyCompiler
-from .marked_views import enclosed_classes, layers_of, marks_of, owners_of
+from . import marked_views
+from .marked_views import layers_of, marks_of
+from .protections import Protections, Unmatched, unenforced
 
 if TYPE_CHECKING:
     from flask import Request
     from werkzeug.routing import MapAdapter, Rule
 
 
-@dataclass
-class Protections:
-    """The marks that `M9M.protect` put on blueprints and endpoint patterns.
-
-    Attributes:
-        revision: grows when a protection is added.
-    """
-
-    revision: int = 0
-    _blueprints: list[tuple[Blueprint, Sequence[Mark]]] = field(default_factory=list)
-    _patterns: list[tuple[str, Sequence[Mark]]] = field(default_factory=list)
-
-    def protect(self, target: Blueprint | str, marks: Sequence[Mark]) -> None:
-        """Put marks on a blueprint, or on all endpoints that match a pattern.
-
-        An equal protection is added once: an app factory repeats it for each app that it makes.
-        """
-        demands = [mark.meaning for mark in marks]
-        protected: list[Any] = self._patterns if isinstance(target, str) else self._blueprints
-        for known, known_marks in protected:
-            if known == target and [mark.meaning for mark in known_marks] == demands:
-                return
-        protected.append((target, marks))
-        self.revision += 1
-
-    def unmatched(self, endpoints: Collection[str]) -> list[str]:
-        """List the patterns that match no endpoint, and so protect nothing."""
-        return [
-            pattern
-            for pattern, _ in self._patterns
-            if not any(fnmatchcase(endpoint, pattern) for endpoint in endpoints)
-        ]
-
-    def levels_of(self, endpoint: str, app: Flask) -> Iterator[Level]:
-        """Yield an endpoint's levels: inner blueprint, outer blueprints, patterns."""
-        names = endpoint.split(".")[:-1]
-        for depth in range(len(names), 0, -1):
-            name = ".".join(names[:depth])
-            blueprint = app.blueprints.get(name)
-            protections = (marks for known, marks in self._blueprints if known is blueprint)
-            yield Level(f"blueprint {name}", [mark for marks in protections for mark in marks])
-        matching: dict[str, list[Mark]] = {}
-        for pattern, marks in self._patterns:
-            if fnmatchcase(endpoint, pattern):
-                matching.setdefault(pattern, []).extend(marks)
-        for pattern in sorted(matching, key=_exactness, reverse=True):
-            yield Level(f"pattern {pattern}", matching[pattern])
-
-
-def _exactness(pattern: str) -> tuple[bool, int]:
-    """Rank a pattern: a literal name first, then by the number of literal characters."""
-    literal = len(pattern) - sum(map(pattern.count, "*?[]"))
-    return literal == len(pattern), literal
-
-
-logger = logging.getLogger("flask_m9m")
-
 _AUTOMATIC_OPTIONS = "OPTIONS, answered by Flask"  # a method of its own; the view never runs
 
 
 class Compiled(NamedTuple):
-    """A policy, with the view and the revision of protections that it was compiled from."""
+    """A policy, with the view and the revision that it was compiled from."""
 
     policy: RoutePolicy
     view: object
@@ -110,19 +52,28 @@ class Routes:
         self._protections = protections
         self._compiled: dict[tuple[str, str], Compiled] = {}
         self._unrouted = policies.unrouted()
-        for pattern in protections.unmatched(app.view_functions):
-            logger.warning(
-                "m9m.protect(%a) protects nothing: no endpoint of the app %s matches the pattern",
-                pattern,
-                app.name,
-            )
 
-    def check_own(self) -> None:
-        """Check, before the first request, that only the metrics route has its path.
+    def check(self) -> None:
+        """Check the routes and marks before the first request.
 
         Raises:
-            SettingsError: a route of the app has the same path.
+            SettingsError: a mark cannot be enforced, or a route has the path of the metrics.
         """
+        problems = [
+            Problem(f"m9m.protect({target})", found, remedy)
+            for target, found, remedy in self.unmatched()
+        ]
+        problems += unenforced(self._app)
+        if problems:
+            raise SettingsError(problems)
+        self._check_own()
+
+    def unmatched(self) -> list[Unmatched]:
+        """List what `M9M.protect` names and none of the M9M's apps has."""
+        return self._protections.unmatched(self._app)
+
+    def _check_own(self) -> None:
+        """Check that only the metrics route has its path."""
         for own in self._app.url_map.iter_rules():
             if own.endpoint != METRICS_ENDPOINT:
                 continue
@@ -153,7 +104,8 @@ class Routes:
             return self._unrouted
         if method not in USUAL_METHODS:
             method = self._cache_key(rule, method)
-        endpoint, revision = rule.endpoint, self._protections.revision
+        endpoint = rule.endpoint
+        revision = self._protections.revision + marked_views.revision
         view = self._app.view_functions.get(endpoint)
         known = self._compiled.get((endpoint, method))
         if known is not None and known.view is view and known.revision == revision:
@@ -225,28 +177,9 @@ class Routes:
         )
         if view_class is not None:
             yield from _class_levels(view_class, method)
-        for owner in owners_of(view):
-            for ancestor in owner.__mro__:
-                yield Level(f"class {ancestor.__qualname__}", marks_of(ancestor))
-        _refuse_unknown_owners(endpoint, layers)
         yield from self._protections.levels_of(endpoint, self._app)
         if layers and _serves_static_files(endpoint, layers[-1]):
             yield Level(FLASK, [Opening()])
-
-
-def _refuse_unknown_owners(endpoint: str, layers: Sequence[Any]) -> None:
-    """Refuse a view that closes over a marked class which is not a Flask `View`.
-
-    The class may own the view, or the view may only use it: its marks cannot be enforced.
-
-    Raises:
-        SettingsError: the view closes over such a class.
-    """
-    for owner in enclosed_classes(layers):
-        if not issubclass(owner, View) and any(map(marks_of, owner.__mro__)):
-            found = f"the marked class {owner.__qualname__} in its closure is not a Flask View"
-            remedy = "mark the methods of the class, or use m9m.protect"
-            raise SettingsError([Problem(f"route {endpoint}", found, remedy)])
 
 
 def _answers_options(rule: Rule) -> bool:

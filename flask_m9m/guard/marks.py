@@ -67,6 +67,7 @@ class Demand(Mark):
         authenticates: whether it asks for a credential.
         schemes: the authentication schemes that it accepts; `None` for every enabled one.
         optional: whether a request without a credential passes.
+        instead: whether it replaces what stands further from the view.
         scopes: the scopes that it asks for, all of them, for OpenAPI.
         component: its Security Scheme Object in OpenAPI, unless the schemes' are all it needs.
     """
@@ -78,7 +79,13 @@ class Demand(Mark):
     component: ClassVar[str | None] = None
     schemes: tuple[str, ...] | None = None
     optional: bool = False
+    instead: bool = False
     scopes: tuple[str, ...] = ()
+
+    @property
+    def replaces(self) -> bool:
+        """Whether demands that stand further from the view no longer apply."""
+        return self.optional or self.instead
 
     @property
     def asks_more(self) -> bool:
@@ -128,6 +135,7 @@ class Requirement(Demand):
     schemes: tuple[str, ...] | None = None
     optional: bool = False
     fresh: bool = False
+    instead: bool = False
 
     decorator = "@require_auth"
     authenticates = True
@@ -142,13 +150,14 @@ class Requirement(Demand):
         schemes: str | Collection[str] | None = None,
         optional: bool = False,
         fresh: bool = False,
+        instead: bool = False,
     ) -> Requirement:
         """Check the arguments of `@require_auth` and make its mark.
 
         Raises:
             ValueError: the name of a scope or role cannot be sent in a header field.
         """
-        check_type(bool, optional=optional, fresh=fresh)
+        check_type(bool, optional=optional, fresh=fresh, instead=instead)
         return cls(
             scopes=names("scopes", scopes),
             any_scope=names("any_scope", any_scope),
@@ -156,6 +165,7 @@ class Requirement(Demand):
             schemes=None if schemes is None else names("schemes", schemes),
             optional=optional,
             fresh=fresh,
+            instead=instead,
         )
 
     @property
@@ -209,6 +219,7 @@ class SignedURLMark(Demand):
     """`@require_signed_url`: a URL that the app has signed for this purpose."""
 
     purpose: str = ""
+    instead: bool = False
 
     decorator = "@require_signed_url"
     component = "signed_url"

@@ -105,25 +105,29 @@ class PolicyCompiler:
     def _access(
         self, route: str, levels: Sequence[Level]
     ) -> tuple[Access, str, tuple[Demand, ...]]:
-        """Decide on access; return it, the place that decided on it, and its demands."""
-        binding = _nearest_places(
-            (level.place, mark)
-            for level in levels
-            for mark in level.marks
-            if level.binding and isinstance(mark, Demand) and mark.closes
-        )
+        """Decide on access; return it, the places that decided on it, and its demands.
+
+        Demands add up from the view outwards, until a place opens or replaces what stands further
+        out. Those of binding levels apply even then.
+        """
+        closing: dict[Demand, str] = {}
+        opened_by: str | None = None
         for level in levels:
             own = [mark for mark in level.marks if isinstance(mark, Demand)]
             opened = any(isinstance(mark, Opening) for mark in level.marks)
-            if own and opened:
+            if own and opened and (opened_by is None or level.binding):
                 both = f"both @public and {own[0].decorator} ({level.place})"
                 raise _contradiction(route, both)
-            closing = {**dict.fromkeys(own, level.place), **binding}
-            if closing:
-                places = ", ".join(dict.fromkeys(closing.values()))
-                return _access_under(closing), places, tuple(closing)
-            if opened:
-                return Access.PUBLIC, level.place, ()
+            for demand in own:
+                if opened_by is None or (level.binding and demand.closes):
+                    closing.setdefault(demand, level.place)
+            if opened_by is None and (opened or any(demand.replaces for demand in own)):
+                opened_by = level.place
+        if closing:
+            places = ", ".join(dict.fromkeys(closing.values()))
+            return _access_under(closing), places, tuple(closing)
+        if opened_by is not None:
+            return Access.PUBLIC, opened_by, ()
         if self._settings.security.default_access == "authenticated":
             return Access.AUTHENTICATED, SETTINGS, (Requirement(),)
         return Access.PUBLIC, SETTINGS, ()
@@ -146,6 +150,7 @@ class PolicyCompiler:
                     if authenticator.scheme in demand.schemes
                 )
         if not accepted:
+            _refuse_disjoint(route, authenticating, known)
             switched_on = (
                 ", ".join(authenticator.scheme for authenticator in self._authenticators) or "none"
             )
@@ -232,6 +237,15 @@ def header_policy(settings: HeadersSettings, *, development: bool) -> SecurityHe
     if not settings.enabled:
         return None
     return SecurityHeaders(settings.effective(), development=development)
+
+
+def _refuse_disjoint(route: str, demands: Iterable[Demand], known: frozenset[str]) -> None:
+    """Refuse demands that have no scheme in common, whatever is switched on."""
+    lists = [demand.schemes for demand in demands if demand.schemes is not None]
+    if len(lists) > 1 and not known.intersection(*lists):
+        found = " and ".join(f"schemes={list(schemes)}" for schemes in lists)
+        remedy = "with instead=True the nearer @require_auth replaces the others"
+        raise _contradiction(route, f"{found} have no scheme in common; {remedy}")
 
 
 def _access_under(demands: Iterable[Demand]) -> Access:

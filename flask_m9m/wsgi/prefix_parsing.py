@@ -177,7 +177,7 @@ class _Reader:
         for key, value in demands.items():  # each alone first, to report every problem
             self._make(key, partial(Requirement.of, **{key: value}))
         if not self.problems:
-            requirement = Requirement.of(**demands, optional=access == "optional")
+            requirement = Requirement.of(**demands, optional=access == "optional", instead=True)
         return Access(access or "authenticated"), requirement
 
     def _limit(self, prefix: str, methods: frozenset[str] | None) -> Mark | None:

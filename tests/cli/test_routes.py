@@ -81,7 +81,8 @@ def test_each_row_says_where_access_limits_cors_and_headers_come_from(routed: Fo
     rows = rows_of(routed)
     shadow = "9 per 60 s, burst 9 (at most 17 in any 60 s), refuses no request (shadow)"
     own = rows["GET", "/api/own"]
-    assert own["decided by"] == own["cors by"] == own["headers by"] == "view"
+    assert own["decided by"] == "view, blueprint api"
+    assert own["cors by"] == own["headers by"] == "view"
     assert own["schemes"] == ["bearer"]
     assert own["cors"] == ["https://own.example.com"]
     assert own["limits"] == ["5 per 60 s, burst 5 (at most 9 in any 60 s)", shadow, GENERAL]
@@ -94,7 +95,9 @@ def test_each_row_says_where_access_limits_cors_and_headers_come_from(routed: Fo
     assert plain["cors"] == ["https://pattern.example.com"]
     assert plain["limits by"] == ["blueprint api", "settings"]
     item = rows["DELETE", "/api/item"]
-    assert (item["access"], item["decided by"]) == ("authenticated", "method delete")
+    assert item["access"] == "authenticated"
+    assert item["decided by"] == "method delete, blueprint api"
+    assert item["needs"] == ["role admin"]
     assert rows["GET", "/api/item"]["decided by"] == "method get"
     assert item["limits by"] == ["class Item", "blueprint api", "settings"]
     assert item["headers by"] == "view"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import click
 import pytest
-from flask import Flask, current_app, request
+from flask import Blueprint, Flask, current_app, request
 from flask.views import MethodView, View
 
-from flask_m9m import SettingsError, current_user, public, rate_limit, require_auth
+from flask_m9m import current_identity, current_user, public, rate_limit, require_auth
 from flask_m9m.testing import client_as
-from tests.conftest import MakeApp
 
 admin = require_auth(roles="admin")
 
@@ -27,54 +27,45 @@ def opaque(view: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args, **kwargs: view(*args, **kwargs)
 
 
-@admin
 class Reports:
     def index(self) -> str:
         return "secret"
 
-    def __call__(self) -> str:
-        return "secret"
 
-    @classmethod
-    def listing(cls) -> str:
-        return "secret"
-
-    @public
-    def about(self) -> str:
-        return "open"
+@pytest.mark.parametrize("mark", [admin, public, rate_limit("5/minute")], ids=range(3))
+def test_a_mark_on_a_class_that_is_no_view_is_refused(mark: Any) -> None:
+    with pytest.raises(TypeError, match="the class Reports is no Flask View"):
+        mark(Reports)
 
 
-class Derived(Reports):
-    pass
+class Tool:
+    @click.command
+    def command() -> None:  # type: ignore[misc]
+        pass
+
+    @staticmethod
+    def static() -> None:
+        pass
 
 
-@pytest.mark.parametrize("access", ["public", "authenticated"])
 @pytest.mark.parametrize(
-    "view", [Reports().index, Reports(), Derived().index, Derived(), Derived.listing]
+    "target",
+    [
+        None,
+        "view",
+        property(Reports.index),
+        classmethod(Reports.index),
+        vars(Tool)["static"],
+        Tool.command,
+        current_identity,
+        Flask("other"),
+        Blueprint("other", "other"),
+    ],
 )
-def test_objects_and_methods_of_a_marked_class_are_held_to_its_mark(
-    make_app: MakeApp, view: Callable[..., Any], access: str
-) -> None:
-    app = make_app({"security": {"default_access": access}})
-    app.add_url_rule("/x", "x", view)
-    assert statuses(app, "/x") == (401, 403, 200)
-
-
-def test_a_method_opens_itself_in_a_marked_class(app: Flask) -> None:
-    app.add_url_rule("/x", "x", Reports().about)
-    assert statuses(app, "/x") == (200, 200, 200)
-
-
-@pytest.mark.parametrize("held", [Reports, Reports(), Reports().index])
-def test_a_marked_class_that_a_view_encloses_stops_the_start(app: Flask, held: Any) -> None:
-    def view() -> Any:  # as Flask-Classful makes them
-        return (held() if isinstance(held, type) else held).index()
-
-    app.add_url_rule("/x", "x", view)
-    with pytest.raises(
-        SettingsError, match="the marked class Reports in its closure is not a Flask View"
-    ):
-        app.test_client().get("/x")
+def test_a_mark_on_what_is_not_called_as_a_view_is_refused(target: Any) -> None:
+    for mark in (require_auth, admin, public):
+        with pytest.raises(TypeError, match="a view or a view class is needed"):
+            mark(target)
 
 
 def calling(name: str) -> Callable[[], Any]:
@@ -113,13 +104,13 @@ def test_a_class_is_guarded_where_a_derived_one_dispatches_itself(
             assert statuses(app, path) == (401, 403, 200)
 
 
-def test_a_marked_class_that_is_no_view_guards_the_views_that_it_is_mixed_into(
+def test_a_marked_view_class_guards_the_views_that_it_is_mixed_into(
     app: Flask,
 ) -> None:
     initialized = []
 
     @admin
-    class Closed:
+    class Closed(View):
         def __init_subclass__(cls, label: str = "", **options: Any) -> None:
             super().__init_subclass__(**options)
             initialized.append((cls.__name__, label))

@@ -12,10 +12,8 @@ import pytest
 from flask_m9m.extension.marked_views import (
     add_mark,
     closure_values,
-    enclosed_classes,
     layers_of,
     marks_of,
-    owners_of,
 )
 from flask_m9m.guard.marks import (
     CacheableMark,
@@ -197,50 +195,16 @@ def test_a_circle_of_wrappers_ends() -> None:
     assert list(islice(layers_of(first), 9)) == [first]
 
 
-# Owners
-
-
-def owners(view: object) -> list[type]:
-    return list(owners_of(view))
-
-
-def test_a_function_belongs_to_nobody() -> None:
-    view = make_view()
-    for target in (view, wrapped(view), functools.partial(view), Report.static, None):
-        assert owners(target) == []
-
-
-def test_objects_and_bound_methods_belong_to_their_class() -> None:
-    target = Report()
-    for view in (target, target.method, Report.of_class, target.of_class):
-        assert owners(view) == [Report]
-        assert owners(functools.partial(view)) == [Report]
-        assert owners(wrapped(view)) == [Report]
-
-
-def test_a_class_that_is_called_as_a_view_belongs_to_its_metaclass() -> None:
-    class Meta(type):
-        pass
-
-    class View(metaclass=Meta):
-        pass
-
-    assert owners(View) == [Meta]
-
-
 # Closures
 
 
-def test_a_closures_objects_classes_and_methods_are_found_as_classes() -> None:
+def test_a_closures_objects_classes_and_methods_are_found() -> None:
     target, bound, kind = Slotted(), Report().method, Report
 
     def view() -> Any:
         return target, bound, kind
 
     assert sorted(closure_values(view), key=repr) == sorted((target, bound, kind), key=repr)
-    assert sorted(enclosed_classes([view, make_view()]), key=repr) == sorted(
-        (Slotted, Report, Report), key=repr
-    )
 
 
 def test_a_cell_that_is_still_empty_and_what_has_no_closure_hold_nothing() -> None:

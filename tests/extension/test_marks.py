@@ -598,18 +598,94 @@ def test_an_identity_can_be_copied_and_sent_to_another_process(app: Flask) -> No
             other.claims["tenant"]["id"] = 8
 
 
-def test_a_protection_that_fits_no_endpoint_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_protection_that_fits_nothing_stops_the_start() -> None:
     app = Flask("app")
     m9m = M9M(app, settings=make_settings())
     app.add_url_rule("/x", "x", lambda: "x")
     m9m.protect("x", require_auth)
     m9m.protect("admni.*", require_auth)
-    app.test_client().get("/x")
-    said = [message for message in caplog.messages if "no endpoint" in message]
-    assert len(said) == 1
-    assert "admni.*" in said[0]
+    m9m.protect(Blueprint("lost", "lost"), require_auth)
+    app.register_blueprint(Blueprint("lost", "lost"))  # another object of the same name
+    with pytest.raises(SettingsError) as caught:
+        app.test_client().get("/x")
+    assert [problem.path for problem in caught.value.problems] == [
+        "m9m.protect('admni.*')",
+        "m9m.protect(<Blueprint lost>)",
+    ]
+    for target in ("x", Blueprint("b", "b")):
+        with pytest.raises(ValueError, match="at least one decorator"):
+            m9m.protect(target)
     with pytest.raises(TypeError, match="blueprint"):
         m9m.protect(lambda: "x", require_auth)  # type: ignore[arg-type]
+
+
+def test_a_protection_may_fit_another_app_of_its_m9m() -> None:
+    m9m, blueprint = M9M(settings=make_settings()), Blueprint("admin", "admin")
+    m9m.protect("report", require_auth)
+    m9m.protect(blueprint, require_auth)
+    first, second = Flask("first"), Flask("second")
+    for app in (first, second):
+        m9m.init_app(app)
+    second.add_url_rule("/report", "report", lambda: "x")
+    second.register_blueprint(blueprint)
+    assert first.test_client().get("/report").status_code == 404
+    assert second.test_client().get("/report").status_code == 401
+
+
+def test_a_view_is_held_to_its_own_marks_and_to_its_blueprints() -> None:
+    app, admin = Flask("app"), Blueprint("admin", "admin")
+    m9m = M9M(app, settings=make_settings())
+    m9m.protect(admin, require_auth(roles="admin"))
+    admin.add_url_rule("/both", "both", require_auth(scopes="x")(lambda: "secret"))
+    admin.add_url_rule("/own", "own", require_auth(scopes="x", instead=True)(lambda: "secret"))
+    admin.add_url_rule("/open", "open", require_auth(optional=True)(lambda: "open"))
+    app.register_blueprint(admin)
+    scoped = client_as(app, "ann", scopes=["x"])
+    both = client_as(app, "eve", scopes=["x"], roles=["admin"])
+    found = [client.get("/both").status_code for client in (app.test_client(), scoped, both)]
+    assert found == [401, 403, 200]
+    assert [client.get("/own").status_code for client in (app.test_client(), scoped)] == [401, 200]
+    assert app.test_client().get("/open").status_code == 200
+
+
+@pytest.mark.parametrize("mark", [require_auth, rate_limit("1/hour", burst=1)], ids=range(2))
+def test_a_mark_above_the_decorator_of_a_hook_or_handler_stops_the_start(mark: Any) -> None:
+    def hook(*_: Any) -> None:
+        pass
+
+    def before(app: Flask) -> None:
+        mark(app.before_request(hook))
+
+    def handler(app: Flask) -> None:
+        mark(app.errorhandler(404)(hook))
+
+    for register in (before, handler):
+        app = Flask("app")
+        M9M(app, settings=make_settings())
+        register(app)
+        with pytest.raises(SettingsError, match=r"past the mark; write .* below the decorator"):
+            app.test_client().get("/x")
+
+
+def test_a_mark_below_the_decorator_of_a_hook_guards_every_route_of_it(app: Flask) -> None:
+    @app.before_request
+    @require_auth
+    def check() -> None:
+        pass
+
+    app.add_url_rule("/x", "x", lambda: "x")
+    assert app.test_client().get("/x").status_code == 401
+    assert client_as(app, "ann").get("/x").status_code == 200
+
+
+def test_a_mark_put_on_a_registered_view_later_holds_at_once(app: Flask) -> None:
+    def report() -> str:
+        return "secret"
+
+    app.add_url_rule("/x", "x", report)
+    assert app.test_client().get("/x").status_code == 200
+    require_auth(report)
+    assert app.test_client().get("/x").status_code == 401
 
 
 def test_a_scheme_that_nobody_knows_is_named(app: Flask) -> None:

@@ -144,6 +144,42 @@ def test_the_nearest_marks_decide_and_those_of_the_view_itself_always_hold(
     assert (policy.access, policy.decided_by, policy.undecided) == (access, decided_by, False)
 
 
+ADMIN, FRESH, KEY = Requirement(roles=("a",)), Requirement(fresh=True), SignedURLMark()
+INSTEAD, MAYBE = Requirement(scopes=("x",), instead=True), Requirement(optional=True)
+
+
+@pytest.mark.parametrize(
+    ("levels", "demands", "decided_by"),
+    [
+        ([view(FRESH), blueprint(ADMIN)], {FRESH, ADMIN}, "view, blueprint api"),
+        ([view_class(FRESH), pattern(ADMIN)], {FRESH, ADMIN}, "class Report, pattern *"),
+        ([view(KEY), blueprint(ADMIN)], {KEY, ADMIN}, "view, blueprint api"),
+        ([view(), blueprint(ADMIN), pattern(FRESH)], {ADMIN, FRESH}, "blueprint api, pattern *"),
+        ([view(INSTEAD), blueprint(ADMIN), pattern(FRESH)], {INSTEAD}, "view"),
+        (
+            [view(FRESH), blueprint(INSTEAD), pattern(ADMIN)],
+            {FRESH, INSTEAD},
+            "view, blueprint api",
+        ),
+        ([view(SignedURLMark(instead=True)), blueprint(ADMIN)], 1, "view"),
+        # What opens ends the sum: what stands further out no longer applies.
+        ([view(FRESH), blueprint(Opening()), pattern(ADMIN)], {FRESH}, "view"),
+        ([view(MAYBE), blueprint(ADMIN)], set(), "view"),
+        ([view(FRESH), blueprint(MAYBE), pattern(ADMIN)], {FRESH}, "view, blueprint api"),
+        # But what stands on the function or method itself applies whatever is nearer.
+        ([view(INSTEAD), method(ADMIN), view_class(FRESH)], {INSTEAD, ADMIN}, "view, method get"),
+        ([view(Opening()), method(ADMIN), blueprint(FRESH)], {ADMIN}, "method get"),
+    ],
+)
+def test_what_closes_adds_up_until_something_opens_or_replaces(
+    levels: list[Level], demands: Any, decided_by: str
+) -> None:
+    policy = compiled(*levels)
+    found = len(policy.demands) if isinstance(demands, int) else set(policy.demands)
+    assert (found, policy.decided_by) == (demands, decided_by)
+    assert policy.access is not PUBLIC
+
+
 def test_demands_of_the_view_and_of_its_method_add_up() -> None:
     admin, fresh, signed = Requirement(roles=("a",)), Requirement(fresh=True), SignedURLMark()
     policy = compiled(view(admin), method(fresh, signed))
@@ -324,7 +360,10 @@ def test_a_route_accepts_the_schemes_that_all_its_demands_accept(
     [
         ([Requirement(schemes=("basic",))], "switched off (switched on: bearer, api_key"),
         ([Requirement(schemes=())], "switched off"),
-        ([Requirement(schemes=("bearer",)), Requirement(schemes=("api_key",))], "switched off"),
+        (
+            [Requirement(schemes=("bearer",)), Requirement(schemes=("api_key",))],
+            "schemes=['bearer'] and schemes=['api_key'] have no scheme in common; with instead",
+        ),
         ([Requirement(schemes=("basic",), optional=True)], "switched off"),
         (
             [Requirement(schemes=("baerer",))],

@@ -135,7 +135,7 @@ def examine(subject: Subject, checks: Iterable[Check] = CHECKS) -> Iterator[Find
 
 
 def _compile_routes(subject: Subject) -> Iterable[Finding]:
-    subject.state.routes.check_own()
+    subject.state.routes.check()
     len(subject.routes)
     return ()
 

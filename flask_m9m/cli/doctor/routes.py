@@ -59,11 +59,12 @@ SHADOWED = Kind(
 )
 UNMATCHED = Kind(
     "protect-unmatched",
-    Severity.MEDIUM,
-    "a pattern of m9m.protect matches no endpoint",
-    "the pattern matches no endpoint and protects nothing: the view it was meant for was renamed "
-    "or removed, or is open (ASVS 8.3.1)",
-    "correct the pattern in m9m.protect(<pattern>, …); this lists the endpoints: flask m9m routes",
+    Severity.HIGH,
+    "m9m.protect names a pattern or a blueprint that the app does not have",
+    "no endpoint matches, so that the marks protect nothing and the app does not start: the view "
+    "was renamed or removed, or the blueprint is not registered (ASVS 8.3.1)",
+    "correct the pattern or register the blueprint in m9m.protect(<pattern>, …); this lists the "
+    "endpoints: flask m9m routes",
 )
 OUTSIDE = Kind(
     "middleware-outside",
@@ -135,9 +136,9 @@ def shadowed_routes(subject: Subject) -> Iterator[Finding]:
 
 @finds(UNMATCHED)
 def unmatched_patterns(subject: Subject) -> Iterator[Finding]:
-    """Find patterns of `m9m.protect` that match no endpoint."""
-    for pattern in subject.state.protections.unmatched(subject.app.view_functions):
-        yield UNMATCHED.at(f"m9m.protect({pattern!r})", pattern=repr(pattern))
+    """Find blueprints and patterns of `m9m.protect` that the app does not have."""
+    for target, _, _ in subject.state.routes.unmatched():
+        yield UNMATCHED.at(f"m9m.protect({target})", pattern=target)
 
 
 @finds(OUTSIDE, REPLACED)
