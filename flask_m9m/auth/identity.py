@@ -108,6 +108,12 @@ class Identity:
             raise TypeError(f"an identity's subject must be a str, found {found}")
         if isinstance(self.scopes, str) or isinstance(self.roles, str):
             raise TypeError("an identity's scopes and roles must be sets of str, found a str")
+        # An identity may be remembered for later requests, so that nothing in it may change.
+        for name in ("scopes", "roles"):
+            if type(getattr(self, name)) is not frozenset:
+                object.__setattr__(self, name, frozenset(getattr(self, name)))
+        if type(self.claims) is not FrozenDict:
+            object.__setattr__(self, "claims", freeze(dict(self.claims)))
 
     def has_scope(self, scope: str) -> bool:
         """Tell whether the credential has a scope."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response, after_this_request
+from flask import Flask, Response, after_this_request, has_request_context
+from flask.ctx import RequestContext
+from flask.sessions import NullSession
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import SecurityError
 
@@ -17,8 +19,12 @@ from ..http.csrf import DISPATCHED_METHOD
 from ..processes.forking import fork_safe_lock
 from .app_state import current_request
 from .context import settle_later
+from .dispatch import guard_dispatch, may_mount_apps
 
 if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+    from flask import Request
+
     from ..guard.pipeline import Guard
     from ..guard.policy import RoutePolicy
     from .app_state import AppState
@@ -31,13 +37,20 @@ class Hooks:
     Args:
         app: the app.
         state: the app's state, which makes the guard and the routes.
+
+    Attributes:
+        admit: admits requests for mounted apps, as in `GuardedApp`; `None` where there are none.
     """
+
+    _mounted: RoutePolicy
 
     def __init__(self, app: Flask, state: AppState) -> None:
         self._app = app
         self._state = state
         self._lock = fork_safe_lock()
         app.register_error_handler(M9MError, self._answer)
+        guard_dispatch(app, self)
+        self.admit = self._admit_mounted if may_mount_apps(app) else None
         self._move_to_front()
 
     @cached_property
@@ -54,6 +67,8 @@ class Hooks:
             self._move_to_front()
         self._guard.prepare()
         self._routes.check()
+        if self.admit is not None:
+            self._mounted = self._routes.mounted()
         return self._guard
 
     def log_exception(self) -> None:
@@ -81,6 +96,10 @@ class Hooks:
             after_this_request(self._finish)
         if current.method != exchange.method:  # the app's request class has replaced it
             exchange.method = current.environ[DISPATCHED_METHOD] = current.method
+        if exchange.policy is not None:  # admitted already, as for a mounted app
+            exchange.policy = self._routes.admitted
+            return
+        exchange.rule = current.url_rule
         policy = self._routes.policy(current.url_rule, current.method)
         started = perf_counter_ns() if self._guard.timed else 0
         try:
@@ -97,6 +116,69 @@ class Hooks:
         finally:
             if started:
                 exchange.guard_nanoseconds += perf_counter_ns() - started
+
+    def authorize_dispatched(self, current: Request) -> None:
+        """Authorize a request whose rule is not the one that the hooks saw.
+
+        A hook of the app has changed it, or `app.dispatch_request` was called past the hooks.
+        """
+        rule = current.url_rule
+        if rule is None or current.routing_exception is not None:
+            return
+        exchange = self._state.exchange(current)
+        exchange.rule, policy = rule, self._routes.policy(rule, current.method)
+        if policy is exchange.policy:
+            return
+        try:
+            self._guard.authorize_again(exchange, current.environ, policy)
+        except M9MError:
+            exchange.ended = True
+            raise
+        finally:
+            if exchange.provisional:
+                settle_later(exchange, self._guard)
+
+    def receive_failed(self) -> Response | None:
+        """Run steps 1 to 4 for a request that failed before the hooks; return a refusal."""
+        if not has_request_context():
+            return None
+        current = current_request()
+        exchange = self._state.exchange(current)
+        if exchange.policy is not None:
+            return None
+        if not exchange.wrapped:
+            after_this_request(self._finish)
+        policy, _ = self._routes.unrouted()
+        try:
+            self._guard.receive(exchange, current.environ, policy, self._routes.unrouted)
+        except M9MError as error:
+            return self._app.finalize_request(self._answer(error), from_error_handler=True)
+        return None
+
+    def _admit_mounted(self, exchange: Exchange, environ: WSGIEnvironment, answered: bool) -> Any:
+        """Run steps 1 to 5 for a WSGI app that is mounted inside; return a refusal.
+
+        Args:
+            exchange: the request's exchange.
+            environ: the request.
+            answered: whether the mounted app has answered, at a path that a route has too.
+        """
+        request = self._app.request_class(environ)
+        if not answered and self._routes.has_path(request):
+            return None
+        setattr(request, ON_REQUEST, exchange)
+        policy = self._mounted
+        try:
+            self._guard.receive(exchange, environ, policy, self._routes.unrouted)
+            if policy.authenticators:
+                with RequestContext(self._app, environ, request, session=NullSession()):
+                    self._guard.authorize(exchange, environ, policy)
+            else:
+                self._guard.authorize(exchange, environ, policy)
+        except M9MError as error:
+            exchange.ended = True
+            return self._answer_of(exchange, error)
+        return None
 
     def _find_policy(self, method: str) -> tuple[RoutePolicy, Collection[str] | None]:
         return self._routes.find(current_request(), method)
@@ -124,9 +206,21 @@ class Hooks:
         if isinstance(error, Answered):
             return error.response
         exchange = self._state.exchange(current_request())
+        exchange.ended = True
+        return self._answer_of(exchange, error)
+
+    def answer_handler(self, handle: Callable[..., Any], args: Sequence[Any]) -> Any:
+        """Answer a refusal that an error handler has raised, by calling a guarded view."""
+        try:
+            return handle(*args)
+        except M9MError as error:
+            return self._answer(error)
+
+    def _answer_of(self, exchange: Exchange, error: M9MError) -> Any:
+        if isinstance(error, Answered):
+            return error.response
         if exchange.refusal is not error or exchange.answer is None:
             self._guard.render(exchange, error)
-        exchange.ended = True
         return exchange.answer
 
     def _finish(self, response: Response) -> Response:

@@ -133,7 +133,7 @@ class M9M(Facade):
         app.context_processor(lambda: {"csp_nonce": csp_nonce})
         hooks = Hooks(app, state)
         app.wsgi_app = GuardedApp(  # type: ignore[method-assign]
-            app.wsgi_app, hooks.prepare, hooks.log_exception
+            app.wsgi_app, hooks.prepare, hooks.log_exception, hooks.admit
         )
 
     def protect(self, target: Blueprint | str, *marks: ViewDecorator | Callable[..., Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Flask
@@ -52,6 +53,7 @@ class Routes:
         self._protections = protections
         self._compiled: dict[tuple[str, str], Compiled] = {}
         self._unrouted = policies.unrouted()
+        self._admitted = replace(self._unrouted, unlimited=True)
 
     def check(self) -> None:
         """Check the routes and marks before the first request.
@@ -113,6 +115,31 @@ class Routes:
         policy = self.compile(endpoint, method)
         self._compiled[endpoint, method] = Compiled(policy, view, revision)
         return policy
+
+    @property
+    def admitted(self) -> RoutePolicy:
+        """The policy of a request that was admitted for a mounted app, and that Flask answers."""
+        return self._admitted
+
+    def unrouted(self, _: str = "") -> tuple[RoutePolicy, Collection[str] | None]:
+        """Find the policy of a preflight whose path no route has, as `find` does."""
+        return self._unrouted, None
+
+    def mounted(self) -> RoutePolicy:
+        """Compile the policy of WSGI apps that are mounted inside the guard's wrapper.
+
+        Raises:
+            SettingsError: it needs authentication, and no scheme is switched on.
+        """
+        return self._policies.mounted()
+
+    def has_path(self, request: Request) -> bool:
+        """Tell whether a route of the app has the path of a request, by any method."""
+        try:
+            adapter = self._app.create_url_adapter(request)
+            return adapter is not None and _match(adapter, request.method) != (None, None)
+        except Exception:  # a URL converter failed: Flask will answer
+            return True
 
     def find(self, request: Request, method: str) -> tuple[RoutePolicy, Collection[str] | None]:
         """Find the policy of the request that a preflight announces.

@@ -82,6 +82,7 @@ class Exchange:
         request_id: the request's id in responses and logs.
         excess: the refusal of a request that had more parts than anybody sends.
         policy: the route's policy, once it is known.
+        rule: the rule of that route; compared by identity.
         scheme: the scheme of the credential that was verified or rejected.
         claimed_subject: the subject a rejected credential names, unverified.
         proved_identity: the caller, as the credential proves it.
@@ -108,6 +109,7 @@ class Exchange:
 
     excess: M9MError | None = None
     policy: RoutePolicy | None = None
+    rule: object = None
     scheme: str | None = None
     claimed_subject: str | None = None
     proved_identity: Identity | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -131,8 +131,11 @@ class Limiter:
     ) -> Iterator[tuple[LimitMark, Want]]:
         for route_limit in route_limits:
             mark = route_limit.mark
-            if mark.exempt_when is not None and mark.exempt_when():
-                continue
+            if mark.exempt_when is not None:
+                exempt = mark.exempt_when()
+                if exempt:
+                    _check_plain("exempt_when", exempt)
+                    continue
             client = self._client(exchange, mark)
             cost = mark.cost() if callable(mark.cost) else mark.cost
             for limit in route_limit.limits():
@@ -143,6 +146,7 @@ class Limiter:
         if not callable(key):
             return client_key(exchange, key)
         chosen = key()
+        _check_plain("key", chosen)
         return exchange.client.key if chosen is None else custom_key(chosen)
 
     def _take_all(
@@ -236,6 +240,18 @@ class ShadowRefusals:
         more = self._quiet.record(name)
         if more:
             logger.info("rate limit %s (shadow): would have refused %d more", name, more)
+
+
+def _check_plain(argument: str, result: object) -> None:
+    """Refuse the result of a function that turned out to be asynchronous: it is always true.
+
+    Raises:
+        TypeError: the result is awaitable.
+    """
+    if isinstance(result, Awaitable):
+        if isinstance(result, Coroutine):
+            result.close()
+        raise TypeError(f"{argument} of @rate_limit must be a plain function, found a coroutine")
 
 
 def limited(hit: Hit) -> RateLimited:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, NoReturn
 
@@ -19,6 +20,7 @@ from werkzeug.wrappers import Response
 from werkzeug.wsgi import get_host
 
 from ..auth.identities import Identities
+from ..auth.identity import Identity
 from ..auth.signed_links import Links
 from ..errors import (
     AddressNotAllowed,
@@ -269,6 +271,22 @@ class Guard:
             self._identify(exchange, environ, policy)
             self._admit(exchange, environ, policy)
 
+    def authorize_again(
+        self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy
+    ) -> None:
+        """Take steps 5 to 7 for another route than the one that was authorized.
+
+        Marks that both routes have are enforced once.
+
+        Raises:
+            M9MError: the refusal.
+        """
+        exchange.policy = policy
+        self._identify(exchange, environ, policy)
+        enforced = exchange.enforced
+        limits = [limit for limit in policy.limits if limit.mark not in enforced]
+        self._admit(exchange, environ, replace(policy, limits=tuple(limits)))
+
     def _admit(self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy) -> None:
         """Take the tokens of a policy's limits, and check its demands."""
         if policy.limits or exchange.wants:
@@ -282,10 +300,8 @@ class Guard:
     def _identify(self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy) -> None:
         if not policy.authenticators:
             return
-        known = exchange.identity
-        if known is not None and any(
-            accepted.scheme == known.scheme for accepted in policy.authenticators
-        ):
+        if exchange.identity is not None:
+            self._check_known(exchange, exchange.identity, policy)
             return
         presented = 0
         for accepted in policy.authenticators:
@@ -325,6 +341,14 @@ class Guard:
             forgery.recheck(exchange, environ, self.authenticators)
         except M9MError as error:
             self.refuse(exchange, error)
+
+    def _check_known(self, exchange: Exchange, known: Identity, policy: RoutePolicy) -> None:
+        """Refuse a caller whom the route let through by a scheme that a nested mark refuses.
+
+        A second credential does not replace the caller.
+        """
+        if all(accepted.scheme != known.scheme for accepted in policy.authenticators):
+            self._refusals.refuse(exchange, AuthenticationRequired(), policy.authenticators)
 
     def _check_credential_count(
         self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy, *, several: bool

@@ -97,6 +97,10 @@ class PolicyCompiler:
         """Compile the policy of requests that match no route."""
         return self.compile("none", [Level("no route", [Opening()])], "GET")
 
+    def mounted(self) -> RoutePolicy:
+        """Compile the policy of WSGI apps mounted inside: that of an undecided route."""
+        return self.compile("mounted app", [], "GET")
+
     def for_mark(self, mark: Mark, view: str, method: str) -> RoutePolicy:
         """Compile the policy of a single mark, for a view called other than by its own route."""
         marks = (mark,) if isinstance(mark, Demand) else (mark, Opening())

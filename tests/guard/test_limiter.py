@@ -610,3 +610,11 @@ def test_threads_count_every_trial(clock: Clock, count: int) -> None:
     with ThreadPoolExecutor(count) as pool:
         list(pool.map(use, range(count)))
     assert refusals.totals == {"report": 100 * count}
+
+
+def test_no_key_is_the_hash_of_another() -> None:
+    for key in (custom_key, identity_key):
+        long = key("x" * 65)
+        assert key(long.partition(":")[2]) != long
+        assert key(long.rpartition(":")[2]) != long
+        assert key(key(long)) != long

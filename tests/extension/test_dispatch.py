@@ -1,0 +1,267 @@
+"""Whatever answers a request is inside: other rules, failures before the hooks, mounted apps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from flask import Blueprint, Flask, Request, abort, current_app, request
+from flask.sessions import SecureCookieSessionInterface
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import BaseConverter
+
+from flask_m9m import M9M, current_identity, public, rate_limit, require_auth
+from flask_m9m.cli.doctor.routes import outer_middleware
+from flask_m9m.cli.doctor.subject import Subject
+from flask_m9m.testing import client_as, make_settings
+from tests.bodies import error_of
+
+CLOSED = {"security": {"default_access": "authenticated"}}
+LIMITED = {"performance": {"rate_limit": {"enabled": True, "requests_per_minute": 1, "burst": 1}}}
+FENCED = {"server": {"allowed_networks": ["10.0.0.0/8"]}}
+
+
+def secured(settings: dict[str, Any] | None = None) -> Flask:
+    app = Flask("app")
+    M9M(app, settings=make_settings(settings or {}))
+    return app
+
+
+# Another rule than the hooks saw
+
+
+def rerouted(mark: Callable[..., Any], *, protect: bool = False) -> Flask:
+    app = Flask("app")
+    m9m = M9M(app, settings=make_settings())
+    admin = Blueprint("admin", "admin")
+
+    def secret() -> str:
+        return "secret"
+
+    admin.add_url_rule("/secret", "secret", secret if protect else mark(secret))
+    if protect:
+        m9m.protect(admin, mark)
+    app.register_blueprint(admin)
+    app.add_url_rule("/open", "open", public(lambda: "open"))
+    app.add_url_rule("/dispatching", "dispatching", public(dispatch_secret))
+
+    @app.before_request
+    def change_rule() -> None:
+        if "rule" in request.args:
+            (request.url_rule,) = app.url_map.iter_rules(request.args["rule"])
+
+    return app
+
+
+def dispatch_secret() -> Any:
+    authorization = request.headers.get("Authorization")
+    headers = {"Authorization": authorization} if authorization else {}
+    with current_app.test_request_context("/secret", headers=headers):
+        return current_app.dispatch_request()
+
+
+@pytest.mark.parametrize("protect", [True, False])
+@pytest.mark.parametrize("path", ["/secret", "/open?rule=admin.secret", "/dispatching"])
+def test_the_rule_that_is_dispatched_decides(path: str, protect: bool) -> None:
+    app = rerouted(require_auth(roles="admin"), protect=protect)
+    clients = app.test_client(), client_as(app, "ann"), client_as(app, "eve", roles=["admin"])
+    found = [client.get(path).status_code for client in clients]
+    assert found == [401, 403, 200]
+
+
+@pytest.mark.parametrize("protect", [True, False])
+def test_a_rerouted_request_is_counted_once(protect: bool) -> None:
+    app = rerouted(rate_limit("2/hour", burst=2), protect=protect)
+    client = app.test_client()
+    found = [client.get("/open?rule=admin.secret").status_code for _ in range(3)]
+    assert found == [200, 200, 429]
+
+
+def test_a_request_rerouted_to_an_open_route_is_still_held_to_its_own(app: Flask) -> None:
+    app = rerouted(require_auth)
+    assert app.test_client().get("/secret?rule=open").status_code == 401
+    assert app.test_client().get("/open?rule=open").text == "open"
+
+
+def test_a_nested_mark_of_another_scheme_does_not_replace_the_caller(app: Flask) -> None:
+    app.config["TESTING"] = False
+    seen = []
+
+    @require_auth(schemes="api_key")
+    def nested() -> str:
+        return "nested"
+
+    @app.get("/x")
+    @require_auth(schemes="bearer")
+    def view() -> str:
+        try:
+            return nested()
+        finally:
+            seen.append(current_identity.subject)
+
+    answer = client_as(app, "ann").get("/x", headers={"X-API-Key": "m9m_sk_" + "0" * 38})
+    assert (answer.status_code, seen) == (401, ["ann"])
+
+
+# Failures before the hooks
+
+
+class Failing(BaseConverter):
+    def to_python(self, value: str) -> str:
+        raise KeyError(value)
+
+
+class FailingSessions(SecureCookieSessionInterface):
+    def __init__(self, fail: Callable[[], Any]) -> None:
+        self.fail = fail
+
+    def open_session(self, app: Flask, request: Request) -> Any:
+        return self.fail()
+
+
+def failing(kind: str, settings: dict[str, Any]) -> Flask:
+    app = secured(settings)
+    app.testing = False
+    app.url_map.converters["failing"] = Failing
+    app.add_url_rule("/<failing:x>" if kind == "converter" else "/x", "x", lambda x="": "x")
+    if kind == "session":
+        app.session_interface = FailingSessions(lambda: {}["session"])
+    if kind == "session aborting":
+        app.session_interface = FailingSessions(lambda: abort(503))
+    return app
+
+
+@pytest.mark.parametrize("kind", ["converter", "session", "session aborting"])
+@pytest.mark.parametrize(
+    ("settings", "found"), [({}, [500, 500]), (LIMITED, [500, 429]), (FENCED, [403, 403])]
+)
+def test_a_failure_before_the_hooks_is_answered_after_networks_and_limits(
+    kind: str, settings: dict[str, Any], found: list[int]
+) -> None:
+    client = failing(kind, settings).test_client()
+    answers = [client.get("/x") for _ in found]
+    assert [answer.status_code for answer in answers] == found
+    assert all("X-Content-Type-Options" in answer.headers for answer in answers)
+    refused = [answer for answer in answers if answer.status_code != 500]
+    assert all(error_of(answer) for answer in refused)
+
+
+# Error handlers
+
+
+@pytest.mark.parametrize("handled", [404, Exception])
+def test_an_error_handler_that_calls_a_guarded_view_is_refused_as_the_view(handled: Any) -> None:
+    app = secured()
+    app.testing = False
+
+    @require_auth
+    def report() -> str:
+        return "secret"
+
+    app.register_error_handler(handled, lambda error: report())
+    app.add_url_rule("/fails", "fails", lambda: 1 / 0)
+    for path in ("/missing", "/fails")[: 1 if handled == 404 else 2]:
+        assert app.test_client().get(path).status_code == 401
+        assert client_as(app, "ann").get(path).text == "secret"
+
+
+def test_a_handler_of_refusals_that_calls_a_guarded_view_does_not_run_for_ever() -> None:
+    app = secured()
+    app.testing = False
+
+    @require_auth
+    def report() -> str:
+        return "secret"
+
+    app.register_error_handler(401, lambda error: report())
+    app.register_error_handler(404, lambda error: report())
+    app.add_url_rule("/x", "x", require_auth(lambda: "x"))
+    for path in ("/x", "/missing"):
+        assert app.test_client().get(path).status_code == 401
+
+
+# Mounted apps
+
+
+def tool(environ: Any, start_response: Any) -> Iterable[bytes]:
+    tool_calls.append(environ["PATH_INFO"])
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"tool"]
+
+
+tool_calls: list[str] = []
+
+
+def dispatching(app: Flask) -> Any:
+    return DispatcherMiddleware(app.wsgi_app, {"/tool": tool})
+
+
+def by_function(app: Flask) -> Any:
+    flask = app.wsgi_app
+    return lambda environ, start: (
+        tool(environ, start) if environ["PATH_INFO"].startswith("/tool") else flask(environ, start)
+    )
+
+
+def mounting(mount: Callable[[Flask], Any], settings: dict[str, Any]) -> Flask:
+    tool_calls.clear()
+    app = Flask("app")
+    app.wsgi_app = mount(app)  # type: ignore[method-assign]
+    M9M(app, settings=make_settings(settings))
+    app.add_url_rule("/x", "x", public(lambda: "x"))
+    return app
+
+
+@pytest.mark.parametrize("mount", [dispatching, by_function])
+def test_a_mounted_app_is_behind_networks_and_the_general_limit(mount: Any) -> None:
+    client = mounting(mount, FENCED).test_client()
+    assert [client.get(path).status_code for path in ("/tool", "/x", "/none")] == [403] * 3
+    client = mounting(mount, LIMITED).test_client()
+    assert [client.get("/tool/a").status_code for _ in range(3)] == [200, 429, 429]
+    assert len(tool_calls) == 1
+
+
+@pytest.mark.parametrize("mount", [dispatching, by_function])
+def test_a_mounted_app_needs_a_credential_where_the_default_is_closed(mount: Any) -> None:
+    app = mounting(mount, CLOSED)
+    stranger, ann = app.test_client(), client_as(app, "ann")
+    for method in ("GET", "POST", "OPTIONS", "TRACE"):
+        answer = stranger.open("/tool/x", method=method)
+        assert answer.status_code == 401
+        assert "X-Content-Type-Options" in answer.headers
+    assert tool_calls == []
+    assert ann.get("/tool/x").text == "tool"
+    assert stranger.get("/x").text == "x"
+    assert mounting(mount, {}).test_client().get("/tool").text == "tool"
+
+
+@pytest.mark.parametrize("mount", [dispatching, by_function])
+def test_a_mounted_app_at_the_path_of_a_route_answers_strangers_nothing(mount: Any) -> None:
+    app = mounting(mount, CLOSED)
+    app.add_url_rule("/<path:anything>", "anything", public(lambda anything: "anything"))
+    answer = app.test_client().get("/tool/x")
+    assert (answer.status_code, error_of(answer)["code"]) == (401, "AUTH_REQUIRED")
+    assert client_as(app, "ann").get("/tool/x").text == "tool"
+    assert app.test_client().get("/other").text == "anything"
+
+
+def test_a_request_for_neither_is_counted_once() -> None:
+    settings = {"performance": {"rate_limit": {**LIMITED["performance"]["rate_limit"], "burst": 4}}}
+    client = mounting(dispatching, settings).test_client()
+    assert [client.get("/none").status_code for _ in range(5)] == [404] * 4 + [429]
+
+
+def test_a_proxy_fix_inside_mounts_nothing() -> None:
+    app = mounting(lambda app: ProxyFix(app.wsgi_app), CLOSED)
+    assert app.test_client().get("/none").status_code == 404
+
+
+def test_the_doctors_remedy_for_a_mount_leads_to_a_guarded_one() -> None:
+    app = secured(CLOSED)
+    app.wsgi_app = dispatching(app)  # type: ignore[method-assign]
+    (finding,) = outer_middleware.examine(Subject(app.extensions["m9m"]))
+    assert "wrap it before M9M(app)" in finding.fix
+    assert app.test_client().get("/tool").status_code == 200
+    assert mounting(dispatching, CLOSED).test_client().get("/tool").status_code == 401
