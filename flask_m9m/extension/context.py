@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from flask import Response, after_this_request, current_app, has_request_context
@@ -96,8 +101,23 @@ def _current_user() -> Any:
             )
         if exchange.identity is None:  # not cached: authentication may follow
             return None
-        exchange.user = load(exchange.identity)
+        user = load(exchange.identity)
+        exchange.user = _awaited(user) if inspect.isawaitable(user) else user
     return exchange.user
+
+
+def _awaited(result: Awaitable[Any]) -> Any:
+    """Wait for the result of a coroutine function, in a sync view as in an async one.
+
+    The coroutine runs in a thread of its own, in the request's context: a thread that runs an event
+    loop already cannot run another.
+    """
+
+    async def wait() -> Any:
+        return await result
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(copy_context().run, asyncio.run, wait()).result()
 
 
 current_identity: Identity = LocalProxy(get_identity)  # type: ignore[assignment]

@@ -171,7 +171,8 @@ class M9M(Facade):
         """Register the function that loads the app's own user object for `current_user`.
 
         Args:
-            load: takes the request's `Identity` and returns the app's object for it.
+            load: takes the request's `Identity` and returns the app's object for it; a function or
+                a coroutine function.
         """
         check_callable(load=load)
         self._callbacks.user_loader = load
@@ -315,14 +316,19 @@ class M9M(Facade):
 
 def _register_routes(app: Flask, settings: Settings) -> None:
     """Add the routes of the REST API and of the metrics, if they are switched on."""
-    if settings.api.enabled:
-        from .api import register
+    if not (settings.api.enabled or settings.metrics.enabled):
+        return
+    from .api.hosts import on_every_host
 
-        register(app, settings.api.prefix)
-    if settings.metrics.enabled:
-        from .api.metrics import register_metrics
+    with on_every_host(app):
+        if settings.api.enabled:
+            from .api import register
 
-        register_metrics(app, settings.metrics)
+            register(app, settings.api.prefix)
+        if settings.metrics.enabled:
+            from .api.metrics import register_metrics
+
+            register_metrics(app, settings.metrics)
 
 
 def _has_error_handler(app: Flask, status: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from datetime import timedelta
@@ -241,3 +242,28 @@ def test_a_spoilt_secret_of_development_is_an_error_that_names_the_file(
         development(tmp_path).test_client().get("/")
     assert "dev-secret" in str(caught.value)
     assert "aaaa" not in str(caught.value)
+
+
+def test_a_coroutine_function_loads_the_user_once_for_sync_and_async_views(app: Flask) -> None:
+    loaded = []
+
+    async def load(identity: Any) -> str:
+        await asyncio.sleep(0)
+        loaded.append(request.path)
+        return identity.subject.upper()
+
+    app.extensions["m9m"].callbacks.user_loader = load
+
+    @app.get("/sync")
+    @require_auth
+    def sync_view() -> str:
+        return f"{current_user} {current_user}"
+
+    @app.get("/async")
+    @require_auth
+    async def async_view() -> str:
+        return f"{current_user} {current_user}"
+
+    for path in ("/sync", "/async"):
+        assert client_as(app, "ann").get(path).text == "ANN ANN"
+    assert loaded == ["/sync", "/async"]

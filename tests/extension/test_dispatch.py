@@ -265,3 +265,40 @@ def test_the_doctors_remedy_for_a_mount_leads_to_a_guarded_one() -> None:
     assert "wrap it before M9M(app)" in finding.fix
     assert app.test_client().get("/tool").status_code == 200
     assert mounting(dispatching, CLOSED).test_client().get("/tool").status_code == 401
+
+
+# Hosts
+
+
+def test_under_host_matching_our_own_routes_answer_on_every_host() -> None:
+    app = Flask("app", host_matching=True, static_host="a.example.com")
+    settings = {"api": {"enabled": True}, "metrics": {"enabled": True}}
+    m9m = M9M(app, settings=make_settings(settings))
+    app.add_url_rule("/health", "own", public(lambda: "own"), host="own.example.com")
+    m9m.protect("m9m_metrics", require_auth(scopes="more"))
+    client = app.test_client()
+    for host in ("a.example.com", "localhost:5000", "[::1]"):
+        found = [
+            client.open(path, method=method, headers={"Host": host}).status_code
+            for path, method in (
+                ("/health", "GET"),
+                ("/metrics", "GET"),
+                ("/api/v1/api-keys", "GET"),
+                ("/api/v1/api-keys/1", "DELETE"),
+                ("/api/v1/auth/login", "POST"),
+            )
+        ]
+        assert found == [200, 401, 401, 401, 400]
+    assert client.get("/health", headers={"Host": "own.example.com"}).text == "own"
+    assert client_as(app, "ann", scopes=["m9m:metrics"]).get("/metrics").status_code == 403
+
+
+def test_a_blueprint_of_a_subdomain_is_held_to_its_marks() -> None:
+    app = Flask("app", subdomain_matching=True)
+    app.config["SERVER_NAME"] = "example.com"
+    m9m, blueprint = M9M(app, settings=make_settings()), Blueprint("b", "b", subdomain="<tenant>")
+    m9m.protect(blueprint, require_auth)
+    blueprint.add_url_rule("/x", "x", lambda tenant: tenant)
+    app.register_blueprint(blueprint)
+    assert app.test_client().get("http://one.example.com/x").status_code == 401
+    assert client_as(app, "ann").get("http://one.example.com/x").text == "one"
