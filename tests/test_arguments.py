@@ -13,7 +13,7 @@ import pytest
 from flask import Flask, Response
 
 import flask_m9m
-from flask_m9m import M9M, Identity, M9MMiddleware
+from flask_m9m import M9M, Identity, M9MMiddleware, public
 from flask_m9m.errors import M9MError
 from flask_m9m.testing import Clock, client_as, make_settings
 
@@ -147,6 +147,13 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Flask, M
         app.extensions["m9m"].database.close()
 
 
+def protecting(m9m: M9M) -> Any:
+    def protect(target: Any) -> None:
+        m9m.protect(target, public)
+
+    return protect
+
+
 def public_functions(part: object, prefix: str) -> Iterator[str]:
     for name, member in inspect.getmembers(type(part)):
         if not name.startswith("_") and inspect.isfunction(member):
@@ -172,6 +179,8 @@ def test_a_function_of_m9m_names_the_argument_that_it_refuses(
     valid = dict(OF_M9M[name])
     if name == "set_cookies":
         valid["pair"] = m9m.tokens.issue_pair("ann")
+    if name == "protect":
+        function = protecting(m9m)
     assert faults(function, valid) == []
 
 

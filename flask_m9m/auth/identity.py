@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -109,10 +109,15 @@ class Identity:
         if isinstance(self.scopes, str) or isinstance(self.roles, str):
             raise TypeError("an identity's scopes and roles must be sets of str, found a str")
         # An identity may be remembered for later requests, so that nothing in it may change.
-        for name in ("scopes", "roles"):
-            if type(getattr(self, name)) is not frozenset:
-                object.__setattr__(self, name, frozenset(getattr(self, name)))
+        for argument in ("scopes", "roles"):
+            given = getattr(self, argument)
+            if type(given) is not frozenset:
+                check_type(Collection, **{argument: given})
+                if not all(isinstance(name, str) for name in given):
+                    raise TypeError(f"{argument} must be a set of str, found other values in it")
+                object.__setattr__(self, argument, frozenset(given))
         if type(self.claims) is not FrozenDict:
+            check_type(Mapping, claims=self.claims)
             object.__setattr__(self, "claims", freeze(dict(self.claims)))
 
     def has_scope(self, scope: str) -> bool:

@@ -20,6 +20,10 @@ feeds:
     query       each `name=value`, decoded (`+` is a space) and encoded again, joined by `&`;
                 sorted by name, the values of a name in their original order; without `signature`
 
+A fifth line follows where the route's rule has a variable in its host or subdomain:
+
+    host        in lower case, without the port if it is the scheme's default
+
 Encoding leaves the unreserved characters of RFC 3986 §2.3 as they are, and `/` in a path. Every
 other byte becomes `%` with two upper-case hex digits. base64url has no padding, and its unused bits
 are zero.
@@ -42,6 +46,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from itsdangerous import BadData, Signer
 from itsdangerous.encoding import base64_decode, base64_encode
+from werkzeug.wsgi import get_host
 
 from ..errors import InvalidSignature, Problem, SettingsError
 from ..settings.arguments import check_method, check_text, checked_duration
@@ -125,14 +130,22 @@ class Links:
         except (BadData, ValueError, RecursionError):
             raise InvalidSignature from None
 
-    def sign_url(self, url: str, max_age: MaxAge, method: str = "GET", purpose: str = "") -> str:
+    def sign_url(
+        self,
+        url: str,
+        max_age: MaxAge,
+        method: str = "GET",
+        purpose: str = "",
+        host: str | None = None,
+    ) -> str:
         """Add a signature to a URL, for requests with one method.
 
         Args:
-            url: a path from the root of the host, or an absolute URL; the host is not signed.
+            url: a path from the root of the host, or an absolute URL.
             max_age: as for `sign`.
             method: the request's method; a signature for `GET` is valid for `HEAD` too.
             purpose: the purpose of the route.
+            host: the host to sign too, for a route whose rule has a variable in its host.
 
         Raises:
             ValueError: `url` is of another form, too long or signed already; the method is `HEAD`;
@@ -153,7 +166,7 @@ class Links:
         if any(name == PARAMETER for name, _ in parameters):
             raise ValueError(f"url has a parameter {PARAMETER!r} already: sign the URL without it")
         expiry = self._expiry(max_age)
-        message = _url_message(expiry, method, unquote_to_bytes(path), parameters)
+        message = _url_message(expiry, method, unquote_to_bytes(path), parameters, host)
         if parts.query.count("&") + 2 > _MOST_PARAMETERS:
             raise ValueError(f"url must have fewer than {_MOST_PARAMETERS} parameters")
         length = max(len(message), len(path) + len(parts.query))
@@ -165,8 +178,13 @@ class Links:
         query = f"{parts.query}&{signature}" if parts.query else signature
         return parts._replace(query=query).geturl()
 
-    def admits(self, environ: WSGIEnvironment, purpose: str = "") -> bool:
+    def admits(self, environ: WSGIEnvironment, purpose: str = "", host: str | None = None) -> bool:
         """Tell whether a request's URL has a single signature, and that it is valid.
+
+        Args:
+            environ: the request.
+            purpose: the purpose of the route.
+            host: the host that the signature must cover, as for `sign_url`.
 
         Raises:
             SettingsError: JWT is switched off.
@@ -182,7 +200,7 @@ class Links:
             return False
         others = [(name, value) for name, value in parameters if name != PARAMETER]
         message = _url_message(
-            stamp["expiry"], environ["REQUEST_METHOD"], path.encode("latin-1"), others
+            stamp["expiry"], environ["REQUEST_METHOD"], path.encode("latin-1"), others, host
         )
         return self._is_valid(signer, message, stamp)
 
@@ -228,11 +246,25 @@ def _parameters(query: str) -> list[tuple[str, str]]:
     return parse_qsl(query, keep_blank_values=True, encoding="latin-1")
 
 
-def _url_message(expiry: str, method: str, path: bytes, parameters: Parameters) -> str:
+def signed_host(rule: object, environ: WSGIEnvironment) -> str | None:
+    """Return the host that a signature must cover; `None` if the rule has no variable in it.
+
+    A rule for `<tenant>.example.com` could otherwise be reached for another tenant.
+    """
+    places = (getattr(rule, "host", None), getattr(rule, "subdomain", None))
+    if any("<" in place for place in places if place):
+        return get_host(environ).lower()
+    return None
+
+
+def _url_message(
+    expiry: str, method: str, path: bytes, parameters: Parameters, host: str | None
+) -> str:
     """Build the signed text of a URL."""
     method = method.upper()
     # The values of a name are not sorted: a view may use only the first.
     query = urlencode(
         sorted(parameters, key=itemgetter(0)), quote_via=quote, safe="", encoding="latin-1"
     )
-    return "\n".join((expiry, "GET" if method == "HEAD" else method, quote(path), query))
+    lines = (expiry, "GET" if method == "HEAD" else method, quote(path), query)
+    return "\n".join(lines if host is None else (*lines, host))

@@ -15,7 +15,7 @@ from ..auth.sessions import TokenPair
 from ..auth.signed_links import MaxAge
 from ..errors import SettingsError
 from ..guard.marks import Mark
-from ..settings.arguments import check_callable, check_type
+from ..settings.arguments import check_callable, check_method, check_text, check_type
 from ..settings.checks import check_secret_key
 from ..settings.models import Settings
 from ..settings.sources import SettingsSource, load
@@ -298,8 +298,8 @@ class M9M(Facade):
         """Add a signature to the URL of a view that has `@require_signed_url`.
 
         Args:
-            url: a path from the root or an absolute URL, as `url_for` returns it; the host is not
-                signed.
+            url: a path from the root or an absolute URL, as `url_for` returns it; the host is
+                signed where the route's rule has a variable in its host or subdomain.
             max_age: how long the URL is valid: in seconds, as `"15m"` or as a `timedelta`; longer
                 than zero, at most a century.
             method: the request's method; a URL for `GET` is valid for `HEAD` too.
@@ -310,8 +310,11 @@ class M9M(Facade):
                 or `max_age` is out of range.
             SettingsError: JWT is switched off.
         """
-        links = current_state("m9m.sign_url").guard.links
-        return links.sign_url(url, max_age, method, purpose)
+        check_text(url=url)
+        check_method("method", method)
+        state = current_state("m9m.sign_url")
+        host = state.routes.host_to_sign(url, method)
+        return state.guard.links.sign_url(url, max_age, method, purpose, host)
 
 
 def _register_routes(app: Flask, settings: Settings) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote_to_bytes, urlsplit
 
-from flask import Flask
+from flask import Flask, has_request_context, request
 from flask.views import View
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
 
+from ..auth.signed_links import signed_host
 from ..errors import Problem, SettingsError
 from ..guard.marks import ANY_OTHER_METHOD, USUAL_METHODS, Mark, Opening
 from ..guard.policy import FLASK, Level, RoutePolicy
@@ -140,6 +142,35 @@ class Routes:
             return adapter is not None and _match(adapter, request.method) != (None, None)
         except Exception:  # a URL converter failed: Flask will answer
             return True
+
+    def host_to_sign(self, url: str, method: str) -> str | None:
+        """Return the host that a signed URL must cover, as `signed_host` does for its request.
+
+        The host of a path without one is that of the current request.
+        """
+        parts, root = urlsplit(url), ""
+        host, scheme = parts.netloc, parts.scheme
+        if has_request_context():
+            root = request.script_root
+            host, scheme = host or request.host, scheme or request.scheme
+        if not host or not any("<" in f"{rule.host}{rule.subdomain}" for rule in self._rules()):
+            return None
+        environ = {
+            "REQUEST_METHOD": method.upper(),
+            "SCRIPT_NAME": "",
+            "PATH_INFO": unquote_to_bytes(parts.path.removeprefix(root)).decode("latin-1"),
+            "HTTP_HOST": host,
+            "wsgi.url_scheme": scheme or "http",
+        }
+        try:
+            adapter = self._app.create_url_adapter(self._app.request_class(environ))
+        except HTTPException:
+            return None
+        rule = None if adapter is None else _match(adapter, method.upper())[0]
+        return signed_host(rule, environ)
+
+    def _rules(self) -> Iterator[Rule]:
+        return self._app.url_map.iter_rules()
 
     def find(self, request: Request, method: str) -> tuple[RoutePolicy, Collection[str] | None]:
         """Find the policy of the request that a preflight announces.

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from ..auth.identity import Identity, names
+from ..auth.signed_links import signed_host
 from ..errors import (
     AccessDenied,
     AuthenticationRequired,
@@ -42,6 +43,7 @@ class IdentifiedRequest(Protocol):
     """The part of an `Exchange` that demands read and change."""
 
     identity: Identity | None
+    rule: object
     signed: bool
 
 
@@ -228,14 +230,14 @@ class SignedURLMark(Demand):
     def unmet_by(
         self, exchange: IdentifiedRequest, environ: WSGIEnvironment, links: Links
     ) -> M9MError | None:
-        if not links.admits(environ, self.purpose):
+        if not links.admits(environ, self.purpose, signed_host(exchange.rule, environ)):
             return InvalidSignature()
         exchange.signed = True
         return None
 
     def conflict_with(self, other: Demand) -> str | None:
         if isinstance(other, SignedURLMark) and other.purpose != self.purpose:
-            return f"{self.decorator} for several purposes at once: a URL has one signature"
+            return f"{self.decorator} for several purposes at once: one signature a URL; see instead=True"
         return None
 
     def wording(self) -> list[str]:

@@ -12,7 +12,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
-from flask_m9m import M9M, current_identity, public, rate_limit, require_auth
+from flask_m9m import M9M, current_identity, public, rate_limit, require_auth, require_signed_url
 from flask_m9m.cli.doctor.routes import outer_middleware
 from flask_m9m.cli.doctor.subject import Subject
 from flask_m9m.testing import client_as, make_settings
@@ -302,3 +302,25 @@ def test_a_blueprint_of_a_subdomain_is_held_to_its_marks() -> None:
     app.register_blueprint(blueprint)
     assert app.test_client().get("http://one.example.com/x").status_code == 401
     assert client_as(app, "ann").get("http://one.example.com/x").text == "one"
+
+
+@pytest.mark.parametrize("matching", ["host", "subdomain"])
+def test_a_signed_url_of_a_rule_with_a_variable_in_its_host_covers_the_host(matching: str) -> None:
+    by_host = matching == "host"
+    app = Flask("app", host_matching=by_host, subdomain_matching=not by_host, static_folder=None)
+    app.config["SERVER_NAME"] = None if by_host else "example.com"
+    m9m = M9M(app, settings=make_settings())
+    place: dict[str, Any] = (
+        {"host": "<tenant>.example.com"} if by_host else {"subdomain": "<tenant>"}
+    )
+    app.add_url_rule("/x", "x", require_signed_url(lambda tenant: tenant), **place)
+    app.add_url_rule("/sign", "sign", public(lambda tenant: m9m.sign_url("/x", 60)), **place)
+    client = app.test_client()
+    with app.app_context():
+        absolute = m9m.sign_url("http://One.example.com/x", 60)
+    relative = client.get("http://one.example.com/sign").text
+    for url in (absolute, f"http://one.example.com{relative}"):
+        assert client.get(url).text == "one"
+        assert client.head(url).status_code == 200
+        other = url.replace("One", "two").replace("one", "two")
+        assert client.get(other).status_code == 403
