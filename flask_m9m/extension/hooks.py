@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import cached_property
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -96,14 +97,16 @@ class Hooks:
             after_this_request(self._finish)
         if current.method != exchange.method:  # the app's request class has replaced it
             exchange.method = current.environ[DISPATCHED_METHOD] = current.method
-        if exchange.policy is not None:  # admitted already, as for a mounted app
-            exchange.policy = self._routes.admitted
-            return
+        admitted = exchange.policy is not None  # as for a mounted app
         exchange.rule = current.url_rule
         policy = self._routes.policy(current.url_rule, current.method)
         started = perf_counter_ns() if self._guard.timed else 0
         try:
-            self._guard.receive(exchange, current.environ, policy, self._find_policy)
+            if admitted:
+                exchange.policy = self._routes.admitted
+                self._guard.answer_preflight(exchange, current.environ, self._find_policy)
+            else:
+                self._guard.receive(exchange, current.environ, policy, self._find_policy)
         except Answered:
             exchange.ended = True
             if isinstance(current.routing_exception, SecurityError):
@@ -169,7 +172,7 @@ class Hooks:
         setattr(request, ON_REQUEST, exchange)
         policy = self._mounted
         try:
-            self._guard.receive(exchange, environ, policy, self._routes.unrouted)
+            self._guard.receive(exchange, environ, policy, self._find_mounted)
             if policy.authenticators:
                 with RequestContext(self._app, environ, request, session=NullSession()):
                     self._guard.authorize(exchange, environ, policy)
@@ -179,6 +182,14 @@ class Hooks:
             exchange.ended = True
             return self._answer_of(exchange, error)
         return None
+
+    def _find_mounted(self, method: str) -> tuple[RoutePolicy, Collection[str] | None]:
+        """Find the policy of a preflight for a mounted app.
+
+        The app answers it itself, unless it needs a credential, which a preflight never has.
+        """
+        policy, methods = self._routes.unrouted(method)
+        return policy if self._mounted.authenticators else replace(policy, cors=None), methods
 
     def _find_policy(self, method: str) -> tuple[RoutePolicy, Collection[str] | None]:
         return self._routes.find(current_request(), method)

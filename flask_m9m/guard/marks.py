@@ -237,7 +237,8 @@ class SignedURLMark(Demand):
 
     def conflict_with(self, other: Demand) -> str | None:
         if isinstance(other, SignedURLMark) and other.purpose != self.purpose:
-            return f"{self.decorator} for several purposes at once: one signature a URL; see instead=True"
+            found = f"{self.decorator} for several purposes at once: a URL has one signature"
+            return f"{found}; with instead=True the nearer one replaces the other"
         return None
 
     def wording(self) -> list[str]:

@@ -177,8 +177,8 @@ class Guard:
             self.refuse(exchange, AddressNotAllowed())
         if self._https != "off" and not client.secure:
             self._require_https(exchange, environ)
-        if environ["REQUEST_METHOD"].upper() == "OPTIONS" and is_preflight(environ):
-            self._answer_preflight(exchange, environ, find_route)
+        if environ["REQUEST_METHOD"].upper() == "OPTIONS":
+            self.answer_preflight(exchange, environ, find_route)
         if self._address_limit is not None and not policy.unlimited:
             try:
                 hit = self.store.hit(self._address_limit, client.key)
@@ -215,9 +215,12 @@ class Guard:
         exchange.answer = answer
         raise Answered(answer)
 
-    def _answer_preflight(
+    def answer_preflight(
         self, exchange: Exchange, environ: WSGIEnvironment, find_route: FindRoute
     ) -> None:
+        """Take step 3: answer a preflight; return for other requests, and where CORS is off."""
+        if not is_preflight(environ):
+            return
         method = environ["HTTP_ACCESS_CONTROL_REQUEST_METHOD"]
         policy, route_methods = find_route(method)
         if policy.cors is None:
@@ -274,13 +277,7 @@ class Guard:
     def authorize_again(
         self, exchange: Exchange, environ: WSGIEnvironment, policy: RoutePolicy
     ) -> None:
-        """Take steps 5 to 7 for another route than the one that was authorized.
-
-        Marks that both routes have are enforced once.
-
-        Raises:
-            M9MError: the refusal.
-        """
+        """Take steps 5 to 7 for another route too; marks that both have are enforced once."""
         exchange.policy = policy
         self._identify(exchange, environ, policy)
         enforced = exchange.enforced

@@ -47,8 +47,8 @@ class GuardedApp:
         failed: Callable[[], None],
         admit: Admit | None = None,
     ) -> None:
-        self._wsgi_app = wsgi_app
-        self._enter = wsgi_app if admit is None else self._enter_mounted
+        self._inner = wsgi_app
+        self._wsgi_app = wsgi_app if admit is None else self._enter_mounted
         self._prepare = prepare
         self._failed = failed
         self._admit = admit
@@ -75,7 +75,7 @@ class GuardedApp:
             return len if restored else write  # what the app writes itself is discarded
 
         try:
-            body = self._enter(environ, start_finished)
+            body = self._wsgi_app(environ, start_finished)
             if not started:
                 body = first = start_body(body)
                 if not started:
@@ -100,7 +100,7 @@ class GuardedApp:
         """Run the app, unless a mounted app may answer and the request is refused."""
         assert self._admit is not None  # noqa: S101
         refusal = self._admit(environ[EXCHANGE], environ, False)
-        return (refusal or self._wsgi_app)(environ, start_response)
+        return (refusal or self._inner)(environ, start_response)
 
 
 def start_body(body: Iterable[bytes]) -> ClosingIterator:

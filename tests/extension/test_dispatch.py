@@ -18,6 +18,7 @@ from flask_m9m.cli.doctor.subject import Subject
 from flask_m9m.testing import client_as, make_settings
 from tests.bodies import error_of
 
+ORIGIN = "https://one.example.com"
 CLOSED = {"security": {"default_access": "authenticated"}}
 LIMITED = {"performance": {"rate_limit": {"enabled": True, "requests_per_minute": 1, "burst": 1}}}
 FENCED = {"server": {"allowed_networks": ["10.0.0.0/8"]}}
@@ -245,6 +246,17 @@ def test_a_mounted_app_at_the_path_of_a_route_answers_strangers_nothing(mount: A
     assert (answer.status_code, error_of(answer)["code"]) == (401, "AUTH_REQUIRED")
     assert client_as(app, "ann").get("/tool/x").text == "tool"
     assert app.test_client().get("/other").text == "anything"
+
+
+@pytest.mark.parametrize("access", ["public", "authenticated"])
+def test_a_preflight_never_gets_past_the_guard_of_a_closed_mount(access: str) -> None:
+    settings = {"security": {"default_access": access, "cors": {"allowed_origins": [ORIGIN]}}}
+    client = mounting(dispatching, settings).test_client()
+    headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "GET"}
+    found = [client.options(path, headers=headers) for path in ("/tool", "/none", "/x")]
+    assert [answer.status_code for answer in found[1:]] == [204, 204]
+    assert found[0].text == ("tool" if access == "public" else "")
+    assert all(answer.headers["Access-Control-Allow-Origin"] == ORIGIN for answer in found)
 
 
 def test_a_request_for_neither_is_counted_once() -> None:
