@@ -43,7 +43,11 @@ def guard_dispatch(app: Flask, hooks: Hooks) -> None:
     def dispatch(*args: Any) -> Any:
         current = current_request()
         exchange: Exchange | None = getattr(current, ON_REQUEST, None)
-        if exchange is None or exchange.rule is not current.url_rule:
+        if (
+            exchange is None
+            or exchange.rule is not current.url_rule
+            or exchange.method != current.method
+        ):
             hooks.authorize_dispatched(current)
         return dispatch_request(*args)
 

@@ -121,7 +121,7 @@ class Hooks:
                 exchange.guard_nanoseconds += perf_counter_ns() - started
 
     def authorize_dispatched(self, current: Request) -> None:
-        """Authorize a request whose rule is not the one that the hooks saw.
+        """Authorize a request whose rule or method is not the one that the hooks saw.
 
         A hook of the app has changed it, or `app.dispatch_request` was called past the hooks.
         """
@@ -130,9 +130,11 @@ class Hooks:
             return
         exchange = self._state.exchange(current)
         exchange.rule, policy = rule, self._routes.policy(rule, current.method)
-        if policy is exchange.policy:
-            return
         try:
+            if current.method != exchange.method:
+                self._guard.check_dispatched(exchange, current.environ, current.method)
+            if policy is exchange.policy:
+                return
             self._guard.authorize_again(exchange, current.environ, policy)
         except M9MError:
             exchange.ended = True

@@ -35,7 +35,6 @@ from ..errors import (
 )
 from ..http import csrf
 from ..http.address import AddressResolver, Networks, ProxyHeader, is_host
-from ..http.cors import is_preflight
 from ..http.excess import USUAL_LENGTH, cut_excess, target_of
 from ..ratelimit.store import LimitStore, StoreFailure, Want
 from ..settings.models import Settings
@@ -46,6 +45,7 @@ from .limiter import Limiter, client_key, limited
 from .marks import Mark
 from .policy import Access, RouteLimit, RoutePolicy
 from .policy_compiler import PolicyCompiler
+from .preflight import FindRoute, answer_to
 from .refusals import Refusals
 from .request_ids import REQUEST_ID, request_id_of
 from .response_headers import ResponseHeaders
@@ -56,9 +56,6 @@ if TYPE_CHECKING:
     from ..http.headers import HeaderFields
 
 logger = logging.getLogger("flask_m9m")
-
-FindRoute = Callable[[str], tuple[RoutePolicy, Collection[str] | None]]
-"""Finds a method's policy at the request's path, and the path's methods (`None`: no route)."""
 
 
 class Guard:
@@ -219,26 +216,12 @@ class Guard:
         self, exchange: Exchange, environ: WSGIEnvironment, find_route: FindRoute
     ) -> None:
         """Take step 3: answer a preflight; return for other requests, and where CORS is off."""
-        if not is_preflight(environ):
-            return
-        method = environ["HTTP_ACCESS_CONTROL_REQUEST_METHOD"]
-        policy, route_methods = find_route(method)
-        if policy.cors is None:
-            return  # CORS is off: a plain OPTIONS
-        exchange.policy = policy
-        exchange.cors_headers = ()
         try:
-            exchange.cors_headers = policy.cors.preflight(
-                environ["HTTP_ORIGIN"],
-                method,
-                environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS"),
-                route_methods,
-            )
+            answer = answer_to(exchange, environ, find_route, self._response_class)
         except CORSRefused as refusal:
             self.refuse(exchange, refusal)
-        answer = self._response_class(status=204)
-        del answer.headers["Content-Type"]
-        self._answer(exchange, answer)
+        if answer is not None:
+            self._answer(exchange, answer)
 
     # Steps 5 to 7
 
@@ -268,9 +251,8 @@ class Guard:
     def enforce(self, exchange: Exchange, environ: WSGIEnvironment, mark: Mark, view: str) -> None:
         """Enforce a mark on a request whose route's policy did not include the mark."""
         if mark not in exchange.enforced:
-            route = exchange.policy.route if exchange.policy is not None else ""
-            method = environ["REQUEST_METHOD"].upper()
-            policy = self.policies.for_mark(mark, f"{route}>{view}", method)
+            route = "" if exchange.policy is None else exchange.policy.route
+            policy = self.policies.for_mark(mark, f"{route}>{view}", exchange.method.upper())
             self._identify(exchange, environ, policy)
             self._admit(exchange, environ, policy)
 
@@ -340,10 +322,7 @@ class Guard:
             self.refuse(exchange, error)
 
     def _check_known(self, exchange: Exchange, known: Identity, policy: RoutePolicy) -> None:
-        """Refuse a caller whom the route let through by a scheme that a nested mark refuses.
-
-        A second credential does not replace the caller.
-        """
+        """Refuse a caller of another scheme: a second credential does not replace the caller."""
         if all(accepted.scheme != known.scheme for accepted in policy.authenticators):
             self._refusals.refuse(exchange, AuthenticationRequired(), policy.authenticators)
 
