@@ -37,6 +37,7 @@ class Protections:
     apps: WeakSet[Flask] = field(default_factory=WeakSet)
     _blueprints: list[tuple[Blueprint, Sequence[Mark]]] = field(default_factory=list)
     _patterns: list[tuple[str, Sequence[Mark]]] = field(default_factory=list)
+    _matched: set[str] = field(default_factory=set)
 
     def protect(self, target: Blueprint | str, marks: Sequence[Mark]) -> None:
         """Put marks on a blueprint, or on all endpoints that match a pattern.
@@ -56,10 +57,16 @@ class Protections:
         apps = {app, *self.apps}
         endpoints = {endpoint for each in apps for endpoint in each.view_functions}
         blueprints = [known for each in apps for known in each.blueprints.values()]
+        # What an app had that is gone, as in a test of an app factory, stays known.
+        self._matched.update(
+            pattern
+            for pattern, _ in self._patterns
+            if any(fnmatchcase(endpoint, pattern) for endpoint in endpoints)
+        )
         patterns = [
             Unmatched(ascii(pattern), "no endpoint matches the pattern")
             for pattern, _ in self._patterns
-            if not any(fnmatchcase(endpoint, pattern) for endpoint in endpoints)
+            if pattern not in self._matched
         ]
         return patterns + [
             Unmatched(
@@ -68,7 +75,8 @@ class Protections:
                 "register it, or name its endpoints",
             )
             for target, _ in self._blueprints
-            if not any(target is known for known in blueprints)
+            if not getattr(target, "_got_registered_once", False)
+            and not any(target is known for known in blueprints)
         ]
 
     def levels_of(self, endpoint: str, app: Flask) -> Iterator[Level]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import functools
+import gc
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -630,6 +631,25 @@ def test_a_protection_may_fit_another_app_of_its_m9m() -> None:
     second.register_blueprint(blueprint)
     assert first.test_client().get("/report").status_code == 404
     assert second.test_client().get("/report").status_code == 401
+
+
+def test_an_app_factory_may_make_its_blueprints_anew_for_each_app() -> None:
+    m9m = M9M(settings=make_settings())
+
+    def make_app(name: str) -> Flask:
+        app, blueprint = Flask("app"), Blueprint(name, name)
+        m9m.init_app(app)
+        m9m.protect(blueprint, require_auth)
+        m9m.protect(f"{name}.*", rate_limit("5/minute"))
+        blueprint.add_url_rule("/x", "x", lambda: "x")
+        app.register_blueprint(blueprint)
+        return app
+
+    for name in ("one", "two"):
+        app = make_app(name)
+        assert app.test_client().get("/x").status_code == 401
+        del app
+        gc.collect()
 
 
 def test_a_view_is_held_to_its_own_marks_and_to_its_blueprints() -> None:
