@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,13 @@ from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column
 
 from flask_m9m import M9M, columns
-from flask_m9m.columns import EncryptedJSON, EncryptedString, NotComparable, NotEncrypted
+from flask_m9m.columns import (
+    EncryptedJSON,
+    EncryptedString,
+    NotComparable,
+    NotEncrypted,
+    rotation,
+)
 from flask_m9m.credentials.encryption.cipher import Cipher
 from flask_m9m.errors import DecryptionFailed
 from flask_m9m.settings import CredentialSettings
@@ -365,7 +372,7 @@ def test_alembic_finds_the_columns_and_writes_them(engine: sa.Engine, plain: boo
 def test_rotation_seals_every_value_anew(
     engine: sa.Engine, composite: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(columns, "_BATCH", 7)
+    monkeypatch.setattr(rotation, "_BATCH", 7)
     old, new = new_key(), new_key()
 
     def made(cipher: Cipher) -> sa.Table:
@@ -409,7 +416,7 @@ def test_rotation_undoes_no_change_that_comes_in_between(
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("token", EncryptedString(cipher_of(new, old))),
     )
-    change_of, changed = columns._ColumnRotation._change_of, threading.Event()
+    change_of, changed = rotation._ColumnRotation._change_of, threading.Event()
 
     def change_first(self: Any, row: Any) -> Any:
         found = change_of(self, row)
@@ -420,7 +427,7 @@ def test_rotation_undoes_no_change_that_comes_in_between(
                 session.commit()
         return found
 
-    monkeypatch.setattr(columns._ColumnRotation, "_change_of", change_first)
+    monkeypatch.setattr(rotation._ColumnRotation, "_change_of", change_first)
     (result,) = columns.rotate(engine, swapped.metadata)
     assert (result.resealed, len(result.keys_in_use)) == (2, 1)
     with engine.begin() as connection:
@@ -438,3 +445,274 @@ def test_a_table_without_a_primary_key_is_named_before_anything_is_rotated() -> 
 @pytest.fixture
 def key() -> str:
     return new_key()
+
+
+# SQL expressions, comparisons and errors
+
+
+def insert_for(engine: sa.Engine) -> Any:
+    """Return the dialect's `insert`, which can update what exists already."""
+    return import_module(f"sqlalchemy.dialects.{engine.dialect.name}").insert
+
+
+def typed_function(table: sa.Table) -> Any:
+    """Return a function's result that is said to be of the column's type."""
+    return sa.func.lower(SECRET, type_=table.c.token.type)
+
+
+PLAIN: dict[str, Callable[[sa.Table], Any]] = {
+    "literal": lambda table: sa.literal(SECRET),
+    "func": lambda table: sa.func.lower(SECRET),
+    "typed func": typed_function,
+    "case": lambda table: sa.case((sa.true(), SECRET), else_=SECRET),
+    "cast": lambda table: sa.cast(SECRET, sa.Text),
+    "type_coerce": lambda table: sa.type_coerce(typed_function(table), table.c.token.type),
+    "text": lambda table: sa.text(f"'{SECRET}'"),
+    "literal_column": lambda table: sa.literal_column(f"'{SECRET}'", table.c.token.type),
+    "typed bindparam": lambda table: sa.bindparam("given", SECRET, type_=sa.String),
+    "concatenation": lambda table: sa.literal(SECRET) + "x",
+    "another column": lambda table: table.c.name,
+    "another encrypted column": lambda table: table.c.other,
+    "subquery": lambda table: sa.select(table.c.name).scalar_subquery(),
+    "typed subquery": lambda table: sa.select(typed_function(table)).scalar_subquery(),
+}
+
+INTO: dict[str, Callable[[sa.Table, Any, Any], Any]] = {
+    "update": lambda table, value, insert: sa.update(table).values(token=value),
+    "ordered update": lambda table, value, insert: sa.update(table).ordered_values(
+        (table.c.token, value)
+    ),
+    "insert from a query": lambda table, value, insert: sa.insert(table).from_select(
+        ["token"], sa.select(value)
+    ),
+    "insert from a union": lambda table, value, insert: sa.insert(table).from_select(
+        ["token"], sa.union_all(sa.select(table.c.token), sa.select(value))
+    ),
+    "insert or update": lambda table, value, insert: (
+        insert(table)
+        .values(id=1, name=SECRET)
+        .on_conflict_do_update(index_elements=["id"], set_={"token": value})
+    ),
+}
+
+
+def table_with_name(engine: sa.Engine, **options: Any) -> sa.Table:
+    """Make a table with a plain column, and a row in it."""
+    cipher = cipher_of(new_key())
+    table = sa.Table(
+        "accounts",
+        sa.MetaData(),
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("name", sa.String),
+        sa.Column("born", sa.Date),
+        sa.Column("token", EncryptedString(cipher)),
+        sa.Column("other", EncryptedString(cipher)),
+    )
+    table.create(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.insert(table), {"id": 1, "name": SECRET, "other": SECRET})
+    return table
+
+
+@pytest.mark.parametrize("statement", INTO)
+@pytest.mark.parametrize("value", PLAIN)
+def test_no_sql_expression_stores_plain_text(engine: sa.Engine, value: str, statement: str) -> None:
+    table = table_with_name(engine)
+    with engine.connect() as connection:
+        with pytest.raises(NotEncrypted) as caught:
+            connection.execute(INTO[statement](table, PLAIN[value](table), insert_for(engine)))
+        assert SECRET not in str(caught.value)
+        connection.rollback()
+        assert kept(connection) == [None]
+
+
+def test_no_row_of_several_stores_plain_text(engine: sa.Engine) -> None:
+    table = table_with_name(engine)
+    rows = [{"token": "x"}, {"token": sa.literal(SECRET)}]
+    textual = sa.text("SELECT 'x' AS token").columns(sa.column("token", sa.String))
+    statements: list[Callable[[sa.Connection], Any]] = [
+        lambda connection: connection.execute(sa.insert(table).values(rows)),
+        lambda connection: connection.execute(sa.insert(table), rows),
+        lambda connection: connection.execute(sa.insert(table), rows[1]),
+        lambda connection: connection.execute(sa.insert(table).from_select(["token"], textual)),
+    ]
+    if engine.dialect.name == "postgresql":
+        inner = sa.insert(table).values(token=sa.literal(SECRET)).returning(table.c.id).cte()
+        statements.append(lambda connection: connection.execute(sa.select(inner)))
+    with engine.connect() as connection:
+        for execute in statements:
+            with pytest.raises(NotEncrypted):
+                execute(connection)
+            connection.rollback()
+        assert kept(connection) == [None]
+
+
+def test_no_model_stores_plain_text(engine: sa.Engine) -> None:
+    table = table_with_name(engine)
+
+    class Account(DeclarativeBase):
+        metadata = table.metadata
+
+    class Model(Account):
+        __table__ = table
+        secret = table.c.token  # the attribute has a name of its own
+
+    plain: Any = sa.func.lower(SECRET)
+    steps: list[Callable[[Session], Any]] = [
+        lambda session: session.add(Model(id=9, secret=plain)),
+        lambda session: setattr(session.get(Model, 1), "secret", plain),
+        lambda session: session.execute(sa.insert(Model).values(secret=plain)),
+        lambda session: session.execute(sa.update(Model).values(secret=plain)),
+        lambda session: session.execute(sa.update(Model).values({Model.secret: table.c.name})),
+        lambda session: session.query(Model).update({"secret": plain}),
+        lambda session: session.bulk_insert_mappings(Model, [{"secret": plain}]),  # type: ignore[arg-type]
+        lambda session: session.bulk_update_mappings(Model, [{"id": 1, "secret": plain}]),  # type: ignore[arg-type]
+        lambda session: session.bulk_save_objects([Model(id=9, secret=plain)]),
+    ]
+    for step in steps:
+        with Session(engine) as session, pytest.raises(NotEncrypted), session.begin():
+            step(session)
+    with engine.connect() as connection:
+        assert kept(connection) == [None]
+
+
+def test_what_holds_envelopes_of_the_column_is_stored(engine: sa.Engine) -> None:
+    table, insert = table_with_name(engine), insert_for(engine)
+    both = insert(table).values(id=1, token="new")
+    with engine.begin() as connection:
+        for statement, expected in (
+            (sa.update(table).values(token="a"), "a"),
+            (sa.update(table).values(token=sa.bindparam("given")), "b"),
+            (sa.update(table).values(token=table.c.token), "b"),
+            (sa.update(table).values(token=sa.select(table.c.token).scalar_subquery()), "b"),
+            (
+                both.on_conflict_do_update(
+                    index_elements=["id"], set_={"token": both.excluded.token}
+                ),
+                "new",
+            ),
+            (both.on_conflict_do_update(index_elements=["id"], set_={"token": "c"}), "c"),
+            (sa.update(table).values(token=sa.null()), None),
+        ):
+            given = {"given": "b"} if "given" in str(statement) else {}
+            connection.execute(statement, given)
+            assert connection.scalar(sa.select(table.c.token)) == expected
+            assert all(text is None or text.startswith("m9m:") for text in kept(connection))
+
+
+QUERIES: dict[str, Callable[[sa.Table], Any]] = {
+    "ORDER BY": lambda table: sa.select(table.c.id).order_by(table.c.token),
+    "ORDER BY a label": lambda table: sa.select(table.c.token.label("x")).order_by("x"),
+    "ORDER BY a name": lambda table: sa.select(table.c.id).order_by(sa.desc("token")),
+    "GROUP BY": lambda table: sa.select(sa.func.count()).group_by(table.c.token),
+    "GROUP BY a name": lambda table: sa.select(table.c.token).group_by("token"),
+    "an aggregate": lambda table: sa.select(sa.func.max(table.c.token)),
+    "COUNT DISTINCT": lambda table: sa.select(sa.func.count(table.c.token.distinct())),
+    "DISTINCT": lambda table: sa.select(table.c.token).distinct(),
+    "UNION": lambda table: sa.union(sa.select(table.c.token), sa.select(table.c.token)),
+    "a function": lambda table: sa.select(table.c.id).where(sa.func.lower(table.c.token) == "x"),
+    "the right side": lambda table: sa.select(table.c.id).where(table.c.name == table.c.token),
+    "a literal before it": lambda table: sa.select(table.c.id).where(
+        sa.literal("x") == table.c.token
+    ),
+    "IN a query": lambda table: sa.select(table.c.id).where(
+        table.c.name.in_(sa.select(table.c.token))
+    ),
+    "IN a list": lambda table: sa.select(table.c.id).where(table.c.name.in_([table.c.token])),
+    "BETWEEN": lambda table: sa.select(table.c.id).where(table.c.name.between(table.c.token, "x")),
+    "a tuple": lambda table: sa.select(table.c.id).where(
+        sa.tuple_(table.c.id, table.c.token).in_([(1, "x")])
+    ),
+    "CASE": lambda table: sa.select(sa.case({"x": 1}, value=table.c.token)),
+    "CAST": lambda table: sa.select(table.c.id).where(sa.cast(table.c.token, sa.String) == "x"),
+    "OVER": lambda table: sa.select(sa.func.row_number().over(order_by=table.c.token)),
+    "PARTITION BY": lambda table: sa.select(sa.func.count().over(partition_by=table.c.token)),
+    "a subquery's column": lambda table: sa.select(sub := sa.select(table).subquery()).order_by(
+        sub.c.token
+    ),
+    "an inner query": lambda table: sa.select(
+        sa.select(table.c.id).order_by(table.c.token).limit(1).scalar_subquery()
+    ),
+    "a DELETE": lambda table: sa.delete(table).where(table.c.name == table.c.token),
+}
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_no_statement_compares_or_orders_envelopes(engine: sa.Engine, query: str) -> None:
+    table = table_with_name(engine)
+    with engine.connect() as connection, pytest.raises(NotComparable):
+        connection.execute(QUERIES[query](table))
+
+
+def test_what_a_primary_key_tells_apart_is_no_comparison(engine: sa.Engine) -> None:
+    table = table_with_name(engine)
+    for query in (
+        sa.select(table).distinct().order_by(table.c.id),
+        sa.select(table.c.id, table.c.token).group_by(table.c.id, table.c.token),
+        sa.union(sa.select(table), sa.select(table)),
+        sa.select(sa.func.count(table.c.token)),
+        sa.union_all(sa.select(table.c.token)),
+        sa.select(sa.select(table).subquery()),
+        sa.select(table.c.id).where(sa.type_coerce(table.c.token, sa.Text) != "x"),
+    ):
+        with engine.connect() as connection:
+            connection.execute(query).all()
+
+
+@pytest.mark.parametrize(
+    ("error", "options", "constraints"),
+    [
+        (NotComparable, {"unique": True}, []),
+        (NotComparable, {"index": True}, []),
+        (NotComparable, {"primary_key": True}, []),
+        (NotComparable, {}, [lambda: sa.UniqueConstraint("token")]),
+        (NotComparable, {}, [lambda: sa.UniqueConstraint("id", "token")]),
+        (NotComparable, {}, [lambda: sa.Index("by_token", "token")]),
+        (NotComparable, {}, [lambda: sa.ForeignKeyConstraint(["token"], ["others.id"])]),
+        (NotEncrypted, {"server_default": SECRET}, []),
+        (NotEncrypted, {"server_default": sa.text("'x'")}, []),
+        (NotEncrypted, {"server_onupdate": sa.FetchedValue()}, []),
+        (NotEncrypted, {"default": sa.func.lower(SECRET)}, []),
+        (NotEncrypted, {"onupdate": sa.func.lower(SECRET)}, []),
+    ],
+)
+def test_a_table_that_cannot_hold_what_it_says_is_refused(
+    error: type[Exception], options: dict[str, Any], constraints: list[Callable[[], Any]]
+) -> None:
+    with pytest.raises(error) as caught:
+        sa.Table(
+            "accounts",
+            sa.MetaData(),
+            sa.Column("id", sa.Integer, primary_key=True),
+            sa.Column("token", EncryptedString, **options),
+            *(make() for make in constraints),
+        )
+    assert SECRET not in str(caught.value)
+
+
+def test_an_index_over_an_expression_is_refused() -> None:
+    table = sa.Table("accounts", sa.MetaData(), sa.Column("token", EncryptedString))
+    with pytest.raises(NotComparable):
+        sa.Index("by_token", sa.func.lower(table.c.token))
+
+
+def test_no_error_quotes_a_value(engine: sa.Engine) -> None:
+    table = table_with_name(engine)
+    insert = sa.insert(table)
+    steps: list[Callable[[sa.Connection], Any]] = [
+        lambda connection: connection.execute(insert, {"born": "today", "token": SECRET}),
+        lambda connection: connection.execute(insert, [{"born": "x", "token": SECRET}] * 3),
+        lambda connection: connection.execute(insert, {"id": object(), "token": SECRET}),
+        lambda connection: connection.execute(insert, {"id": 1, "token": SECRET}),
+        lambda connection: connection.execute(
+            insert.values(token=SECRET, born=sa.bindparam("missing"))
+        ),
+        lambda connection: connection.execute(
+            insert, [{"id": 8, "born": None, "token": SECRET}, {"id": 9, "token": SECRET}]
+        ),
+    ]
+    for step in steps:
+        with engine.connect() as connection, pytest.raises(sa.exc.SQLAlchemyError) as caught:
+            step(connection)
+        shown = f"{caught.value} {caught.value!r} {getattr(caught.value, 'params', None)}"
+        assert SECRET not in shown
