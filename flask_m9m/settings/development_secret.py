@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import time
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from ..errors import Problem, SettingsError
 from .models import Settings
+from .secret_files import read_regular_file
 
 logger = logging.getLogger("flask_m9m")
 
 _LENGTH = 64
+_PATIENCE = 1.0  # seconds for another process to finish the file
 
 
 def with_secret(settings: Settings, instance_path: str, *, wanted: bool = False) -> Settings:
@@ -56,24 +59,45 @@ def dev_secret(instance_path: str) -> tuple[SecretStr, Path]:
         The secret and the file's path.
 
     Raises:
-        SettingsError: the file cannot be created or read, other users can access it, or it does
-            not contain a secret.
+        SettingsError: the file cannot be created or read, other users can access it or
+            replace it, or it does not contain a secret.
     """
     path = Path(instance_path, "m9m", "dev-secret")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _create(path)
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-        with os.fdopen(descriptor, encoding="ascii", errors="replace") as file:
-            shared = os.fstat(descriptor).st_mode & 0o077
-            secret = file.read(_LENGTH + 1)
+        octets, status = _read(path)
+        folder = path.parent.stat()
     except OSError as error:
         raise _unusable(path, error.strerror or "cannot be opened") from None
-    if shared:
-        raise _unusable(path, "other users can access it")
+    if os.name == "posix":
+        _check_owners(path, status, folder)
+    secret = octets.decode("ascii", "replace")
     if len(secret) != _LENGTH or not secret.isalnum():
         raise _unusable(path, "it does not contain a secret")
     return SecretStr(secret), path
+
+
+def _read(path: Path) -> tuple[bytes, os.stat_result]:
+    """Read the file, after the process that creates it has removed its draft, the second link."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        octets, status = read_regular_file(path, _LENGTH + 1, follow=False)
+        if status.st_nlink == 1 or time.monotonic() >= deadline:
+            return octets, status
+        time.sleep(0.01)
+
+
+def _check_owners(path: Path, status: os.stat_result, folder: os.stat_result) -> None:
+    """Refuse a secret that another user may have written, or may know."""
+    if status.st_mode & 0o077:
+        raise _unusable(path, "other users can access it")
+    if status.st_uid != os.geteuid():
+        raise _unusable(path, "it belongs to another user")
+    if status.st_nlink != 1:
+        raise _unusable(path, "it has another hard link")
+    if folder.st_mode & 0o022 or folder.st_uid not in (0, os.geteuid()):
+        raise _unusable(path.parent, "other users can write to the folder", "run: chmod go-w on it")
 
 
 def _create(path: Path) -> None:
@@ -92,6 +116,6 @@ def _create(path: Path) -> None:
         draft.unlink()
 
 
-def _unusable(path: Path, found: str) -> SettingsError:
-    accepted = "delete it, or set M9M_JWT_SECRET"
+def _unusable(path: Path, found: str, remedy: str = "delete it") -> SettingsError:
+    accepted = f"{remedy}, or set M9M_JWT_SECRET"
     return SettingsError([Problem("security.jwt.secret", f"{path}: {found}", accepted)])

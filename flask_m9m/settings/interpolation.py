@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from .secret_files import read_regular_file
+
 _FORMS = 'write ${NAME}, ${NAME:-default} or ${file:/path}, and "$${" for a literal "${"'
 _REFERENCE = re.compile(
     r"(?P<escape>\$\$\{)|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>(?:(?!\$\{)[^}])*))?"
@@ -114,12 +116,12 @@ def read_literal(directory: Path, name: str) -> str:
         name: the file's path.
 
     Raises:
-        InterpolationError: the file cannot be read, is longer than 64 KiB, or is not UTF-8.
+        InterpolationError: the file cannot be read, is no regular file, is longer than 64 KiB, or
+            is not UTF-8.
     """
     path = directory / name
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+        content, _ = read_regular_file(path, _MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
         shown = ascii(str(path))[1:-1] if _is_path(path, name) else "a file"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from flask_m9m.errors import SettingsError
+from flask_m9m.settings import development_secret
 from flask_m9m.settings.development_secret import dev_secret, with_secret
 from flask_m9m.settings.models import Settings
 from flask_m9m.settings.sources import settings_of
@@ -283,3 +284,48 @@ def test_a_secret_that_cannot_be_kept_stops_the_start(instance: Path, file: Path
     write(file, mode=0o644)
     with pytest.raises(SettingsError):
         with_secret(development(), str(instance))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX files")
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link", "device"])
+def test_what_is_no_file_of_ours_is_refused_at_once(file: Path, instance: Path, kind: str) -> None:
+    if kind == "pipe":
+        os.mkfifo(file, 0o600)
+    elif kind == "folder":
+        file.mkdir(mode=0o700)
+    else:
+        target = file.parent / "target"
+        write(target)
+        file.symlink_to("/dev/zero" if kind == "device" else target)
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(5):
+        refusal(instance)
+    assert len(os.listdir("/dev/fd")) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX files")
+def test_a_second_hard_link_is_refused(
+    file: Path, instance: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(development_secret, "_PATIENCE", 0.0)
+    write(file)
+    os.link(file, instance / "theirs")
+    assert refusal(instance) == "it has another hard link"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX files")
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])
+def test_a_folder_that_others_can_write_to_is_refused(
+    file: Path, instance: Path, mode: int
+) -> None:
+    write(file)
+    file.parent.chmod(mode)
+    with pytest.raises(SettingsError, match=r"other users can write to the folder.*go-w"):
+        dev_secret(str(instance))
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs root")
+def test_another_users_file_is_refused_to_root_too(file: Path, instance: Path) -> None:
+    write(file)
+    os.chown(file, 65534, -1)
+    assert refusal(instance) == "it belongs to another user"

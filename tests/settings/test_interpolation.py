@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -143,3 +144,15 @@ def test_a_secret_given_as_the_name_of_its_file_is_not_shown(tmp_path: Path) -> 
         assert "efgh" not in str(caught.value)
     with pytest.raises(InterpolationError, match="missing"):
         interpolate(f"${{file:{tmp_path}/missing}}")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX files")
+def test_a_pipe_in_a_files_place_is_refused_and_a_linked_file_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InterpolationError, match="it is not a regular file"):
+        interpolate("${file:pipe}", directory=tmp_path)
+    (tmp_path / "..2026").mkdir()  # as Kubernetes mounts secrets
+    (tmp_path / "..2026" / "key").write_text("value\n")
+    (tmp_path / "..data").symlink_to("..2026")
+    (tmp_path / "key").symlink_to("..data/key")
+    assert interpolate("${file:key}", directory=tmp_path) == "value"
