@@ -716,3 +716,33 @@ def test_no_error_quotes_a_value(engine: sa.Engine) -> None:
             step(connection)
         shown = f"{caught.value} {caught.value!r} {getattr(caught.value, 'params', None)}"
         assert SECRET not in shown
+
+
+def test_long_values_are_rotated_in_short_transactions(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotation, "_MAX_BYTES", 10_000)
+    old, new = new_key(), new_key()
+    table = table_of(cipher_of(old), engine)
+    with engine.begin() as connection:
+        lengths = [400 if n % 10 else 30_000 for n in range(40)]
+        connection.execute(sa.insert(table), [{"token": "x" * length} for length in lengths])
+    rotated = sa.Table(
+        "accounts",
+        sa.MetaData(),
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("token", EncryptedString(cipher_of(new, old))),
+    )
+    groups: list[list[int]] = []
+
+    def watch(conn: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("UPDATE"):
+            rows = parameters if isinstance(parameters, list) else [parameters]
+            values = [row.values() if isinstance(row, dict) else row for row in rows]
+            groups.append([max(len(str(value)) for value in row) for row in values])
+
+    sa.event.listen(engine, "before_cursor_execute", watch)
+    assert columns.rotate(engine, rotated.metadata)[0].resealed == 40
+    assert sum(map(len, groups)) == 40
+    assert all(len(group) == 1 or sum(group) <= 10_000 for group in groups)
+    assert max(map(len, groups)) > 1

@@ -26,6 +26,7 @@ from ..errors import DecryptionFailed
 from .encrypted_types import Encrypted, Envelope
 
 _BATCH = 100  # rows in one transaction, for which the app's transactions may have to wait
+_MAX_BYTES = 1 << 20  # of envelopes in one transaction
 _LONGEST_SEAL = len("m9m:f1:01234567")
 
 
@@ -94,9 +95,9 @@ class _ColumnRotation:
         """Encrypt the column's values again under the current key."""
         for rows in self._batches():
             changes = [change for row in rows if (change := self._change_of(row)) is not None]
-            if changes:
+            for group in _short_groups(changes):
                 with self._engine.begin() as connection:
-                    result: CursorResult[Any] = connection.execute(self._change, changes)
+                    result: CursorResult[Any] = connection.execute(self._change, group)
                     self._resealed += result.rowcount
         in_use = self._keys_in_use()
         return RotatedColumn(str(self._column), self._resealed, self._unreadable, in_use)
@@ -134,3 +135,18 @@ class _ColumnRotation:
             key_id = key_id_of(f"{seal.rstrip(':')}:x") or ""
             values_by_key[key_id] = values_by_key.get(key_id, 0) + count
         return values_by_key
+
+
+def _short_groups(changes: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Split changes into groups of at most `_MAX_BYTES`, or of a single value."""
+    group: list[dict[str, Any]] = []
+    length = 0
+    for change in changes:
+        longer = len(change["m9m_following"])
+        if group and length + longer > _MAX_BYTES:
+            yield group
+            group, length = [], 0
+        group.append(change)
+        length += longer
+    if group:
+        yield group

@@ -23,7 +23,9 @@ from .stores import CredentialStore, bound_to
 Progress = Callable[[int, int], None]
 """Called with the number of records done and their total."""
 
-_BATCH = 1_000
+_BATCH = 1_000  # records to read at a time, as long as they are short
+_MAX_BYTES = 1 << 20  # of envelopes in one transaction, for which other writers have to wait
+_FIRST = 16  # records in the first batch, whose length is not known yet
 _MOST_WALKS = 10  # stops even if another process keeps encrypting with an old key
 
 
@@ -112,13 +114,15 @@ class Rotation:
         return self._done - before
 
     def _batches(self, seal: str) -> Iterator[Sequence[Envelope]]:
-        after = ""
-        while batch := self._next_batch(seal, after):
-            yield batch
+        after, most = "", min(_FIRST, _BATCH)
+        while batch := self._next_batch(seal, after, most):
+            yield from _short_groups(batch)
             after = batch[-1].id
+            # The next records are expected to be as long as these.
+            most = min(_BATCH, 4 * most, max(1, len(batch) * _MAX_BYTES // _length(batch)))
 
-    def _next_batch(self, seal: str, after: str) -> Sequence[Envelope]:
-        return self._store.read(lambda rows: rows.sealed_by(seal, after, _BATCH))
+    def _next_batch(self, seal: str, after: str, most: int) -> Sequence[Envelope]:
+        return self._store.read(lambda rows: rows.sealed_by(seal, after, most))
 
     def _replace(self, envelopes: Sequence[Envelope]) -> None:
         replacements = [
@@ -141,3 +145,20 @@ class Rotation:
             self._unreadable[envelope.id] = None
             return None
         return self._cipher.encrypt_record(plaintext, record)
+
+
+def _length(envelopes: Sequence[Envelope]) -> int:
+    return sum(len(envelope.envelope) for envelope in envelopes) or 1
+
+
+def _short_groups(envelopes: Sequence[Envelope]) -> Iterator[Sequence[Envelope]]:
+    """Split a batch into groups of at most `_MAX_BYTES`, or of a single record."""
+    group: list[Envelope] = []
+    length = 0
+    for envelope in envelopes:
+        if group and length + len(envelope.envelope) > _MAX_BYTES:
+            yield group
+            group, length = [], 0
+        group.append(envelope)
+        length += len(envelope.envelope)
+    yield group

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from flask_m9m.credentials import rotation
 from flask_m9m.storage import tables
+from flask_m9m.storage.credential_rows import CredentialRows
 
 from .conftest import Kept, new_key
 
@@ -134,3 +135,28 @@ def test_memory_rotates_too(keep: Kept, key: str) -> None:
     with app.app_context():
         m9m.credentials.create("x", "apiKey", DATA)
         assert m9m.credentials.rotate().resealed == 0
+
+
+def test_long_records_are_rotated_in_short_transactions(
+    database_url: str, keep: Kept, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotation, "_MAX_BYTES", 10_000)
+    storage, groups = {"database": {"url": database_url}}, []
+    app, m9m = keep(storage, key)
+    with app.app_context():
+        for n in range(40):
+            length = 400 if n % 10 else 30_000
+            m9m.credentials.create(str(n), "apiKey", {"apiKey": "x" * length})
+    reseal = CredentialRows.reseal
+
+    def watched(rows: Any, seal: str, envelopes: Any) -> int:
+        groups.append([len(new) for _, new in envelopes])
+        return reseal(rows, seal, envelopes)
+
+    monkeypatch.setattr(CredentialRows, "reseal", watched)
+    app, m9m = keep(storage, new_key(), [key])
+    with app.app_context():
+        assert m9m.credentials.rotate().resealed == 40
+    assert sum(map(len, groups)) == 40
+    assert all(len(group) == 1 or sum(group) <= 10_000 for group in groups)
+    assert max(map(len, groups)) > 1
