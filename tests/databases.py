@@ -84,6 +84,8 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
 
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
+    """The URL of a file that does not exist yet, in a folder that does."""
+    (tmp_path / "m9m").mkdir(mode=0o700, exist_ok=True)
     return f"sqlite:///{tmp_path / 'm9m' / 'm9m.db'}"
 
 

@@ -26,6 +26,7 @@ from .names import name_of
 if TYPE_CHECKING:
     from ..storage.transaction import Transaction
 
+_OF_SESSION = {"sid", "scope", "roles"}  # claims of our tokens; other issuers have a `sid` too
 _CAPACITY = 16_384  # cached names
 _MAX_VALUE = 200
 _NOT_REVOKED = -1
@@ -64,6 +65,9 @@ class Revocations:
         self._feed.catch_up()
         if not self._feed.empty:
             _refuse_revoked(identity, self._version)
+        elif "ver" in identity.claims or identity.claims.keys() >= _OF_SESSION:
+            # A session is stored before its tokens are issued, and a version after a revocation.
+            self._feed.database.require_file()
 
     # The cache
 

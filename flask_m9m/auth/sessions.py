@@ -21,6 +21,7 @@ from ..errors import Conflict, InvalidToken
 from ..settings.models import JWTSettings
 from ..storage.feed import ChangeFeed
 from ..storage.records import Session, moment
+from ..storage.timed_changes import change_in_time
 from .identity import Identity, names
 from .jwt.issuer import Issuer
 from .jwt.verifier import Verifier
@@ -124,30 +125,42 @@ class Sessions:
         """Exchange a refresh token for a new pair; see `Tokens.refresh`."""
         spent = self._verifier.verify(token)
         sid, jti = _session_ids(spent)
-        if not self._feed.database.present():
+        database = self._feed.database
+        if not self._feed.limit_time(database.present):
+            database.require_file()
             raise InvalidToken("the session does not exist", guess=False)
         now = moment(self._clock())
-        with self._feed.write() as transaction:
-            following = str(uuid.uuid4())
-            spendable = transaction.identities.spend(sid, jti, following, now)
-            session = transaction.identities.session(sid)
-            if session is None or session.revoked_at is not None or session.ends_at <= now:
-                raise InvalidToken("the session has ended", guess=False)
-            if spendable:
-                try:
-                    pair = self._issue_pair(transaction, session, following, now, fresh=False)
-                except ValueError:
-                    reason = "the scopes and roles of the user do not fit into a token"
-                    raise InvalidToken(reason, guess=False) from None
-                if pair is not None:
-                    return pair
-            elif session.previous == jti and now - session.rotated_at <= _REUSE_GRACE:
-                raise Conflict(
-                    "this refresh token was used a moment ago: use the token that replaced it"
-                )
-            reason = "the user is disabled" if spendable else "the refresh token was used before"
-            self._end(transaction, sid, now, session.ends_at, session.subject, reason=reason)
-        raise InvalidToken(reason, guess=False)
+        spent_for = change_in_time(
+            self._feed, lambda transaction: self._spend(transaction, sid, jti, now)
+        )
+        if isinstance(spent_for, str):
+            raise InvalidToken(spent_for, guess=False)
+        return spent_for
+
+    def _spend(
+        self, transaction: Transaction, sid: str, jti: str, now: datetime
+    ) -> TokenPair | str:
+        """Spend a refresh token for a new pair, or end its session and return the reason."""
+        following = str(uuid.uuid4())
+        spendable = transaction.identities.spend(sid, jti, following, now)
+        session = transaction.identities.session(sid)
+        if session is None or session.revoked_at is not None or session.ends_at <= now:
+            raise InvalidToken("the session has ended", guess=False)
+        if spendable:
+            try:
+                pair = self._issue_pair(transaction, session, following, now, fresh=False)
+            except ValueError:
+                reason = "the scopes and roles of the user do not fit into a token"
+                raise InvalidToken(reason, guess=False) from None
+            if pair is not None:
+                return pair
+        elif session.previous == jti and now - session.rotated_at <= _REUSE_GRACE:
+            raise Conflict(
+                "this refresh token was used a moment ago: use the token that replaced it"
+            )
+        reason = "the user is disabled" if spendable else "the refresh token was used before"
+        self._end(transaction, sid, now, session.ends_at, session.subject, reason=reason)
+        return reason
 
     def session_of(self, token: str) -> str:
         """Verify a refresh token and return its session's id."""

@@ -40,8 +40,9 @@ T = TypeVar("T")
 class Database:
     """An app's database, connected when it is first used.
 
-    Reads never create a database. The first write creates a missing SQLite file and its tables. On
-    a server, only `flask m9m db upgrade` creates the tables.
+    Reads never create a database. The first write creates a missing SQLite file and its tables, but
+    not the folder of a file that the settings name: where it is missing, a volume is not mounted.
+    On a server, only `flask m9m db upgrade` creates the tables.
 
     Args:
         settings: the settings under `database`.
@@ -56,6 +57,7 @@ class Database:
         engine: Engine | Callable[[], Engine] | None = None,
     ) -> None:
         self._url = url_of(settings, instance_path)
+        self._is_default = self._url == url_of(DatabaseSettings(), instance_path)
         self._given = engine
         self._engine: Engine | None = None
         self._file: Path | None = None
@@ -94,6 +96,7 @@ class Database:
             if self._given is None and not self._exists():
                 if self._file is not None:
                     raise DatabaseUnavailable(f"the file {self._file} no longer exists")
+                self._check_folder()
                 return False
             with translate_errors():
                 engine = self._connected()
@@ -296,6 +299,32 @@ class Database:
         if path is None:
             return not self.local or self._engine is not None
         return path.exists()
+
+    def require_file(self) -> None:
+        """Refuse to go on without a database's file, for something proves that there was one.
+
+        Raises:
+            DatabaseUnavailable: the database is a SQLite file of our own, and it does not exist.
+        """
+        path = sqlite_path(self._url) if self._given is None else None
+        if path is not None and not path.exists():
+            raise DatabaseUnavailable(
+                f"the file {path} is missing, but a token is of a session or version that was "
+                "stored in it: mount its volume, or restore it"
+            )
+
+    def _check_folder(self) -> None:
+        """Refuse to take a missing folder for a database that has not been created yet.
+
+        Raises:
+            DatabaseUnavailable: the settings name a file in a folder that does not exist.
+        """
+        path = sqlite_path(self._url)
+        if path is not None and not self._is_default and not path.parent.is_dir():
+            raise DatabaseUnavailable(
+                f"the folder {path.parent} does not exist: mount its volume, or create it "
+                "(flask m9m db upgrade does)"
+            )
 
     def _was_replaced(self) -> bool:
         """Tell whether the open SQLite file was deleted or replaced by another file."""

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from ..errors import DatabaseUnavailable
 from ..processes.forking import watch
 from ..processes.quiet import Quiet
+from .engine import BUSY_SECONDS
 
 if TYPE_CHECKING:
     from .database import Database
@@ -208,14 +209,15 @@ class ChangeFeed:
         Raises:
             DatabaseUnavailable: the database does not answer in time, or fails.
         """
-        return self._limit_time(lambda: self.database.read(query))
+        return self.limit_time(lambda: self.database.read(query))
 
     def ask_if_there(self, query: Callable[[Transaction], T], otherwise: Callable[[], T]) -> T:
         """Run a query as `ask` does; if there is no database, return `otherwise()`."""
         database = self.database
-        return self._limit_time(lambda: database.read(query) if database.present() else otherwise())
+        return self.limit_time(lambda: database.read(query) if database.present() else otherwise())
 
-    def _limit_time(self, ask: Callable[[], T]) -> T:
+    def limit_time(self, ask: Callable[[], T]) -> T:
+        """Call a function that asks a server, and stop waiting after two seconds."""
         if self.database.local:
             return ask()
         if self._clock() < self._retry_at:
@@ -239,14 +241,14 @@ class ChangeFeed:
         return answers[0]
 
     @contextmanager
-    def write(self) -> Iterator[Transaction]:
+    def write(self, patience: float = BUSY_SECONDS) -> Iterator[Transaction]:
         """Open a transaction for changes; this process's next request then reads the feed.
 
         Raises:
             DatabaseUnavailable: the database cannot be reached or created; see `Database.write`.
         """
         try:
-            with self.database.write() as transaction:
+            with self.database.write(patience) as transaction:
                 yield transaction
         finally:  # after an error too: a lost connection may hide a successful commit
             with self._lock:

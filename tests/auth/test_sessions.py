@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 
-from flask_m9m.errors import Conflict, InvalidToken
-from flask_m9m.testing import Clock
+from flask_m9m import M9M, require_auth
+from flask_m9m.errors import Conflict, DatabaseUnavailable, InvalidToken
+from flask_m9m.storage import engine as storage_engine
+from flask_m9m.testing import Clock, make_settings
+from tests.databases import settle
 from tests.secured import Secured
 
 
@@ -98,3 +104,56 @@ def test_an_access_token_is_refreshed_with_the_rights_of_the_moment(secured: Sec
         found = m9m.tokens.verify(m9m.tokens.refresh(pair.refresh_token).access_token)
         assert (found.scopes, found.roles) == ({"a"}, set())
         assert not found.claims.get("fresh")
+
+
+def test_a_sessions_token_is_not_accepted_where_its_database_is_gone(
+    sqlite_url: str,
+) -> None:
+    path = Path(sqlite_url.removeprefix("sqlite:///"))
+    issuing = application(sqlite_url)
+    with issuing[0].app_context():
+        pair, plain = issuing[1].tokens.issue_pair("ann"), issuing[1].tokens.issue("ann")
+    issuing[0].extensions["m9m"].database.close()
+    for name in os.listdir(path.parent):
+        (path.parent / name).unlink()
+
+    app, m9m = application(sqlite_url)  # as after a restart, before the volume is mounted
+    assert status(app, pair.access_token) == 503
+    assert status(app, plain) == 200  # nothing tells this from a first start
+    with app.app_context(), pytest.raises(DatabaseUnavailable):
+        m9m.tokens.refresh(pair.refresh_token)
+    assert not path.exists()
+
+    path.parent.rmdir()
+    app, m9m = application(sqlite_url)
+    assert status(app, pair.access_token) == status(app, plain) == 503
+    assert not path.parent.exists()
+
+
+def application(url: str) -> tuple[Flask, M9M]:
+    """Make an app that has not touched its database yet."""
+    app = Flask("app")
+    settings = {"database": {"url": url}, "security": {"jwt": {"secret": "x1" * 32}}}
+    m9m = M9M(app, settings=make_settings(settings))
+    app.add_url_rule("/x", view_func=require_auth(lambda: "x"))
+    return app, m9m
+
+
+def test_a_refresh_does_not_wait_for_a_server_that_stalls(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, m9m = application(postgres_url)
+    database = app.extensions["m9m"].database
+    database.upgrade()
+    with app.app_context():
+        pair = m9m.tokens.issue_pair("ann")
+        stalled = ("BEGIN", "SELECT pg_sleep(6)")  # no timeout of the server ends it
+        with monkeypatch.context() as patch:
+            patch.setitem(storage_engine._BEGIN, "postgresql", stalled)
+            began = time.monotonic()
+            with pytest.raises(DatabaseUnavailable, match="within 2 seconds"):
+                m9m.tokens.refresh(pair.refresh_token)
+            assert time.monotonic() - began < 5.0
+        settle()
+        assert m9m.tokens.refresh(pair.refresh_token).subject == "ann"  # it was not spent
+    database.close()

@@ -37,7 +37,7 @@ def test_looking_makes_no_database(sqlite_url: str, open_database: OpenDatabase)
     assert not database.present()
     with pytest.raises(SchemaError):
         names(database)
-    assert not Path(sqlite_url.removeprefix("sqlite:///")).parent.exists()
+    assert not Path(sqlite_url.removeprefix("sqlite:///")).exists()
 
 
 def test_writing_makes_sqlites_file_for_its_owner_alone(
@@ -262,7 +262,7 @@ def test_a_folder_that_cannot_be_made_is_named(open_database: OpenDatabase, tmp_
     database = open_database(f"sqlite:///{tmp_path}/file/m9m.db")
 
     with pytest.raises(DatabaseUnavailable, match=r"m9m\.db cannot be written .*database\.url"):
-        change(database)
+        database.upgrade()
 
 
 def test_a_file_that_is_no_database_is_an_error(
@@ -300,6 +300,21 @@ def test_a_file_that_vanished_is_not_made_again(
     for call in (database.present, lambda: change(database)):
         with pytest.raises(DatabaseUnavailable, match="no longer exists"):
             call()
+
+
+def test_the_folder_of_a_configured_file_is_not_made_in_a_missing_volumes_place(
+    open_database: OpenDatabase, tmp_path: Path
+) -> None:
+    folder = tmp_path / "volume"
+    database = open_database(f"sqlite:///{folder}/m9m.db")
+    for call in (database.present, lambda: change(database)):
+        with pytest.raises(DatabaseUnavailable, match=r"volume does not exist: mount"):
+            call()
+    assert not folder.exists()
+    folder.mkdir()
+    assert not database.present()
+    change(database)
+    assert database.present()
 
 
 def test_a_locked_file_ends_in_an_error(sqlite_url: str, open_database: OpenDatabase) -> None:

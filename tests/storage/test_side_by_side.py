@@ -95,7 +95,7 @@ class SharedDatabase:
 
 @pytest.fixture
 def shared(database_url: str, tmp_path: Path) -> Iterator[SharedDatabase]:
-    (tmp_path / "m9m").mkdir()  # of SQLite's file; ours is made in the app's engine
+    (tmp_path / "m9m").mkdir(exist_ok=True)  # of SQLite's file; ours is made in the app's engine
     engine = sa.create_engine(database_url)
     yield SharedDatabase(engine, tmp_path / "migrations")
     engine.dispose()
