@@ -13,7 +13,7 @@ from ..audit.events import EventName
 from ..audit.trail import AuditTrail
 from ..errors import Conflict, NotFound
 from ..ratelimit.limit import parse_limits
-from ..settings.arguments import check_type, checked_duration
+from ..settings.arguments import check_page, check_type, checked_duration
 from ..storage.feed import ChangeFeed, Topic
 from ..storage.records import ApiKey, moment
 from .api_key_format import key_digest, make_key
@@ -133,6 +133,25 @@ class ApiKeys:
 
         return self._feed.database.read(query)
 
+    def page(self, owner: str, limit: int = 100, offset: int = 0) -> tuple[Sequence[ApiKey], int]:
+        """Return a page of an owner's keys that are not revoked, and the number of all of them.
+
+        Args:
+            owner: the owner of the keys.
+            limit: the most keys of a page, 1 to 1,000.
+            offset: how many keys come before the page.
+
+        Raises:
+            DatabaseUnavailable: the keys cannot be read.
+        """
+        check_page(limit, offset)
+        whose = name_of(owner)
+        if whose is None or not self._feed.database.present():
+            return [], 0
+        return self._feed.database.read(
+            lambda transaction: transaction.identities.keys_page(whose, limit, offset)
+        )
+
     def revoke(self, key_id: str, owner: str | None = None) -> None:
         """Revoke a key, and the keys that it made over the REST API.
 
@@ -219,6 +238,7 @@ class ApiKeys:
         with self._feed.write() as transaction:
             pruned = transaction.identities.keys_unused_since(now - span)
             for key in pruned:
+                transaction.identities.move_made_keys(key.id, key.made_by)
                 transaction.identities.delete_key(key.id)
                 transaction.append_change(Topic.API_KEY, key.id, now)
                 self._record(transaction, EventName.API_KEY_REVOKED, key, reason="unused")

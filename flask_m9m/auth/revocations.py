@@ -16,7 +16,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from ..errors import InvalidApiKey, InvalidToken
+from ..errors import Conflict, InvalidApiKey, InvalidToken
 from ..processes.bounded_cache import keep_newest
 from ..processes.polled_lock import PolledLock
 from ..storage.feed import ChangeFeed, Topic
@@ -157,6 +157,7 @@ def require_unrevoked(transaction: Transaction, identity: Identity) -> None:
     Raises:
         InvalidToken: the token was revoked.
         InvalidApiKey: the API key was revoked.
+        Conflict: the API key was replaced by another, which does not know what this one makes.
     """
     if identity.scheme != "api_key":
         _refuse_revoked(identity, lambda name: _stored_version(transaction, name))
@@ -164,6 +165,8 @@ def require_unrevoked(transaction: Transaction, identity: Identity) -> None:
     key = transaction.identities.key(identity.credential_id or "")
     if key is None or key.revoked_at is not None:
         raise InvalidApiKey
+    if key.rotated_at is not None:
+        raise Conflict("this API key was replaced: ask with the key that replaced it")
 
 
 def _stored_version(transaction: Transaction, name: str) -> int:

@@ -12,19 +12,17 @@ from typing import Any
 
 from ..audit.trail import AuditTrail
 from ..auth.names import checked_name
-from ..errors import AccessDenied, Conflict, DecryptionFailed, NotFound
-from ..settings.arguments import check_callable, check_type
+from ..errors import Conflict, DecryptionFailed
+from ..settings.arguments import check_callable, check_page, check_type
 from ..storage.records import SealedCredential, moment
-from .audit_events import record_change, record_denial, record_reads
+from .audit_events import record_change, record_reads
 from .caller import (
     CURRENT,
     SYSTEM,
     Caller,
     WhoCalls,
     choose_owner,
-    normalize_caller,
     require_visible,
-    sees_all,
 )
 from .canaries import KeyCheck
 from .encryption.cipher import Cipher
@@ -36,9 +34,10 @@ from .rotation import Progress, Rotated, Rotation
 from .stores import CredentialStore, StoreTransaction, bound_to, row_of
 from .types import CredentialTypes
 from .variables import resolve_variables
+from .visible_records import VisibleRecords, check_quota
 
 
-class Credentials:
+class Credentials(VisibleRecords):
     """An app's stored credentials, each encrypted and bound to its id, type and owner.
 
     A caller sees its own records only; with the role `admin` it sees all. Records without an owner
@@ -92,20 +91,22 @@ class Credentials:
         resolve: bool = False,
         *,
         caller: Caller = CURRENT,
+        most: int | None = None,
     ) -> CredentialInfo:
         """Store a new credential.
 
         Args:
-            name: its name, 1 to 255 printable characters.
+            name: 1 to 255 printable characters.
             type: a registered credential type.
             data: its fields, at most 1 MiB as JSON.
             owner: the subject that owns it; by default the caller.
             resolve: whether `${NAME}` in its values is replaced by an environment variable.
             caller: the caller; by default, that of the current request.
+            most: how many credentials the owner may have, with this one.
 
         Raises:
             TypeError, ValueError: an argument is not valid.
-            AccessDenied: the caller may not create credentials for this owner.
+            AccessDenied, Conflict: the caller may not create it for this owner; or one too many.
             SettingsError: there is no encryption key, or one that records need is missing.
             DatabaseUnavailable: the database failed; nothing was stored.
         """
@@ -125,6 +126,7 @@ class Credentials:
         self._keys.check()
         record = replace(record, envelope=self._encrypt(record, data))
         with self._store.write() as transaction:
+            check_quota(transaction.rows, record.owner, most)
             self._keys.keep_canary(transaction.rows)
             transaction.rows.add_all([record])
             record_change(self._trail, transaction, self._who(caller), "created", record)
@@ -158,7 +160,31 @@ class Credentials:
             caller: the caller; by default, that of the current request.
         """
         check_type(str | None, type=type)
-        return [info_of(record) for record in self._list_visible(caller, type, envelopes=False)]
+        records, _ = self._list_visible(caller, type, envelopes=False)
+        return [info_of(record) for record in records]
+
+    def page(
+        self,
+        type: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+        *,
+        caller: Caller = CURRENT,
+    ) -> tuple[Sequence[CredentialInfo], int]:
+        """Return a page of the list, and the length of the whole list.
+
+        Args:
+            type: only the credentials of this type.
+            limit: the most credentials of a page, 1 to 1,000.
+            offset: how many credentials come before the page.
+            caller: the caller; by default, that of the current request.
+        """
+        check_type(str | None, type=type)
+        check_page(limit, offset)
+        records, total = self._list_visible(
+            caller, type, envelopes=False, limit=limit, offset=offset
+        )
+        return [info_of(record) for record in records], total
 
     def info(self, credential_id: str, *, caller: Caller = CURRENT) -> CredentialInfo:
         """Return the metadata of a credential; nothing is decrypted.
@@ -328,7 +354,7 @@ class Credentials:
         """
         check_type(str, key=key)
         self._keys.check()
-        write, records = writer(key), self._list_visible(caller)
+        write, (records, _) = writer(key), self._list_visible(caller)
         exported = [write(record, self._decrypt(record)) for record in records]
         record_reads(self._trail, self._who(caller), *records, exported=True)
         return exported
@@ -346,43 +372,6 @@ class Credentials:
             self._store, self.cipher, self._keys, self.types, owner, now, record, dry_run=dry_run
         )
         return work.run(records_of(records), open_data)
-
-    # Access
-
-    def _who(self, caller: Caller) -> Caller:
-        return normalize_caller(self._who_calls() if caller is CURRENT else caller)
-
-    def _check_may_import(self, caller: Caller) -> None:
-        """Refuse callers that do not see all records: a skipped id would reveal a hidden one."""
-        if not sees_all(self._who(caller)):
-            raise AccessDenied
-
-    def _list_visible(
-        self, caller: Caller, type: str | None = None, *, envelopes: bool = True
-    ) -> Sequence[SealedCredential]:
-        who = self._who(caller)
-        if who is None:
-            return []
-        owner = None if sees_all(who) else who.subject  # type: ignore[union-attr]
-        return self._store.read(lambda rows: rows.all(owner, type, envelopes=envelopes))
-
-    def _find(self, credential_id: str, caller: Caller) -> SealedCredential:
-        """Return a record that the caller sees; audit an attempt to read another's record.
-
-        The caller is determined outside the query, which may run in a thread without the request.
-        """
-        record, who = self._store.read(lambda rows: row_of(rows, credential_id)), self._who(caller)
-        try:
-            return require_visible(record, who)
-        except NotFound as error:
-            if record is not None:
-                record_denial(self._trail, who, record, error.error_code)
-            raise
-
-    def _check_visible(self, credential_id: str, caller: Caller) -> Caller:
-        """Refuse and audit access to another's record, outside a transaction; return the caller."""
-        self._find(credential_id, caller)
-        return self._who(caller)
 
     # Encryption
 

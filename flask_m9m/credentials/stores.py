@@ -36,8 +36,15 @@ class Rows(Protocol):
     def add_all(self, made: Sequence[SealedCredential]) -> None: ...
     def get(self, credential_id: str) -> SealedCredential | None: ...
     def all(
-        self, owner: str | None = None, type: str | None = None, *, envelopes: bool = True
+        self,
+        owner: str | None = None,
+        type: str | None = None,
+        *,
+        envelopes: bool = True,
+        limit: int | None = None,
+        offset: int = 0,
     ) -> list[SealedCredential]: ...
+    def count(self, owner: str | None = None, type: str | None = None) -> int: ...
     def replace(self, old: SealedCredential, new: SealedCredential) -> bool: ...
     def delete(self, credential_id: str) -> bool: ...
     def seals(self) -> list[str]: ...
@@ -153,7 +160,13 @@ class MemoryRows:
         return self._credentials.get(credential_id)
 
     def all(
-        self, owner: str | None = None, type: str | None = None, *, envelopes: bool = True
+        self,
+        owner: str | None = None,
+        type: str | None = None,
+        *,
+        envelopes: bool = True,
+        limit: int | None = None,
+        offset: int = 0,
     ) -> list[SealedCredential]:
         """Return credentials, the oldest first, of one owner or all and of one type or all."""
         found = [
@@ -161,7 +174,12 @@ class MemoryRows:
             for record in self._credentials.values()
             if owner in (None, record.owner) and type in (None, record.type)
         ]
-        return sorted(found, key=lambda record: (record.created_at, record.id))
+        found.sort(key=lambda record: (record.created_at, record.id))
+        return found[offset:] if limit is None else found[offset : offset + limit]
+
+    def count(self, owner: str | None = None, type: str | None = None) -> int:
+        """Count the credentials of one owner or all, and of one type or all."""
+        return len(self.all(owner, type))
 
     def replace(self, old: SealedCredential, new: SealedCredential) -> bool:
         """Replace a credential unless its envelope changed; tell whether it was replaced."""

@@ -9,6 +9,9 @@ from typing import get_args
 
 from .durations import parse_duration
 
+MOST_ON_A_PAGE = 1_000
+LARGEST_OFFSET = 2**31 - 1
+
 _LARGEST = 1e300
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 
@@ -66,6 +69,22 @@ def check_method(argument: str, value: object) -> None:
         raise ValueError(
             f"{argument} must be an HTTP method such as GET, found {ascii(value)[:66]}"
         )
+
+
+def check_page(limit: object, offset: object) -> None:
+    """Check the arguments of a page of a list.
+
+    Raises:
+        TypeError: one of them is not an `int`.
+        ValueError: one of them is out of range.
+    """
+    for argument, value, least, most in (
+        ("limit", limit, 1, MOST_ON_A_PAGE),
+        ("offset", offset, 0, LARGEST_OFFSET),
+    ):
+        check_type(int, **{argument: value})
+        if not least <= value <= most:  # type: ignore[operator]  # it is an int
+            raise ValueError(f"{argument} must be {least} to {most}")
 
 
 def checked_number(argument: str, value: object) -> float:

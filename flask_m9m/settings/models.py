@@ -109,6 +109,9 @@ class APIKeySettings(Section):
     enabled: Boolean = Field(default=True, description="Accept API keys.")
     header: KeyHeader = Field(default="X-API-Key", description="The header that contains the key.")
     prefix: KeyPrefix = Field(default="m9m_sk_", description="How every key begins.")
+    max_per_owner: int = Field(
+        default=100, ge=1, description="How many valid keys an owner may have over REST."
+    )
 
 
 class BasicAuthSettings(Section):
@@ -255,6 +258,9 @@ class CredentialSettings(Section):
     )
     storage: Literal["database", "memory"] = Field(
         default="database", description="Where credentials are stored."
+    )
+    max_per_owner: int = Field(
+        default=1_000, ge=1, description="How many credentials an owner may have over REST."
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     CursorResult,
     bindparam,
@@ -55,6 +56,11 @@ _ENVELOPE = credentials.c.envelope
 _LONGEST_SEAL = len("m9m:f1:01234567:")
 
 
+def _matches(owner: str | None, type: str | None) -> list[ColumnElement[bool]]:
+    wanted = ((credentials.c.owner, owner), (credentials.c.type, type))
+    return [column == value for column, value in wanted if value is not None]
+
+
 class CredentialRows:
     """The rows of credentials and canaries, over one connection."""
 
@@ -72,7 +78,13 @@ class CredentialRows:
         return None if row is None else SealedCredential(*row)
 
     def all(
-        self, owner: str | None = None, type: str | None = None, *, envelopes: bool = True
+        self,
+        owner: str | None = None,
+        type: str | None = None,
+        *,
+        envelopes: bool = True,
+        limit: int | None = None,
+        offset: int = 0,
     ) -> list[SealedCredential]:
         """Return credentials, the oldest first.
 
@@ -80,18 +92,24 @@ class CredentialRows:
             owner: only the records of this owner.
             type: only the records of this type.
             envelopes: whether to read the encrypted data, which may be long; else it is empty.
+            limit: the most records to return.
+            offset: how many records to leave out first.
         """
         columns = (
             _ROW
             if envelopes
             else [literal("") if column is _ENVELOPE else column for column in _ROW]
         )
-        query = select(*columns).order_by(credentials.c.created_at, credentials.c.id)
-        if owner is not None:
-            query = query.where(credentials.c.owner == owner)
-        if type is not None:
-            query = query.where(credentials.c.type == type)
+        query = select(*columns).where(*_matches(owner, type))
+        query = query.order_by(credentials.c.created_at, credentials.c.id)
+        if limit is not None:
+            query = query.limit(limit).offset(offset)
         return [SealedCredential(*row) for row in self._connection.execute(query)]
+
+    def count(self, owner: str | None = None, type: str | None = None) -> int:
+        """Count the credentials of one owner or all, and of one type or all."""
+        query = select(func.count()).select_from(credentials).where(*_matches(owner, type))
+        return int(self._connection.execute(query).scalar_one())
 
     def replace(self, old: SealedCredential, new: SealedCredential) -> bool:
         """Replace a credential by a newer version of itself.

@@ -108,12 +108,20 @@ class IdentityRows:
         """Return the API keys of an owner, or of all owners if `owner` is `None`."""
         return self.keys() if owner is None else self.keys(api_keys.c.owner == owner)
 
+    def keys_page(self, owner: str, limit: int, offset: int) -> tuple[list[ApiKey], int]:
+        """Return a page of an owner's keys that are not revoked, and the number of all of them."""
+        where = (api_keys.c.owner == owner) & api_keys.c.revoked_at.is_(None)
+        query = select(*_KEY_COLUMNS).where(where)
+        query = query.order_by(api_keys.c.created_at, api_keys.c.id).limit(limit).offset(offset)
+        total = self._connection.execute(select(func.count()).select_from(api_keys).where(where))
+        return [ApiKey(*row) for row in self._connection.execute(query)], int(total.scalar_one())
+
     def keys_made_by(self, key_id: str) -> list[ApiKey]:
         """Return the API keys that an API key made."""
         return self.keys(api_keys.c.made_by == key_id)
 
-    def move_made_keys(self, key_id: str, following: str) -> None:
-        """Let the keys that an API key made belong to the key that replaces it."""
+    def move_made_keys(self, key_id: str, following: str | None) -> None:
+        """Let the keys that an API key made belong to another key, or to none."""
         made = update(api_keys).where(api_keys.c.made_by == key_id)
         self._connection.execute(made.values(made_by=following))
 

@@ -172,6 +172,7 @@ def test_a_key_is_revoked_with_the_key_that_made_it_also_after_a_rotation(
         following, _ = m9m.api_keys.rotate(key.id)
     client = app.test_client()
     assert client.get("/x", headers={"X-API-Key": made}).status_code == 200
+    assert make_key(app, **{"X-API-Key": text}).status_code == 409  # replaced, in its grace
     with app.app_context():
         m9m.api_keys.revoke(following.id)
     clock.advance(2)

@@ -20,7 +20,7 @@ from ...errors import FreshTokenRequired, ValidationError
 from ...storage.records import ApiKey, moment
 from ..app_state import current_state
 from ..decorators import require_auth
-from .bodies import Body, iso_time, read_body
+from .bodies import Body, iso_time, read_body, read_page
 from .caller import access_denied, proved_caller
 
 _ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:", re.ASCII)
@@ -49,14 +49,10 @@ class NewKey(Body):
 @blueprint.get("")
 @require_auth
 def list_keys() -> Response:
-    """List the caller's keys that are not revoked."""
-    keys = _api_keys().list(owner=proved_caller().subject)
-    rows = [
-        {**_json_of(key), "lastUsedAt": iso_time(key.last_used_at)}
-        for key in keys
-        if key.revoked_at is None
-    ]
-    return jsonify({"data": rows, "total": len(rows)})
+    """List a page of the caller's keys that are not revoked."""
+    keys, total = _api_keys().page(proved_caller().subject, *read_page())
+    rows = [{**_json_of(key), "lastUsedAt": iso_time(key.last_used_at)} for key in keys]
+    return jsonify({"data": rows, "total": total})
 
 
 @blueprint.post("")
@@ -77,7 +73,14 @@ def create_key() -> tuple[Response, int]:
         rate_limit = caller.claims["rate_limit"]
     try:
         key, text = _api_keys().create(
-            sent.name, caller.subject, sent.scopes, (), expires_at, rate_limit, presented=caller
+            sent.name,
+            caller.subject,
+            sent.scopes,
+            (),
+            expires_at,
+            rate_limit,
+            presented=caller,
+            most=current_state("the REST API").loaded.settings.security.api_keys.max_per_owner,
         )
     except ValueError as error:
         raise ValidationError([{"field": "", "message": str(error)}]) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -12,10 +13,12 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from ...errors import ValidationError
+from ...settings.arguments import LARGEST_OFFSET, MOST_ON_A_PAGE
 
 _MAX_BODY = 65_536  # octets
 _MAX_DETAILS = 16
 _LONGEST_FIELD = 256  # characters
+_NUMBER = re.compile(r"[0-9]{1,10}")
 
 
 class Body(BaseModel):
@@ -57,6 +60,27 @@ def read_body(model: type[Sent]) -> Sent:
     except (ValueError, RecursionError):
         message = "the body must be JSON (RFC 8259), each name only once in its object"
         raise ValidationError([{"field": "", "message": message}]) from None
+
+
+def read_page() -> tuple[int, int]:
+    """Read `limit` and `offset` of the query: the page of a list.
+
+    Raises:
+        ValidationError: one of them is not a whole number in its range.
+    """
+    page = []
+    for name, default, least, most in (
+        ("limit", 100, 1, MOST_ON_A_PAGE),
+        ("offset", 0, 0, LARGEST_OFFSET),
+    ):
+        values = request.args.getlist(name)
+        text = values[0] if values else str(default)
+        number = int(text) if _NUMBER.fullmatch(text) else -1
+        if len(values) > 1 or not least <= number <= most:
+            message = f"must be a whole number, {least} to {most}"
+            raise ValidationError([{"field": name, "message": message}])
+        page.append(number)
+    return page[0], page[1]
 
 
 def _body_octets() -> bytes:

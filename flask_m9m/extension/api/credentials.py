@@ -29,7 +29,7 @@ from ...errors import (
 )
 from ..app_state import current_state
 from ..decorators import require_auth
-from .bodies import Body, iso_time, read_body
+from .bodies import Body, iso_time, read_body, read_page
 from .caller import managing_caller
 
 logger = logging.getLogger("flask_m9m")
@@ -57,13 +57,13 @@ class ChangedCredential(Body):
 @blueprint.get("")
 @require_auth
 def list_credentials() -> Response:
-    """List the metadata of the caller's credentials, of the type in the query if it has one."""
-    caller, type = managing_caller(), request.args.get("type")
+    """List a page of the caller's credentials, of the type in the query if it has one."""
+    caller, type, page = managing_caller(), request.args.get("type"), read_page()
     if type is not None and name_of(type) is None:
         return jsonify({"data": [], "total": 0})
     with _store() as store:
-        rows = [_json_of(credential) for credential in store.list(type, caller=caller)]
-    return jsonify({"data": rows, "total": len(rows)})
+        found, total = store.page(type, *page, caller=caller)
+    return jsonify({"data": [_json_of(credential) for credential in found], "total": total})
 
 
 @blueprint.post("")
@@ -76,7 +76,7 @@ def create_credential() -> tuple[Response, int]:
         if sent.type not in store.types:
             raise _invalid("type", f"must be a known type: {', '.join(store.types)}")
         with _errors_in("data"):
-            created = store.create(name, sent.type, sent.data, caller=caller)
+            created = store.create(name, sent.type, sent.data, caller=caller, most=_most())
     return jsonify(_json_of(created)), 201
 
 
@@ -140,6 +140,10 @@ def test_credential(credential_id: str) -> Response:
     if passed is False:
         return _test_failure(credential_id, "the check returned False")
     return jsonify({"success": True})
+
+
+def _most() -> int:
+    return current_state("the REST API").loaded.settings.credentials.max_per_owner
 
 
 @contextmanager
