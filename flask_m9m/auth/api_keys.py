@@ -290,14 +290,16 @@ class ApiKeys:
 
 def revoke_key(transaction: Transaction, trail: AuditTrail, key: ApiKey, now: datetime) -> bool:
     """Revoke a key, and the keys that it made; return whether it was not revoked before."""
-    if not transaction.identities.change_key(key.id, revoked_at=now):
-        return False
-    transaction.append_change(Topic.API_KEY, key.id, now)
-    event = trail.event(EventName.API_KEY_REVOKED, target=key.id, owner=key.owner)
-    trail.record_change(transaction, event)
-    for made in transaction.identities.keys_made_by(key.id):
-        revoke_key(transaction, trail, made, now)
-    return True
+    pending, revoked = [key], False
+    while pending:  # no recursion: the chain is as long as the holder of a key has made it
+        ending = pending.pop()
+        if transaction.identities.change_key(ending.id, revoked_at=now):
+            transaction.append_change(Topic.API_KEY, ending.id, now)
+            event = trail.event(EventName.API_KEY_REVOKED, target=ending.id, owner=ending.owner)
+            trail.record_change(transaction, event)
+            pending += transaction.identities.keys_made_by(ending.id)
+            revoked = True
+    return revoked
 
 
 def revoke_keys_of(transaction: Transaction, trail: AuditTrail, owner: str, now: datetime) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -234,3 +236,24 @@ def test_a_presented_credential_is_looked_up_where_the_key_is_stored(
         asking = type(token)("ann", "api_key", credential_id=key.id, claims={"family": key.family})
         with pytest.raises(InvalidApiKey):
             m9m.api_keys.create("made", "ann", presented=asking)
+
+
+@pytest.mark.parametrize("way", ["the first key", "the subject with its keys"])
+def test_a_long_chain_of_keys_that_made_each_other_is_revoked_whole(
+    secured: Secured, way: str
+) -> None:
+    app, m9m = secured(api=True)
+    with app.app_context():
+        first, _ = m9m.api_keys.create("first", "ann")
+        chain, length = first, sys.getrecursionlimit() + 100
+        with app.extensions["m9m"].database.write() as transaction:
+            for number in range(length):
+                chain = replace(chain, id=str(number), made_by=chain.id)
+                transaction.identities.add_key(chain, secrets.token_bytes(32))
+        if way == "the first key":
+            m9m.api_keys.revoke(first.id)
+        else:
+            m9m.tokens.revoke_subject("ann", keys=True)
+        keys = m9m.api_keys.list("ann")
+    assert len(keys) == length + 1
+    assert all(key.revoked_at is not None for key in keys)
