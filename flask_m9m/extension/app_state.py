@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import click
-from flask import Request, current_app, has_request_context, request
+from flask import Request, current_app, has_app_context, has_request_context, request
+from flask.globals import app_ctx, request_ctx
 
 from ..audit.events import Circumstances
 from ..audit.trail import AuditTrail
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from ..storage.database import Database
 
 EXTENSION = "m9m"
+
+_CALLER = "_m9m_caller"
 
 current_request: Callable[[], Request] = request._get_current_object  # type: ignore[attr-defined]
 """Get the current request itself: each attribute read through the proxy costs a microsecond."""
@@ -173,12 +176,24 @@ class AppState:
             return self._guard
 
     def _current_caller(self) -> Caller:
-        """Get the caller of the current request; outside a request it is the app itself."""
+        """Get the caller of the current request; outside a request it is the app itself.
+
+        The app's context is torn down after the request's: then it is the request's caller still.
+        """
         from ..credentials.caller import SYSTEM
 
         if not has_request_context():
-            return SYSTEM
+            context = app_ctx if has_app_context() else None
+            caller: Caller = getattr(context, _CALLER, SYSTEM)
+            return caller
         return self._caller_of(self.exchange(current_request()))
+
+    def keep_caller(self, _error: BaseException | None) -> None:
+        """Keep the caller for functions that tear the app's context down after the request's."""
+        tokens = getattr(request_ctx, "_cv_tokens", None)  # until Flask 3.1: two contexts
+        own_context = tokens[-1][1] if tokens else None  # not one that was there before
+        if own_context is not None:
+            setattr(own_context, _CALLER, self._current_caller())
 
     def _caller_of(self, exchange: Exchange) -> Identity | None:
         """Get the caller of a request; `None` if another app of this process began the exchange."""
