@@ -33,9 +33,11 @@ import sqlalchemy as sa
 from benchmarks.silent_trail import silent_trail
 from flask_m9m.auth.api_key_format import key_digest, make_key
 from flask_m9m.auth.api_keys import ApiKeys
+from flask_m9m.auth.lockout import Lockout
 from flask_m9m.auth.schemes.api_key import ApiKeyAuthenticator
 from flask_m9m.errors import InvalidApiKey
 from flask_m9m.http.address import Client
+from flask_m9m.ratelimit.memory import MemoryStore
 from flask_m9m.settings import settings_of
 from flask_m9m.storage import ChangeFeed, Database
 from tests.databases import empty_postgres, running_postgres, settle
@@ -139,7 +141,8 @@ def filled(url: str, keys: list[str], count: int) -> Iterator[Filled]:
     prefix = settings.security.api_keys.prefix
     ApiKeys(prefix, feed, silent_trail(database)).create("ci", "user-0")
     print(f"{count:,} keys in {time.perf_counter() - begin:.1f} s")
-    yield Filled(database, feed, ApiKeyAuthenticator(settings.security.api_keys, feed))
+    lockout = Lockout(settings.security.lockout, MemoryStore())
+    yield Filled(database, feed, ApiKeyAuthenticator(settings.security.api_keys, feed, lockout))
     database.close()
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -21,8 +22,10 @@ SECOND = 1_000_000
 class Late(Leases):
     """Leases that are spent up to a second after their moment."""
 
-    def spend(self, limit: RateLimit, client: str, cost: int, here: int) -> Hit | None:
-        return super().spend(limit, client, cost, here - SECOND)
+    def spend(
+        self, limit: RateLimit, client: str, cost: int, clock: Callable[[], int]
+    ) -> Hit | None:
+        return super().spend(limit, client, cost, lambda: clock() - SECOND)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
