@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -14,7 +14,7 @@ from werkzeug.routing import RequestRedirect
 
 from ..auth.signed_links import signed_host
 from ..errors import Problem, SettingsError
-from ..guard.marks import ANY_OTHER_METHOD, USUAL_METHODS, Mark, Opening
+from ..guard.marks import ANY_OTHER_METHOD, USUAL_METHODS, LimitMark, Mark, Opening
 from ..guard.policy import FLASK, Level, RoutePolicy
 from ..guard.policy_compiler import PolicyCompiler
 from . import marked_views
@@ -54,6 +54,7 @@ class Routes:
         self._policies = policies
         self._protections = protections
         self._compiled: dict[tuple[str, str], Compiled] = {}
+        policies.home_of = LimitHomes(self._app, self._levels).find
         self._unrouted = policies.unrouted()
         self._admitted = replace(self._unrouted, unlimited=True)
 
@@ -243,6 +244,56 @@ class Routes:
 def _answers_options(rule: Rule) -> bool:
     """Tell whether Flask answers `OPTIONS` automatically; a rule added to the map is unknown."""
     return bool(getattr(rule, "provide_automatic_options", False))
+
+
+class LimitHomes:
+    """Finds the bucket of a limit on a function or class that several endpoints serve.
+
+    Every worker must find the same one: it is named after the first endpoint by name.
+
+    Args:
+        app: the app.
+        levels: returns the levels of an endpoint's marks for a method.
+    """
+
+    def __init__(self, app: Flask, levels: Callable[[str, str], Iterable[Level]]) -> None:
+        self._app = app
+        self._levels = levels
+        self._known: dict[tuple[LimitMark, object], str] = {}
+        self._revision = (-1, -1)
+
+    def find(self, mark: LimitMark, route: str) -> str | None:
+        """Find the name of a limit's bucket; `route` is an endpoint, or a function's name."""
+        revision = (len(self._app.view_functions), marked_views.revision)
+        if revision != self._revision:
+            self._known, self._revision = self._all(), revision
+        function = _function_of(self._app.view_functions.get(route))
+        if function is not None:
+            return self._known.get((mark, function))
+        homes = {home for (limit, _), home in self._known.items() if limit is mark}
+        return homes.pop() if len(homes) == 1 else None  # called past its routes
+
+    def _all(self) -> dict[tuple[LimitMark, object], str]:
+        homes: dict[tuple[LimitMark, object], str] = {}
+        for endpoint in sorted(self._app.view_functions):
+            function = _function_of(self._app.view_functions[endpoint])
+            methods = getattr(function, "methods", None) or ("GET",)
+            for method in sorted(methods):
+                for level in self._levels(endpoint, method):
+                    if level.binding or level.view_class is not None:
+                        marks = [mark for mark in level.marks if isinstance(mark, LimitMark)]
+                        for ordinal, mark in enumerate(marks, 1):
+                            home = f"{endpoint} {level.place} {ordinal}"
+                            homes.setdefault((mark, function), home)
+        return homes
+
+
+def _function_of(view: object) -> object:
+    """Return the innermost function of a view, or its view class."""
+    layers = list(layers_of(view))
+    view_classes = (vars(layer)["view_class"] for layer in layers if _has_view_class(layer))
+    view_class = next(view_classes, None)
+    return view_class or (layers[-1] if layers else None)
 
 
 def _match(adapter: MapAdapter, method: str) -> tuple[Rule | None, Collection[str] | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -38,6 +38,10 @@ class PolicyCompiler:
     Args:
         settings: the app's settings.
         authenticators: the enabled schemes, in the order of their challenges.
+
+    Attributes:
+        home_of: returns the place that names the bucket of a limit on a function which several
+            routes reach; `None` for any other limit.
     """
 
     def __init__(self, settings: Settings, authenticators: Sequence[Authenticator]) -> None:
@@ -46,6 +50,7 @@ class PolicyCompiler:
         self._development = settings.development.enabled
         self._cors = cors_policy(settings.security.cors, development=self._development)
         self._headers = header_policy(settings.security.headers, development=self._development)
+        self.home_of: Callable[[LimitMark, str], str | None] = lambda mark, route: None
 
     def compile(self, route: str, levels: Iterable[Level], method: str) -> RoutePolicy:
         """Compile the policy of a route.
@@ -174,7 +179,9 @@ class PolicyCompiler:
             name = mark.name or limit_name(route if number == 1 else f"{route}-{number}")
             # A name that the app chose and a route's own name never share a bucket. A mark around
             # several methods has the same bucket for each of them.
-            scope = f"name {name}" if mark.name else f"route {route} {place} {ordinals[place]}"
+            # A function's limit has one bucket, by whichever of its routes the function is reached.
+            home = self.home_of(mark, route) or f"{route} {place} {ordinals[place]}"
+            scope = f"name {name}" if mark.name else f"route {home}"
             fixed = None
             if isinstance(mark.limits, str):
                 fixed = parse_limits(mark.limits, burst=mark.burst, name=name, scope=scope)

@@ -1,0 +1,79 @@
+"""A limit on a function is one bucket, by whichever route or call the function is reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Blueprint, Flask
+from flask.views import MethodView
+
+from flask_m9m import M9M, rate_limit
+from flask_m9m.testing import make_settings
+
+
+@pytest.fixture
+def app() -> Flask:
+    app = Flask("app")
+    app.testing = True
+    M9M(app, settings=make_settings())
+    return app
+
+
+def statuses(app: Flask, *paths: str) -> list[int]:
+    client = app.test_client()
+    return [client.get(path).status_code for path in paths]
+
+
+@rate_limit("2/hour")
+def limited() -> str:
+    return "x"
+
+
+def two_endpoints(app: Flask) -> None:
+    app.add_url_rule("/a", "zebra", limited)
+    app.add_url_rule("/b", "ape", limited)
+
+
+def two_names_of_a_blueprint(app: Flask) -> None:
+    blueprint = Blueprint("inner", __name__)
+    blueprint.add_url_rule("/", "limited", limited)
+    app.register_blueprint(blueprint, url_prefix="/a", name="one", strict_slashes=False)
+    app.register_blueprint(blueprint, url_prefix="/b", name="other", strict_slashes=False)
+
+
+def a_call_by_another_view(app: Flask) -> None:
+    app.add_url_rule("/a", "limited", limited)
+    app.add_url_rule("/b", "calling", lambda: limited())
+
+
+def a_class_under_two_names(app: Flask) -> None:
+    class Limited(MethodView):
+        decorators = [rate_limit("2/hour")]  # noqa: RUF012  # as Flask documents it
+
+        def get(self) -> str:
+            return "x"
+
+    view = Limited.as_view("limited")
+    app.add_url_rule("/a", "one", view)
+    app.add_url_rule("/b", "other", view)
+
+
+@pytest.mark.parametrize(
+    "register",
+    [two_endpoints, two_names_of_a_blueprint, a_call_by_another_view, a_class_under_two_names],
+)
+def test_one_function_has_one_bucket(app: Flask, register: Callable[[Flask], Any]) -> None:
+    register(app)
+    if register is two_names_of_a_blueprint:
+        assert statuses(app, "/a/", "/b/", "/a/", "/b/") == [200, 200, 429, 429]
+    else:
+        assert statuses(app, "/a", "/b", "/a", "/b") == [200, 200, 429, 429]
+
+
+def test_two_functions_of_one_decorator_have_a_bucket_each(app: Flask) -> None:
+    limit = rate_limit("1/hour")
+    app.add_url_rule("/a", "one", limit(lambda: "a"))
+    app.add_url_rule("/b", "other", limit(lambda: "b"))
+    assert statuses(app, "/a", "/b", "/a", "/b") == [200, 200, 429, 429]
