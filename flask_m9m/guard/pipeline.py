@@ -140,9 +140,9 @@ class Guard:
         self.ignored_forwarding.check(environ, client)
         request_id = environ[REQUEST_ID] = request_id_of(environ, client.forwarded)
         exchange = Exchange(self, environ, client, request_id)
-        get = environ.get
-        parsed = len(get("HTTP_COOKIE", "")) + len(get("PATH_INFO", ""))
-        if parsed + len(get("HTTP_HOST", "")) + len(get("HTTP_CONNECTION", "")) > USUAL_LENGTH:
+        get, host = environ.get, environ.get("HTTP_HOST", "")
+        parsed = len(host) + len(get("HTTP_COOKIE", "")) + len(get("PATH_INFO", ""))
+        if parsed + len(get("HTTP_CONNECTION", "")) > USUAL_LENGTH or host[:1] == "[":
             exchange.excess = cut_excess(environ)
         if self._any_ambient:
             exchange.scripted = environ.get("HTTP_SEC_FETCH_MODE", "navigate") != "navigate"

@@ -29,7 +29,9 @@ _NODE = re.compile(
     rf"\[(?P<v6>[0-9A-Fa-f:.]+)\]{_PORT}|(?P<v4>[0-9.]+){_PORT}|(?P<bare>[0-9A-Fa-f:.]+)"
 )
 _LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
-_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{{1,5}}))?")
+_HOST = re.compile(
+    rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<v6>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{{1,5}}))?"
+)
 _IS_SECURE = {"https": True, "wss": True, "http": False, "ws": False}
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # RFC 9110 §5.6.2
 _PAIR = rf'({_TOKEN})=(?:({_TOKEN})|"([^"\\,]*(?:\\[^,][^"\\,]*)*)")'
@@ -200,7 +202,16 @@ def parse_node(text: str) -> Address | None:
 def is_host(text: str) -> bool:
     """Tell whether a text is a valid host for a URL, with or without a port."""
     match = _HOST.fullmatch(text) if len(text) <= 260 else None
-    return match is not None and int(match["port"] or 0) <= 65_535
+    if match is None or int(match["port"] or 0) > 65_535:
+        return False
+    return match["v6"] is None or _is_ipv6(match["v6"])
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ip_address(text).version == 6
+    except ValueError:
+        return False
 
 
 def _is_unix_socket(peer: str) -> bool:

@@ -2,6 +2,7 @@
 
 Flask reads a request's cookies for its session, and Werkzeug `Host`, `Connection` and the path to
 find the route. What one of them costs grows with its number of parts, and no client sends so many.
+A `Host` that looks like an IPv6 address and is none goes too: Werkzeug's redirects fail with it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from urllib.parse import quote
 from werkzeug.exceptions import RequestHeaderFieldsTooLarge, RequestURITooLarge
 
 from ..errors import InvalidRequest, M9MError
+from .address import is_host
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -48,8 +50,8 @@ def cut_excess(environ: WSGIEnvironment) -> M9MError | None:
     """Take everything excessive out of a request, which is to be refused.
 
     Args:
-        environ: the request, whose fields have more characters than `USUAL_LENGTH`; an excessive
-            field is removed, an excessive path is cut.
+        environ: the request, whose fields have more characters than `USUAL_LENGTH`, or whose `Host`
+            begins with a bracket; an excessive field is removed, an excessive path is cut.
 
     Returns:
         The refusal, or `None` if nothing is excessive.
@@ -61,9 +63,10 @@ def cut_excess(environ: WSGIEnvironment) -> M9MError | None:
     if _parts_of(environ.get("HTTP_COOKIE", "")) > _MOST_PARTS:
         del environ["HTTP_COOKIE"]
         refusal = FieldsTooLarge()
-    if len(environ.get("HTTP_HOST", "")) > _LONGEST_HOST:
+    host = environ.get("HTTP_HOST", "")
+    if len(host) > _LONGEST_HOST or (host.startswith("[") and not is_host(host)):
         del environ["HTTP_HOST"]
-        refusal = InvalidRequest("The Host is too long")  # RFC 9112 §3.2
+        refusal = InvalidRequest("The Host is not valid or too long")  # RFC 9112 §3.2
     path = environ.get("PATH_INFO", "")
     if path.count("/") > _MOST_SEGMENTS:
         environ["PATH_INFO"] = path[:_LONGEST_CUT_PATH]

@@ -115,6 +115,8 @@ def test_a_proxy_that_says_http_of_a_tls_connection_is_believed() -> None:
         ("user@api.example.com", None),
         ("api.example.com\r\nX: y", None),
         ("a" * 300, None),
+        ("[::1:]", None),
+        ("[192.0.2.1]", None),
         ("", None),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from flask import Flask, request
 from flask.testing import FlaskClient
+from werkzeug.test import create_environ, run_wsgi_app
 
 from flask_m9m.http.excess import cut_excess, target_of
 from tests.bodies import error_of
@@ -18,6 +19,7 @@ EXCESSIVE = [
     ("HTTP_COOKIE", 'a="' + "x" * 8_000, 431, "FIELDS_TOO_LARGE"),
     ("HTTP_CONNECTION", "," * 513, 431, "FIELDS_TOO_LARGE"),
     ("HTTP_HOST", "a." * 131, 400, "INVALID_REQUEST"),
+    ("HTTP_HOST", "[127.0.0.1]", 400, "INVALID_REQUEST"),
     ("PATH_INFO", "/a" * 1_025, 414, "URI_TOO_LONG"),
 ]
 USUAL = [
@@ -26,6 +28,8 @@ USUAL = [
     ("HTTP_COOKIE", 'a="{' + '\\"b\\"\\054' * 120 + '}"'),  # JSON, as Werkzeug writes it
     ("HTTP_CONNECTION", "keep-alive, Upgrade, HTTP2-Settings"),
     ("HTTP_HOST", "a." * 126 + "a:65535"),
+    ("HTTP_HOST", "[::1]:8080"),
+    ("HTTP_HOST", "[::ffff:192.0.2.1]"),
     ("PATH_INFO", "/" + "a" * 16_000),
     ("PATH_INFO", "/a" * 1_024),
 ]
@@ -46,6 +50,14 @@ def test_what_no_client_sends_is_refused(
     answer = client.get("/", environ_overrides={field: value})
     assert (answer.status_code, error_of(answer)["code"]) == (status, code)
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_redirect_never_fails_for_a_host_that_is_no_address(make_app: MakeApp) -> None:
+    """Werkzeug's redirect to a path with a slash raises for such a host."""
+    app = make_app(TESTING=False, PROPAGATE_EXCEPTIONS=False)
+    app.add_url_rule("/x/", "x", lambda: "x")
+    environ = {**create_environ("/x"), "HTTP_HOST": "[::1:]"}
+    assert run_wsgi_app(app, environ)[1].startswith("400 ")
 
 
 @pytest.mark.parametrize(("field", "value"), USUAL)
