@@ -114,7 +114,7 @@ class NamedSettings:
             else:
                 self._report_unknown(name, source)
         if ignored:
-            names = ", ".join(sorted(ignored))
+            names = ", ".join(quoted(name)[1:-1] for name in sorted(ignored))
             self._report.warnings.append(f"{source}: ignored settings that only m9m uses: {names}")
 
     def read_n8n(self, variables: Mapping[str, object], source: str, *, secrets: bool) -> None:
@@ -175,10 +175,11 @@ class NamedSettings:
     def _report_unknown(self, name: str, source: str) -> None:
         near = get_close_matches(name, _ALTERNATIVE_NAMES, n=1, cutoff=0.76)
         meant = _UNIQUE_KEY_NAMES.get(name) or (_ALTERNATIVE_NAMES[near[0]] if near else None)
+        shown = quoted(name)[1:-1]
         if meant:
-            self._report.add_problem(name, "not a setting", f"did you mean {meant}?", source)
+            self._report.add_problem(shown, "not a setting", f"did you mean {meant}?", source)
         else:
-            self._report.warnings.append(f"{source}: {quoted(name)[1:-1]} is not a setting")
+            self._report.warnings.append(f"{source}: {shown} is not a setting")
 
 
 def expand_value(value: object, interpolator: Interpolator) -> object:

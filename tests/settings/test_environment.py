@@ -220,6 +220,13 @@ def test_a_name_near_a_known_one_stops_the_start(problems: Problems, name: str, 
     assert str(problem) == f"{name} (from environment): not a setting; did you mean {meant}?"
 
 
+def test_a_name_in_a_message_has_no_control_characters(problems: Problems, loading: Load) -> None:
+    (problem,) = problems(environ={"M9M_DEV\x1b[2J_MODE": "1"})
+    assert problem.path == r"M9M_DEV\x1b[2J_MODE"
+    warnings = loading(environ={"M9M_QUEUE_\x1b": "1", "M9M_ELSE\x9b": "1"}).warnings
+    assert not any("\x1b" in warning or "\x9b" in warning for warning in warnings)
+
+
 @pytest.mark.parametrize("name", ["M9M_API_URL", "M9M_API_KEY", "M9M_SOMETHING", "M9M_", "M9M_é"])
 def test_any_other_unknown_name_is_a_warning(loading: Load, name: str) -> None:
     loaded = loading(environ={name: "hidden"})
