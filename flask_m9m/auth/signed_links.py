@@ -36,11 +36,12 @@ import json
 import math
 import re
 import time
+from binascii import a2b_qp
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlencode, urlsplit
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -64,6 +65,7 @@ _INFO = b"flask-m9m signed link v1"
 _MAX_SIGNED_TEXT = 8_000  # characters; with the signature a query stays within LONGEST
 _MOST_PARAMETERS = 256  # of a signed URL, its signature included
 _STAMP = r"(?P<expiry>[0-9]{1,12})\.(?P<signature>[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048])"
+_ESCAPE = re.compile(rb"%(?=[0-9A-Fa-f]{2})")
 _URL_STAMP = re.compile(_STAMP)
 _VALUE = re.compile(rf"(?P<payload>[A-Za-z0-9_-]+)\.{_STAMP}")
 
@@ -243,7 +245,16 @@ def _json(payload: object) -> bytes:
 
 def _parameters(query: str) -> list[tuple[str, str]]:
     """Parse a query; each character of a name or value is one byte, as in WSGI."""
-    return parse_qsl(query, keep_blank_values=True, encoding="latin-1")
+    pairs = (pair.partition("=") for pair in query.split("&") if pair)
+    return [(_decoded(name), _decoded(value)) for name, _, value in pairs]
+
+
+def _decoded(text: str) -> str:
+    octets = text.replace("+", " ").encode("latin-1")
+    if b"%" in octets:
+        # `urllib.parse` takes each percent sign apart, which costs a signed URL ten plain requests.
+        octets = a2b_qp(_ESCAPE.sub(b"=", octets.replace(b"=", b"=3D")))
+    return octets.decode("latin-1")
 
 
 def signed_host(rule: object, environ: WSGIEnvironment) -> str | None:
