@@ -13,10 +13,12 @@ from flask.ctx import RequestContext
 from flask.sessions import NullSession
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import SecurityError
+from werkzeug.routing import RequestRedirect
 
 from ..errors import Answered, M9MError
 from ..guard.exchange import ON_REQUEST, Exchange
 from ..http.csrf import DISPATCHED_METHOD
+from ..http.excess import check_redirect
 from ..processes.forking import fork_safe_lock
 from .app_state import current_request
 from .context import settle_later
@@ -109,6 +111,8 @@ class Hooks:
                 self._guard.answer_preflight(exchange, current.environ, self._find_policy)
             else:
                 self._guard.receive(exchange, current.environ, policy, self._find_policy)
+            if isinstance(current.routing_exception, RequestRedirect):
+                check_redirect(current.environ)
         except Answered:
             exchange.ended = True
             if isinstance(current.routing_exception, SecurityError):

@@ -7,6 +7,7 @@ A `Host` that looks like an IPv6 address and is none goes too: Werkzeug's redire
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -28,6 +29,8 @@ _LONGEST_CONNECTION = 512  # characters: names of fields, seldom more than three
 _MOST_SEGMENTS = 1_024
 _LONGEST_CUT_PATH = 1_024  # characters
 _LONGEST_TARGET = 8_192  # characters of a path and query that a redirect repeats (RFC 9110 §4.1)
+_LONGEST_ENCODED = 2_048  # characters, if any must be encoded: then each is looked at
+_ENCODED = re.compile(r"[^!$&'()*+,/:;=@?%A-Za-z0-9._~-]")
 _PATH_SAFE = "!$&'()*+,/:;=@"
 _QUERY_SAFE = _PATH_SAFE + "?%"
 
@@ -80,15 +83,33 @@ def _parts_of(cookies: str) -> int:
     return cookies.count(";") + cookies.count("\\") + quoted
 
 
+def check_redirect(environ: WSGIEnvironment) -> None:
+    """Refuse a URL that is too long to redirect to, before Werkzeug does.
+
+    Raises:
+        URITooLong: the path and query are too long.
+    """
+    target = _path_of(environ) + environ.get("QUERY_STRING", "")
+    longest = _LONGEST_ENCODED if _ENCODED.search(target) else _LONGEST_TARGET
+    if len(target) > longest:
+        raise URITooLong
+
+
 def target_of(environ: WSGIEnvironment) -> str | M9MError:
     """Build the request target, a path and a query in ASCII (RFC 9112 §3.2.1).
 
     Returns:
         The target, or the refusal of a URL that is too long to redirect to.
     """
-    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    try:
+        check_redirect(environ)
+    except URITooLong as refusal:
+        return refusal
+    target = "/" + quote(_path_of(environ).lstrip("/"), _PATH_SAFE, encoding="latin-1")
     query = environ.get("QUERY_STRING", "")
-    if len(path) + len(query) > _LONGEST_TARGET:
-        return URITooLong()
-    target = "/" + quote(path.lstrip("/"), _PATH_SAFE, encoding="latin-1")
     return f"{target}?{quote(query, _QUERY_SAFE, encoding='latin-1')}" if query else target
+
+
+def _path_of(environ: WSGIEnvironment) -> str:
+    path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    return path

@@ -127,3 +127,13 @@ def test_a_url_that_is_too_long_is_not_redirected_to(make_app: MakeApp) -> None:
     for length, status in ((8_000, 308), (8_192, 414)):
         answer = client.get("/x?" + "a" * length, base_url="http://api.example.com")
         assert answer.status_code == status
+
+
+def test_werkzeug_redirects_to_no_url_that_costs_too_much_to_encode(make_app: MakeApp) -> None:
+    app = make_app()
+    app.add_url_rule("/x/", "x", lambda: "x")
+    client = app.test_client()
+    assert client.get("/x", query_string="a" * 8_000).status_code == 308
+    refused = client.get("/x", environ_overrides={"QUERY_STRING": "é" + "a" * 2_100})
+    assert (refused.status_code, error_of(refused)["code"]) == (414, "URI_TOO_LONG")
+    assert client.get("/x", query_string="a" * 8_200).status_code == 414
