@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import Blueprint, Flask, Response
-from werkzeug.exceptions import HTTPException, default_exceptions
 
 from ..auth.identity import Identity
 from ..auth.sessions import TokenPair
@@ -26,6 +25,7 @@ from .app_state import EXTENSION, AppState, current_state
 from .body_limits import limit_sizes
 from .context import csp_nonce
 from .decorators import ViewDecorator, require_auth, require_signed_url
+from .described_routes import fragment_of
 from .hooks import Hooks
 from .log_request_ids import add_request_ids
 from .protections import Protections
@@ -233,17 +233,7 @@ class M9M(Facade):
             SettingsError: the app's marks contradict each other or the settings.
         """
         check_type(Mapping | None, schemes=schemes)
-        from ..openapi.components import ANSWERS
-        from ..openapi.fragment import describe
-
-        state = current_state("m9m.openapi")
-        routes = (
-            (rule.rule, method, policy)
-            for rule, method, policy in state.routes.all()
-            if not (rule.build_only or rule.websocket)
-        )
-        own = [status for status in ANSWERS if _has_error_handler(state.app, int(status))]
-        return describe(routes, state.guard, schemes, own=own)
+        return fragment_of(current_state("m9m.openapi"), schemes)
 
     def set_cookies(self, response: Response, pair: TokenPair) -> None:
         """Send a session's tokens to a browser, in cookies that scripts cannot read.
@@ -332,13 +322,6 @@ def _register_routes(app: Flask, settings: Settings) -> None:
             from .api.metrics import register_metrics
 
             register_metrics(app, settings.metrics)
-
-
-def _has_error_handler(app: Flask, status: int) -> bool:
-    """Tell whether Flask would find an error handler of the app's own for a status."""
-    handlers = app.error_handler_spec.get(None, {})
-    handled = {**handlers.get(status, {}), **handlers.get(None, {})}
-    return not handled.keys().isdisjoint((HTTPException, default_exceptions[status]))
 
 
 def _mark_of(decorator: object) -> Mark:

@@ -20,6 +20,15 @@ CSRF_TOKEN = "csrf_token"  # noqa: S105
 _NO_COMPONENT = re.compile(r"[^A-Za-z0-9._-]")
 
 _STRING = {"type": "string"}
+_DETAILS = {
+    "type": "array",
+    "description": "Problems of single fields.",
+    "items": {
+        "type": "object",
+        "required": ["field", "message"],
+        "properties": {"field": _STRING, "message": _STRING},
+    },
+}
 _HEADERS = {
     "M9MWWWAuthenticate": "The challenges of the accepted schemes (RFC 9110 §11.6.1).",
     "M9MRetryAfter": "The number of seconds to wait before the next attempt (RFC 9110 §10.2.3).",
@@ -54,6 +63,7 @@ _ERROR = {
         "error": {**_STRING, "description": "The reason phrase of the status."},
         "code": {**_STRING, "description": "The cause, as a code for programs."},
         "message": _STRING,
+        "details": _DETAILS,
         "request_id": _STRING,
     },
 }
@@ -67,6 +77,7 @@ _PROBLEM = {
         "status": {"type": "integer"},
         "detail": _STRING,
         "code": {**_STRING, "description": "The cause, as a code for programs."},
+        "details": _DETAILS,
         "request_id": _STRING,
         "violated-policies": {"type": "array", "items": _STRING},
     },

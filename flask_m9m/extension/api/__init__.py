@@ -9,6 +9,7 @@ from flask import Flask
 
 from .api_keys import blueprint as api_keys
 from .credentials import blueprint as credentials
+from .document import register_document
 from .health import blueprint as health
 from .sessions import blueprint as sessions
 
@@ -26,3 +27,4 @@ def register(app: Flask, prefix: str) -> None:
     app.register_blueprint(api_keys, url_prefix=f"{prefix}/api-keys")
     app.register_blueprint(credentials, url_prefix=f"{prefix}/credentials")
     app.register_blueprint(health)
+    register_document(app, prefix)

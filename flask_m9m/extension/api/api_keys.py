@@ -20,7 +20,7 @@ from ...errors import FreshTokenRequired, ValidationError
 from ...storage.records import ApiKey, moment
 from ..app_state import current_state
 from ..decorators import require_auth
-from .bodies import Body, iso_time, read_body, read_page
+from .bodies import NAME, SCOPE, Body, iso_time, read_body, read_page
 from .caller import access_denied, proved_caller
 
 _ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:", re.ASCII)
@@ -41,8 +41,10 @@ ISOTime = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_check_i
 class NewKey(Body):
     """The request to create a key: its name, scopes and expiry time."""
 
-    name: str = Field(min_length=1, max_length=255)
-    scopes: list[Annotated[str, Field(max_length=255)]] = Field(default=[], max_length=256)
+    name: str = Field(min_length=1, max_length=255, json_schema_extra=NAME)
+    scopes: list[Annotated[str, Field(max_length=255, json_schema_extra=SCOPE)]] = Field(
+        default=[], max_length=256
+    )
     expires_at: ISOTime | None = None
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pydantic
 from flask import request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic.alias_generators import to_camel
 
 from ...errors import ValidationError
@@ -19,6 +19,17 @@ _MAX_BODY = 65_536  # octets
 _MAX_DETAILS = 16
 _LONGEST_FIELD = 256  # characters
 _NUMBER = re.compile(r"[0-9]{1,10}")
+
+NAME: dict[str, JsonValue] = {
+    "minLength": 1,
+    "maxLength": 255,
+    "pattern": r"^[^\x00-\x1f\x7f-\x9f]+$",
+    "description": "Printable characters, kept in NFC.",
+}
+"""What the document says of names. The code that stores a name checks it."""
+
+SCOPE: dict[str, JsonValue] = {"minLength": 1, "pattern": r"^[!#-\[\]-~]+$"}
+"""What the document says of scopes (RFC 6749 §3.3)."""
 
 
 class Body(BaseModel):

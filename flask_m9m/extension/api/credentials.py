@@ -29,7 +29,7 @@ from ...errors import (
 )
 from ..app_state import current_state
 from ..decorators import require_auth
-from .bodies import Body, iso_time, read_body, read_page
+from .bodies import NAME, Body, iso_time, read_body, read_page
 from .caller import managing_caller
 
 logger = logging.getLogger("flask_m9m")
@@ -42,7 +42,7 @@ blueprint = Blueprint("m9m_credentials", __name__)
 class NewCredential(Body):
     """The request to create a credential: its name, type and fields."""
 
-    name: str
+    name: str = Field(json_schema_extra=NAME)
     type: str
     data: dict[str, Any] = Field(repr=False)
 
@@ -50,7 +50,7 @@ class NewCredential(Body):
 class ChangedCredential(Body):
     """The request to change a credential; `data` replaces all its fields."""
 
-    name: str = ""
+    name: str = Field(default="", json_schema_extra=NAME)
     data: dict[str, Any] = Field(default={}, repr=False)
 
 
