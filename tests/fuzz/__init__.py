@@ -1,0 +1,1 @@
+"""Fuzzing: `scripts/fuzz` runs these harnesses for long, `test_harnesses` for a moment."""
