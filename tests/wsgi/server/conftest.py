@@ -92,6 +92,22 @@ class Server:
             time.sleep(0.05)
         raise TimeoutError(self.said())
 
+    @property
+    def pid(self) -> int:
+        """The id of the process that was started."""
+        assert self._process is not None
+        return self._process.pid
+
+    def run(self, *command: str, **environ: str) -> None:
+        """Run a command where the app is."""
+        subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=self.directory,
+            env=self._environ(environ),
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+
     def refuse(self, *command: str, **environ: str) -> str:
         """Run it where it does not start; return what it says."""
         result = subprocess.run(
