@@ -180,7 +180,7 @@ class ApiKeys:
         Args:
             key_id: the old key's id.
             grace: how long the old key stays valid, as seconds, as `"24h"` or as a `timedelta`;
-                0 revokes it now.
+                0 revokes it now, with the keys that it made.
 
         Returns:
             The stored record of the new key and its text, as `create` does.
@@ -204,7 +204,10 @@ class ApiKeys:
             transaction.identities.change_key(key_id, rotated_at=now, **changes)
             transaction.append_change(Topic.API_KEY, key_id, now)
             following_id = str(uuid.uuid4())
-            transaction.identities.move_made_keys(key_id, following_id)
+            if left:
+                transaction.identities.move_made_keys(key_id, following_id)
+            for made in transaction.identities.keys_made_by(key_id):  # none after the move
+                revoke_key(transaction, self._trail, made, now)
             life = None if old.expires_at is None else old.expires_at - old.created_at
             following = replace(
                 old,

@@ -181,6 +181,23 @@ def test_a_key_is_revoked_with_the_key_that_made_it_also_after_a_rotation(
     assert client.get("/x", headers={"X-API-Key": made}).status_code == 401
 
 
+def test_a_key_that_is_replaced_at_once_ends_with_the_keys_that_it_made(
+    secured: Secured,
+    clock: Clock,
+) -> None:
+    app, m9m = secured(api=True)
+    with_user(m9m, app)
+    with app.app_context():
+        key, text = m9m.api_keys.create("maker", "ann", "m9m:manage")
+        made = make_key(app, **{"X-API-Key": text}).get_json()["key"]
+        _, following = m9m.api_keys.rotate(key.id, grace=0)
+    clock.advance(2)
+    client = app.test_client()
+    keys = text, made, following
+    codes = [client.get("/x", headers={"X-API-Key": text}).status_code for text in keys]
+    assert codes == [401, 401, 200]
+
+
 def test_a_subject_is_revoked_with_its_keys_where_that_is_asked_for(
     secured: Secured,
     clock: Clock,
