@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from flask_m9m.errors import DatabaseUnavailable
 from flask_m9m.storage import ChangeFeed, Database, tables
 from flask_m9m.testing import Clock
+from tests.databases import settle
 
 from .conftest import OpenDatabase
 
