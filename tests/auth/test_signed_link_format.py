@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, cast
-from urllib.parse import quote, quote_plus, unquote_to_bytes
+from urllib.parse import parse_qsl, quote, quote_plus, unquote_to_bytes, urlencode
 
 import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from flask_m9m.audit import AuditTrail
 from flask_m9m.audit.chain import KeyCipher
 from flask_m9m.auth import Tokens
-from flask_m9m.auth.signed_links import LONGEST, Links
+from flask_m9m.auth.signed_links import LONGEST, Links, _parameters, _url_message
 from flask_m9m.errors import InvalidSignature, InvalidToken, SettingsError
 from flask_m9m.settings import AuditSettings, DatabaseSettings, JWTSettings
 from flask_m9m.storage import ChangeFeed, Database
@@ -438,3 +438,18 @@ def test_more_parameters_than_a_link_can_have_are_neither_signed_nor_parsed(link
     with pytest.raises(ValueError, match="fewer than 256 parameters"):
         links.sign_url("/x?" + "&".join(f"a{n}=1" for n in range(256)), 60)
     assert not links.admits(request(f"{url}&"))
+
+
+_PIECES = st.sampled_from(
+    ["a", "=", "==", "&", "+", "%", "%4", "%41", "%3d", "%zz", "%0A", "\n", "\r", "\t", "é", "\xff"]
+)
+
+
+@given(st.lists(_PIECES, max_size=20).map("".join))
+def test_a_query_is_decoded_and_encoded_as_urllib_does_it(query: str) -> None:
+    parameters = _parameters(query)
+    assert parameters == parse_qsl(query, keep_blank_values=True, encoding="latin-1")
+    message = _url_message("1", "GET", b"/", parameters, None)
+    ordered = sorted(parameters, key=lambda parameter: parameter[0])
+    expected = urlencode(ordered, quote_via=quote, safe="", encoding="latin-1")
+    assert message == f"1\nGET\n/\n{expected}"
