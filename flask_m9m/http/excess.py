@@ -29,7 +29,8 @@ _LONGEST_CONNECTION = 512  # characters: names of fields, seldom more than three
 _MOST_SEGMENTS = 1_024
 _LONGEST_CUT_PATH = 1_024  # characters
 _LONGEST_TARGET = 8_192  # characters of a path and query that a redirect repeats (RFC 9110 §4.1)
-_LONGEST_ENCODED = 2_048  # characters, if any must be encoded: then each is looked at
+_LONGEST_REDIRECT = 6_144  # characters of them in a redirect of Werkzeug's
+_LONGEST_ENCODED = 2_048  # … if any must be encoded: then it looks at each
 _ENCODED = re.compile(r"[^!$&'()*+,/:;=@?%A-Za-z0-9._~-]")
 _PATH_SAFE = "!$&'()*+,/:;=@"
 _QUERY_SAFE = _PATH_SAFE + "?%"
@@ -90,8 +91,7 @@ def check_redirect(environ: WSGIEnvironment) -> None:
         URITooLong: the path and query are too long.
     """
     target = _path_of(environ) + environ.get("QUERY_STRING", "")
-    longest = _LONGEST_ENCODED if _ENCODED.search(target) else _LONGEST_TARGET
-    if len(target) > longest:
+    if len(target) > (_LONGEST_ENCODED if _ENCODED.search(target) else _LONGEST_REDIRECT):
         raise URITooLong
 
 
@@ -101,12 +101,10 @@ def target_of(environ: WSGIEnvironment) -> str | M9MError:
     Returns:
         The target, or the refusal of a URL that is too long to redirect to.
     """
-    try:
-        check_redirect(environ)
-    except URITooLong as refusal:
-        return refusal
-    target = "/" + quote(_path_of(environ).lstrip("/"), _PATH_SAFE, encoding="latin-1")
-    query = environ.get("QUERY_STRING", "")
+    path, query = _path_of(environ), environ.get("QUERY_STRING", "")
+    if len(path) + len(query) > _LONGEST_TARGET:
+        return URITooLong()
+    target = "/" + quote(path.lstrip("/"), _PATH_SAFE, encoding="latin-1")
     return f"{target}?{quote(query, _QUERY_SAFE, encoding='latin-1')}" if query else target
 
 

@@ -133,7 +133,7 @@ def test_werkzeug_redirects_to_no_url_that_costs_too_much_to_encode(make_app: Ma
     app = make_app()
     app.add_url_rule("/x/", "x", lambda: "x")
     client = app.test_client()
-    assert client.get("/x", query_string="a" * 8_000).status_code == 308
+    assert client.get("/x", query_string="a" * 6_000).status_code == 308
     refused = client.get("/x", environ_overrides={"QUERY_STRING": "é" + "a" * 2_100})
     assert (refused.status_code, error_of(refused)["code"]) == (414, "URI_TOO_LONG")
-    assert client.get("/x", query_string="a" * 8_200).status_code == 414
+    assert client.get("/x", query_string="a" * 6_200).status_code == 414
