@@ -11,7 +11,7 @@ from .rest import CALLERS, drive, make_app, serving
 SEED = "--seed=1"
 PHASES = {
     "stranger": ["--phases=fuzzing", "--max-examples=5"],
-    "user": ["--phases=coverage,fuzzing,stateful", "--max-examples=8"],
+    "user": ["--phases=coverage,stateful", "--max-examples=8"],
     "admin": ["--phases=fuzzing,stateful", "--max-examples=8"],
 }
 
