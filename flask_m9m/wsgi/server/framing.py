@@ -15,12 +15,13 @@ from gunicorn.http.message import Request
 
 _MAX_LINE = 8_192
 _FREE_FRAMING = 16_384  # octets
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+# Possessive quantifiers: a line that does not match is read once, and not from each of its zeros.
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]++|\\[\t -~\x80-\xff])*+"'
 _EXTENSION = (
-    rb"[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
+    rb"[ \t]*+;[ \t]*+" + _TOKEN + rb"(?:[ \t]*+=[ \t]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?+"
 )
-_SIZE_LINE = rb"0*([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")*\r\n"
+_SIZE_LINE = rb"0*+([0-9A-Fa-f]{0,15}+)(?<=[0-9A-Fa-f])(?:" + _EXTENSION + rb")*+\r\n"
 _FIRST_LINE = re.compile(_SIZE_LINE)
 _NEXT_LINE = re.compile(rb"\r\n" + _SIZE_LINE)  # after the content of a chunk
 
@@ -123,7 +124,7 @@ class ChunkedDecoder:
             self._line = _NEXT_LINE
             self._framing += line.end() - position
             position = line.end()
-            self._begin_chunk(int(line[1], 16))
+            self._begin_chunk(int(line[1] or b"0", 16))
         self._pending = data[position:]
         if self._in_trailer:
             self._take_trailer()

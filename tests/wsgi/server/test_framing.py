@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -135,3 +136,22 @@ def test_an_octet_at_a_time_costs_no_more_the_longer_a_line_grows() -> None:
         return time.thread_time() - begun
 
     assert min(cost(8_000) for _ in range(3)) < 100 * min(cost(800) for _ in range(3))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"0" * 8_000, b"0" * 8_000 + b"g", b"1" + b";a" * 4_000 + b";", b'1;a="' + b"y" * 8_000],
+    ids=["zeros", "zeros and a letter", "names", "an open quote"],
+)
+def test_a_line_that_is_malformed_costs_about_what_a_valid_one_costs(line: bytes) -> None:
+    def cost(line: bytes) -> float:
+        costs = []
+        for _ in range(20):
+            began = time.thread_time()
+            with suppress(InvalidChunkSize):
+                ChunkedDecoder(10_000, 1_000).decode(line)
+            costs.append(time.thread_time() - began)
+        return min(costs)
+
+    valid = cost(b"1;" + b"a;" * 3_999 + b"a\r\nx\r\n0\r\n\r\n")
+    assert cost(line + b"\n") < 3 * valid
