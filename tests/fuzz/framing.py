@@ -1,6 +1,6 @@
 """Harness of chunked bodies, compared with a decoder that is written down a second time.
 
-Cases are grouped by their octets, their content and the parts in which they arrive.
+Cases are grouped by the octets and chunks that are read, and the parts in which they arrive.
 """
 
 from __future__ import annotations
@@ -41,12 +41,6 @@ class Decoded(NamedTuple):
     rest: bytes | None
 
 
-class Refused(NamedTuple):
-    """That a body is refused, after chunks of so many octets in all."""
-
-    octets: int
-
-
 class Chunked(Harness):
     """Chunked bodies: valid and damaged ones, in pieces of any size."""
 
@@ -55,6 +49,7 @@ class Chunked(Harness):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        self._read = read(b"")  # of the last case
         text = "The quick brown fox"
         bodies = [
             "0\r\n\r\n",
@@ -81,17 +76,17 @@ class Chunked(Harness):
                 at, number = at + len(part), number + 1
                 content.append(decoder.decode(part))
         except (InvalidChunkSize, ContentTooLarge):
-            return Refused(decoder.octets)
+            return None
         rest = None if decoder.rest is None else decoder.rest + case.body[at:]
         return Decoded(b"".join(content), rest)
 
     def group(self, case: Arriving, result: Any) -> Hashable:
-        read = result.octets if isinstance(result, Refused) else len(result.content)
-        return case.parts, read.bit_length(), len(case.body).bit_length()
+        return case.parts, self._read.chunks.bit_length(), self._read.octets.bit_length()
 
-    def check(self, case: Arriving, result: Decoded | Refused) -> str:
-        expected = decoded(case.body)
-        if isinstance(result, Refused):
+    def check(self, case: Arriving, result: Decoded | None) -> str:
+        self._read = read(case.body)
+        expected = self._read.outcome
+        if result is None:
             if expected is not None and len(case.body) <= TRAILER:  # no length is too long
                 raise Wrong(f"refused, and is {expected}")
             return "refused"
@@ -102,32 +97,48 @@ class Chunked(Harness):
         return "waits" if result.rest is None else "ended"
 
 
-def decoded(body: bytes) -> Decoded | None:
-    """Decode a body by RFC 9112 §7.1; `None` if it is malformed."""
-    text, content, at = body.decode("latin-1"), "", 0
+class Read(NamedTuple):
+    """How far a body is read.
+
+    Attributes:
+        octets: after how many nothing more has to be read: it has ended, or is malformed.
+        chunks: how many were read.
+        outcome: what came of it; `None` if the body is malformed.
+    """
+
+    octets: int
+    chunks: int
+    outcome: Decoded | None
+
+
+def read(body: bytes) -> Read:
+    """Decode a body by RFC 9112 §7.1."""
+    text, content, at, chunks = body.decode("latin-1"), "", 0, 0
     while True:
+        chunks += 1
         end = text.find("\n", at)
         if end < 0:
-            return Decoded(content.encode("latin-1"), None)
-        line = _SIZE.fullmatch(text[at : end + 1])
-        if line is None:
-            return None
-        size, at = int(line[1], 16), end + 1
-        if len(content) + size > MOST or len(line[1].lstrip("0")) > 15:
-            return None
+            return Read(len(body), chunks, Decoded(content.encode("latin-1"), None))
+        line, at = _SIZE.fullmatch(text[at : end + 1]), end + 1
+        if line is None or len(line[1].lstrip("0")) > 15 or len(content) + int(line[1], 16) > MOST:
+            return Read(at, chunks, None)
+        size = int(line[1], 16)
         if size == 0:
             break
         content += text[at : at + size]
         at += size
         if not "\r\n".startswith(text[at : at + 2]):
-            return None
+            return Read(at, chunks, None)
         if at + 2 > len(text):
-            return Decoded(content.encode("latin-1"), None)
+            return Read(len(body), chunks, Decoded(content.encode("latin-1"), None))
         at += 2
+    octets = content.encode("latin-1")
     if text[at : at + 2] == "\r\n":
-        return Decoded(content.encode("latin-1"), body[at + 2 :])
+        return Read(at + 2, chunks, Decoded(octets, body[at + 2 :]))
     end = text.find("\r\n\r\n", at)
-    return Decoded(content.encode("latin-1"), None if end < 0 else body[end + 4 :])
+    if end < 0:
+        return Read(len(body), chunks, Decoded(octets, None))
+    return Read(end + 4, chunks, Decoded(octets, body[end + 4 :]))
 
 
 HARNESSES = (Chunked,)

@@ -7,7 +7,7 @@ Cost is CPU time of the thread. It is compared with the median of the cases of t
 dearest may cost five times the usual request, and no more. What has to be read in full (settings,
 envelopes, bodies) is grouped by what there is to read, in powers of two. On a busy machine any case
 seems dear once: one that does is measured again, in turns with one that cost the median, and the
-minima of both are compared.
+minima of both are compared. What costs less than a plain request is not dear.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ DEAREST = 5
 
 LONGEST = 16_384
 """The longest field of a case, in characters."""
+
+CHEAP = 100_000
+"""What a plain request costs, in nanoseconds."""
 
 _SETTLED = 400  # costs before a median counts
 _KEPT = 4_000  # costs of a group that are kept
@@ -141,7 +144,7 @@ class _Costs:
         middle = self.medians.get(group, float("inf"))
         if middle <= cost < 1.1 * middle:
             self.usual[group] = case
-        return cost > DEAREST * middle and group in self.usual
+        return cost > max(CHEAP, DEAREST * middle) and group in self.usual
 
 
 def fuzz(
@@ -199,8 +202,8 @@ def compared(harness: Harness, case: Any, usual: Any) -> tuple[float, int]:
             time.sleep(0.002 * attempt)
         dear = min(dear, measured(harness, case))
         plain = min(plain, measured(harness, usual))
-        if dear <= DEAREST * plain:
-            break
+        if dear <= max(CHEAP, DEAREST * plain):
+            return min(DEAREST, dear / max(plain, 1)), dear
     return dear / max(plain, 1), dear
 
 
