@@ -8,6 +8,7 @@ A `Host` that looks like an IPv6 address and is none goes too: Werkzeug's redire
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -23,7 +24,8 @@ USUAL_LENGTH = 260
 """Characters of `Cookie`, `Host`, `Connection` and the path together that are never excessive."""
 
 _MOST_PARTS = 500  # of cookies; browsers keep at most 180 cookies for a site
-_QUOTED_PART = 12  # characters in quotes that take as long as a cookie
+_QUOTED_PART = 12  # characters of a value in quotes that take as long as a cookie
+_QUOTED = re.compile(r'=[ \t]*"(?=([^"\\]*+(?:\\.[^"\\]*+)*+))')  # overlaps included
 _LONGEST_HOST = 260  # characters: a name of 253, and a port
 _LONGEST_CONNECTION = 512  # characters: names of fields, seldom more than three
 _MOST_SEGMENTS = 1_024
@@ -79,9 +81,12 @@ def cut_excess(environ: WSGIEnvironment) -> M9MError | None:
 
 
 def _parts_of(cookies: str) -> int:
-    """Count what takes time in cookies: themselves, escaped characters, and quoted ones."""
-    quoted = len(cookies) // _QUOTED_PART if '"' in cookies else 0
-    return cookies.count(";") + cookies.count("\\") + quoted
+    """Count what takes time in cookies: themselves, and quoted values with their escapes."""
+    parts = cookies.count(";")
+    if '"' in cookies and parts <= _MOST_PARTS:
+        for (value,) in map(re.Match.groups, islice(_QUOTED.finditer(cookies), _MOST_PARTS)):
+            parts += 1 + value.count("\\") + len(value) // _QUOTED_PART
+    return parts
 
 
 def check_redirect(environ: WSGIEnvironment) -> None:

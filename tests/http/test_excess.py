@@ -17,6 +17,9 @@ EXCESSIVE = [
     ("HTTP_COOKIE", "a=b; " * 501, 431, "FIELDS_TOO_LARGE"),
     ("HTTP_COOKIE", 'a="' + "\\\\" * 501 + '"', 431, "FIELDS_TOO_LARGE"),
     ("HTTP_COOKIE", 'a="' + "x" * 8_000, 431, "FIELDS_TOO_LARGE"),
+    ("HTTP_COOKIE", 'a= "' + "x" * 8_000, 431, "FIELDS_TOO_LARGE"),
+    ("HTTP_COOKIE", 'a b="; c="' + "x" * 8_000, 431, "FIELDS_TOO_LARGE"),  # only c is a name
+    ("HTTP_COOKIE", '="' * 501 + "; ", 431, "FIELDS_TOO_LARGE"),
     ("HTTP_CONNECTION", "," * 513, 431, "FIELDS_TOO_LARGE"),
     ("HTTP_HOST", "a." * 131, 400, "INVALID_REQUEST"),
     ("HTTP_HOST", "[127.0.0.1]", 400, "INVALID_REQUEST"),
@@ -26,6 +29,7 @@ USUAL = [
     ("HTTP_COOKIE", "; ".join(f"name{n}=value" for n in range(180))),  # the most of any browser
     ("HTTP_COOKIE", "session=" + "x" * 16_000),
     ("HTTP_COOKIE", 'a="{' + '\\"b\\"\\054' * 120 + '}"'),  # JSON, as Werkzeug writes it
+    ("HTTP_COOKIE", 'g_state={"i_l":0}; ' + "; ".join(f"n{n}=" + "x" * 240 for n in range(32))),
     ("HTTP_CONNECTION", "keep-alive, Upgrade, HTTP2-Settings"),
     ("HTTP_HOST", "a." * 126 + "a:65535"),
     ("HTTP_HOST", "[::1]:8080"),
