@@ -101,13 +101,15 @@ class Hooks:
             after_this_request(self._finish)
         if current.method != exchange.method:  # the app's request class has replaced it
             exchange.method = current.environ[DISPATCHED_METHOD] = current.method
-        admitted = exchange.policy is not None  # as for a mounted app
+        # The request was admitted for a mounted app, but middleware has led it to a route.
+        exchange.admitted = exchange.policy is not None
         exchange.rule = current.url_rule
         policy = self._routes.policy(current.url_rule, current.method)
         started = perf_counter_ns() if self._guard.timed else 0
         try:
-            if admitted:
-                exchange.policy = self._routes.admitted
+            if exchange.admitted:
+                exchange.policy = policy
+                self._guard.check_dispatched(exchange, current.environ, current.method)
                 self._guard.answer_preflight(exchange, current.environ, self._find_policy)
             else:
                 self._guard.receive(exchange, current.environ, policy, self._find_policy)
@@ -207,9 +209,11 @@ class Hooks:
         current = current_request()
         exchange: Exchange = getattr(current, ON_REQUEST)  # _receive ran before
         assert exchange.policy is not None  # noqa: S101
-        started = perf_counter_ns() if self._guard.timed else 0
+        guard = self._guard
+        authorize = guard.authorize_again if exchange.admitted else guard.authorize
+        started = perf_counter_ns() if guard.timed else 0
         try:
-            self._guard.authorize(exchange, current.environ, exchange.policy)
+            authorize(exchange, current.environ, exchange.policy)
         except M9MError:
             exchange.ended = True
             raise
@@ -217,7 +221,7 @@ class Hooks:
             if started:
                 exchange.guard_nanoseconds += perf_counter_ns() - started
             if exchange.provisional:
-                settle_later(exchange, self._guard)
+                settle_later(exchange, guard)
 
     def _answer(self, error: M9MError) -> Any:
         """Answer with an error's response; the app's own handlers for the status come first."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -56,7 +55,6 @@ class Routes:
         self._compiled: dict[tuple[str, str], Compiled] = {}
         policies.home_of = LimitHomes(self._app, self._levels).find
         self._unrouted = policies.unrouted()
-        self._admitted = replace(self._unrouted, unlimited=True)
 
     def check(self) -> None:
         """Check the routes and marks before the first request.
@@ -118,11 +116,6 @@ class Routes:
         policy = self.compile(endpoint, method)
         self._compiled[endpoint, method] = Compiled(policy, view, revision)
         return policy
-
-    @property
-    def admitted(self) -> RoutePolicy:
-        """The policy of a request that was admitted for a mounted app, and that Flask answers."""
-        return self._admitted
 
     def unrouted(self, _: str = "") -> tuple[RoutePolicy, Collection[str] | None]:
         """Find the policy of a preflight whose path no route has, as `find` does."""

@@ -83,6 +83,7 @@ class Exchange:
         excess: the refusal of a request that had more parts than anybody sends.
         policy: the route's policy, once it is known.
         rule: the rule of that route; compared by identity.
+        admitted: whether steps 1 to 5 were taken before the route was known, for a mounted app.
         scheme: the scheme of the credential that was verified or rejected.
         claimed_subject: the subject a rejected credential names, unverified.
         proved_identity: the caller, as the credential proves it.
@@ -110,6 +111,7 @@ class Exchange:
     excess: M9MError | None = None
     policy: RoutePolicy | None = None
     rule: object = None
+    admitted: bool = False
     scheme: str | None = None
     claimed_subject: str | None = None
     proved_identity: Identity | None = None

@@ -11,6 +11,7 @@ from flask.sessions import SecureCookieSessionInterface
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
+from werkzeug.test import run_wsgi_app
 
 from flask_m9m import (
     M9M,
@@ -277,6 +278,43 @@ def test_a_request_for_neither_is_counted_once() -> None:
 def test_a_proxy_fix_inside_mounts_nothing() -> None:
     app = mounting(lambda app: ProxyFix(app.wsgi_app), CLOSED)
     assert app.test_client().get("/none").status_code == 404
+
+
+def stripping(app: Flask) -> Any:
+    """Strip a prefix off the path, as apps behind a proxy do."""
+    flask = app.wsgi_app
+
+    def strip(environ: Any, start_response: Any) -> Any:
+        environ["PATH_INFO"] = environ["PATH_INFO"].removeprefix("/api")
+        return flask(environ, start_response)
+
+    return strip
+
+
+def retrying(app: Flask) -> Any:
+    """Run the app again without the prefix where it answered 404."""
+    flask = app.wsgi_app
+
+    def retry(environ: Any, start_response: Any) -> Any:
+        _, status, _ = run_wsgi_app(flask, environ)
+        if status.startswith("404"):
+            environ["PATH_INFO"] = environ["PATH_INFO"].removeprefix("/api")
+        return flask(environ, start_response)
+
+    return retry
+
+
+@pytest.mark.parametrize("default", [{}, CLOSED])
+@pytest.mark.parametrize("mount", [stripping, retrying])
+def test_middleware_inside_that_changes_the_path_opens_no_route(
+    mount: Any, default: dict[str, Any]
+) -> None:
+    app = mounting(mount, default)
+    require_auth(roles="admin")(app.get("/above")(lambda: "secret"))
+    ann, eve = client_as(app, "ann"), client_as(app, "eve", roles=["admin"])
+    for path in ("/above", "/api/above"):
+        found = [client.get(path).status_code for client in (app.test_client(), ann, eve)]
+        assert found == [401, 403, 200]
 
 
 def test_the_doctors_remedy_for_a_mount_leads_to_a_guarded_one() -> None:
