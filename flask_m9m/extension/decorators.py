@@ -163,9 +163,10 @@ def _enforce(mark: Mark, view: str, instance: object) -> None:
     exchange = state.exchange(request)
     policy = exchange.policy
     # The app may have rewritten the method since the policy was chosen.
-    same_method = request.method == exchange.method.upper()
+    method = request.method.upper()
+    same_method = method == exchange.method.upper()
     if not same_method:
-        state.guard.check_dispatched(exchange, request.environ, request.method)
+        state.guard.check_dispatched(exchange, request.environ, method)
     if same_method and policy is not None and policy.considers(mark, instance):
         return
     if isinstance(mark, Demand | LimitMark):

@@ -137,10 +137,12 @@ class Hooks:
         if rule is None or current.routing_exception is not None:
             return
         exchange = self._state.exchange(current)
-        exchange.rule, policy = rule, self._routes.policy(rule, current.method)
+        method = current.method.upper()  # `MethodView` calls a method in any case
+        exchange.rule, policy = rule, self._routes.policy(rule, method)
         try:
-            if current.method != exchange.method:
-                self._guard.check_dispatched(exchange, current.environ, current.method)
+            if method != exchange.method:
+                exchange.change_method(method)
+                self._guard.check_dispatched(exchange, current.environ, method)
             if policy is exchange.policy:
                 return
             self._guard.authorize_again(exchange, current.environ, policy)

@@ -146,6 +146,16 @@ class Exchange:
         self.client = client
         self.request_id = request_id
 
+    def change_method(self, method: str) -> None:
+        """Note that the app dispatches another method; limits that did not count the first may."""
+        uncounted = [
+            mark
+            for mark in self.enforced
+            if isinstance(mark, LimitMark) and not mark.counts(self.method)
+        ]
+        self.enforced = self.enforced.difference(uncounted)
+        self.method = method
+
     def circumstances(self) -> Circumstances:
         """Describe the request for the audit trail."""
         proved, policy = self.proved_identity, self.policy

@@ -145,6 +145,10 @@ def test_a_method_that_the_app_exchanges_is_held_to_the_class(app: Flask) -> Non
         def post(self) -> str:
             return "open"
 
+        @public
+        def put(self) -> str:
+            return "put"
+
         def delete(self) -> str:
             return "deleted"
 
@@ -153,6 +157,33 @@ def test_a_method_that_the_app_exchanges_is_held_to_the_class(app: Flask) -> Non
     assert client.post("/x").text == "open"
     assert client.post("/x", headers=override).status_code == 401
     assert client_as(app, "ann").post("/x", headers=override).text == "deleted"
+    for put in ("PUT", "put"):
+        assert client.post("/x", headers={"X-HTTP-Method-Override": put}).text == "put"
+
+
+@pytest.mark.parametrize("override", ["DELETE", "delete"])
+def test_a_limit_of_one_method_counts_requests_that_the_app_gives_it(
+    app: Flask, override: str
+) -> None:
+    @app.before_request
+    def exchange_method() -> None:
+        request.method = request.headers.get("X-HTTP-Method-Override", request.method)
+
+    class Items(MethodView):
+        decorators = [rate_limit("2/hour", methods=["DELETE"])]  # noqa: RUF012
+
+        def post(self) -> str:
+            return "posted"
+
+        def delete(self) -> str:
+            return "deleted"
+
+    app.add_url_rule("/x", view_func=Items.as_view("x"))
+    client = app.test_client()
+    headers = {"X-HTTP-Method-Override": override}
+    found = [client.post("/x", headers=headers).status_code for _ in range(3)]
+    assert found == [200, 200, 429]
+    assert client.post("/x").text == "posted"
 
 
 def test_whoever_asks_too_early_who_calls_is_no_hindrance_later(app: Flask) -> None:
