@@ -104,9 +104,9 @@ def _guard_dispatch(view_class: Any, marked: type, mark: Mark) -> None:
     """Guard one class's `dispatch_request`, unless the class inherits a guarded one."""
     dispatch = vars(view_class).get("dispatch_request")
     if dispatch is None:
-        derived = [base for base in view_class.__mro__[1:] if issubclass(base, marked)]
-        is_guarded = any(hasattr(base, "dispatch_request") for base in derived)
-        if is_guarded or not hasattr(view_class, "dispatch_request"):
+        bases = view_class.__mro__[1:]
+        source = next((base for base in bases if "dispatch_request" in vars(base)), marked)
+        if issubclass(source, marked):
             return
         dispatch = _inherited_dispatch(view_class)
     view_class.dispatch_request = _guard(dispatch, mark, on_class=True)

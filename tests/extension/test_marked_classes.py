@@ -123,13 +123,20 @@ def test_a_marked_view_class_guards_the_views_that_it_is_mixed_into(
         def dispatch_request(self) -> str:
             return "secret"
 
-    assert initialized == [("Items", "items"), ("Own", "")]
+    class Mixin:
+        def dispatch_request(self) -> str:
+            return "secret"
+
+    class Mixed(Mixin, Closed):
+        pass
+
+    assert initialized == [("Items", "items"), ("Own", ""), ("Mixed", "")]
     assert Items.methods == {"GET"}
-    for name, view_class in (("items", Items), ("own", Own)):
+    for name, view_class in (("items", Items), ("own", Own), ("mixed", Mixed)):
         app.add_url_rule(f"/{name}", view_func=view_class.as_view(name))
         app.add_url_rule(f"/hidden-{name}", f"hidden-{name}", opaque(view_class.as_view("x")))
         app.add_url_rule(f"/past-{name}", f"past-{name}", calling(name))
-    for name in ("items", "own"):
+    for name in ("items", "own", "mixed"):
         for path in (f"/{name}", f"/hidden-{name}", f"/past-{name}"):
             assert statuses(app, path) == (401, 403, 200)
 
