@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -282,11 +282,11 @@ class LimitHomes:
 
 
 def _function_of(view: object) -> object:
-    """Return the innermost function of a view, or its view class."""
+    """Return the innermost function of a view, or its view class; `None` for what has no marks."""
     layers = list(layers_of(view))
     view_classes = (vars(layer)["view_class"] for layer in layers if _has_view_class(layer))
-    view_class = next(view_classes, None)
-    return view_class or (layers[-1] if layers else None)
+    function = next(view_classes, None) or (layers[-1] if layers else None)
+    return function if isinstance(function, Hashable) else None
 
 
 def _match(adapter: MapAdapter, method: str) -> tuple[Rule | None, Collection[str] | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -77,3 +78,21 @@ def test_two_functions_of_one_decorator_have_a_bucket_each(app: Flask) -> None:
     app.add_url_rule("/a", "one", limit(lambda: "a"))
     app.add_url_rule("/b", "other", limit(lambda: "b"))
     assert statuses(app, "/a", "/b", "/a", "/b") == [200, 200, 429, 429]
+
+
+def test_a_blueprints_limit_counts_a_view_that_cannot_be_hashed() -> None:
+    app = Flask("app")
+    m9m = M9M(app, settings=make_settings())
+
+    @dataclass
+    class Report:
+        text: str
+
+        def __call__(self) -> str:
+            return self.text
+
+    blueprint = Blueprint("reports", __name__)
+    blueprint.add_url_rule("/x", endpoint="x", view_func=Report("x"))
+    m9m.protect(blueprint, rate_limit("2/hour"))
+    app.register_blueprint(blueprint)
+    assert statuses(app, "/x", "/x", "/x") == [200, 200, 429]
