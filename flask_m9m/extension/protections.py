@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -13,7 +14,7 @@ from flask import Blueprint, Flask
 from ..errors import Problem
 from ..guard.marks import Demand, LimitMark, Mark
 from ..guard.policy import Level
-from .marked_views import layers_of, marks_of, name_of
+from .marked_views import closure_values, layers_of, marks_of, name_of
 
 
 class Unmatched(NamedTuple):
@@ -108,17 +109,38 @@ def unenforced(app: Flask) -> Iterator[Problem]:
     has registered without the mark; below it, the mark is enforced.
     """
     for place, function in _registered(app):
-        *outer, innermost = layers_of(function)
-        held = {mark for layer in outer for mark in marks_of(layer)}
-        for mark in marks_of(innermost):
-            if isinstance(mark, Demand | LimitMark) and mark not in held:
-                decorator = getattr(mark, "decorator", "@rate_limit")
-                yield Problem(
-                    f"{decorator} on {name_of(innermost)}",
-                    f"Flask calls the function as {place}, past the mark",
-                    f"write {decorator} below the decorator that registers it",
-                )
-                break
+        yield from _past_mark(function, f"Flask calls the function as {place}")
+    for endpoint, view in app.view_functions.items():
+        yield from hidden_marks(endpoint, view)
+
+
+def hidden_marks(endpoint: str, view: object) -> Iterator[Problem]:
+    """Yield a problem for each marked function that a view calls past the mark.
+
+    An extension may have put a function without `functools.wraps` in the place of the view.
+    """
+    layers = list(layers_of(view))
+    innermost = layers[-1] if layers else None
+    enforced = {mark for layer in layers for mark in marks_of(layer)}
+    defaults = getattr(innermost, "__defaults__", None) or ()
+    named = getattr(innermost, "__kwdefaults__", None) or {}
+    for value in (*closure_values(innermost), *defaults, *named.values()):
+        if isinstance(value, FunctionType | MethodType):
+            yield from _past_mark(value, f"the view of {endpoint!a} calls the function", enforced)
+
+
+def _past_mark(function: object, call: str, enforced: Collection[Mark] = ()) -> Iterator[Problem]:
+    *outer, innermost = layers_of(function)
+    held = {*enforced, *(mark for layer in outer for mark in marks_of(layer))}
+    for mark in marks_of(innermost):
+        if isinstance(mark, Demand | LimitMark) and mark not in held:
+            decorator = getattr(mark, "decorator", "@rate_limit")
+            yield Problem(
+                f"{decorator} on {name_of(innermost)}",
+                f"{call}, past the mark",
+                f"write {decorator} below the decorator that registers it",
+            )
+            break
 
 
 def _registered(app: Flask) -> Iterator[tuple[str, Callable[..., Any]]]:

@@ -18,7 +18,7 @@ from ..guard.policy import FLASK, Level, RoutePolicy
 from ..guard.policy_compiler import PolicyCompiler
 from . import marked_views
 from .marked_views import layers_of, marks_of
-from .protections import Protections, Unmatched, unenforced
+from .protections import Protections, Unmatched, hidden_marks, unenforced
 
 if TYPE_CHECKING:
     from flask import Request
@@ -212,8 +212,11 @@ class Routes:
         """Compile the policy of an endpoint for a method.
 
         Raises:
-            SettingsError: the endpoint's marks contradict each other or the settings.
+            SettingsError: the endpoint's marks contradict each other or the settings, or its view
+                calls a function past its marks.
         """
+        if problems := list(hidden_marks(endpoint, self._app.view_functions.get(endpoint))):
+            raise SettingsError(problems)
         levels = list(self._levels(endpoint, method))
         if method == _AUTOMATIC_OPTIONS:
             levels.insert(0, Level(FLASK, [Opening()]))

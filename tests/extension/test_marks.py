@@ -687,6 +687,30 @@ def test_a_mark_above_the_decorator_of_a_hook_or_handler_stops_the_start(mark: A
             app.test_client().get("/x")
 
 
+@pytest.mark.parametrize("mark", [require_auth, rate_limit("1/hour", burst=1)], ids=range(2))
+def test_a_view_that_something_without_wraps_replaced_is_an_error(mark: Any) -> None:
+    def by_closure(view: Any) -> Any:
+        return lambda **values: view(**values)
+
+    def by_default(view: Any) -> Any:
+        return lambda view=view, **values: view(**values)
+
+    for replacing in (by_closure, by_default):
+        app = Flask("app")
+        app.testing = True
+        M9M(app, settings=make_settings())
+        mark(app.get("/x")(lambda: "secret"))
+        app.add_url_rule("/open", "open", lambda: "open")
+        client = app.test_client()
+        assert client.get("/open").status_code == 200
+        (endpoint,) = set(app.view_functions) - {"static", "open"}
+        app.view_functions[endpoint] = replacing(app.view_functions[endpoint])
+        with pytest.raises(SettingsError, match="calls the function, past the mark"):
+            client.get("/x")
+        with pytest.raises(SettingsError, match="calls the function, past the mark"):
+            app.extensions["m9m"].routes.check()
+
+
 def test_a_mark_below_the_decorator_of_a_hook_guards_every_route_of_it(app: Flask) -> None:
     @app.before_request
     @require_auth
