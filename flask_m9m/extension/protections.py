@@ -82,9 +82,7 @@ class Protections:
 
     def levels_of(self, endpoint: str, app: Flask) -> Iterator[Level]:
         """Yield an endpoint's levels: inner blueprint, outer blueprints, patterns."""
-        names = endpoint.split(".")[:-1]
-        for depth in range(len(names), 0, -1):
-            name = ".".join(names[:depth])
+        for name in _blueprints_around(endpoint, app):
             blueprint = app.blueprints.get(name)
             protections = (marks for known, marks in self._blueprints if known is blueprint)
             yield Level(f"blueprint {name}", [mark for marks in protections for mark in marks])
@@ -94,6 +92,23 @@ class Protections:
                 matching.setdefault(pattern, []).extend(marks)
         for pattern in sorted(matching, key=_exactness, reverse=True):
             yield Level(f"pattern {pattern}", matching[pattern])
+
+
+def _blueprints_around(endpoint: str, app: Flask) -> Iterator[str]:
+    """Yield the names of an endpoint's blueprints, the inner first.
+
+    Extensions name endpoints of a nested or renamed blueprint after its own name, as if it had been
+    registered by it: then the names by which it was registered stand for it.
+    """
+    nearest = endpoint.rpartition(".")[0]
+    registered = [nearest] if nearest else []
+    if nearest and nearest not in app.blueprints:
+        found = (name for name, known in app.blueprints.items() if known.name == nearest)
+        registered = sorted(found) or registered
+    for name in registered:
+        while name:
+            yield name
+            name = name.rpartition(".")[0]
 
 
 def _exactness(pattern: str) -> tuple[bool, int]:

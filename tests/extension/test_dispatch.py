@@ -363,6 +363,27 @@ def test_a_blueprint_of_a_subdomain_is_held_to_its_marks() -> None:
     assert client_as(app, "ann").get("http://one.example.com/x").text == "one"
 
 
+@pytest.mark.parametrize("options", [{}, {"name": "renamed"}])
+def test_a_nested_blueprint_is_held_to_its_marks_under_its_own_name(options: Any) -> None:
+    """Extensions add endpoints to the app under the name of the blueprint object alone."""
+    app = Flask("app")
+    m9m = M9M(app, settings=make_settings())
+    inner, outer = Blueprint("inner", __name__), Blueprint("outer", __name__)
+    inner.record(lambda setup: setup.app.add_url_rule("/x", "inner.x", lambda: "secret"))
+    outer.register_blueprint(inner, **options)
+    app.register_blueprint(outer)
+    m9m.protect(inner, require_auth(roles="admin"))
+    m9m.protect(outer, require_auth(scopes="x"))
+    clients = (
+        app.test_client(),
+        client_as(app, "ann", scopes=["x"]),
+        client_as(app, "eve", roles=["admin"]),
+    )
+    assert [client.get("/x").status_code for client in clients] == [401, 403, 403]
+    both = client_as(app, "eve", scopes=["x"], roles=["admin"])
+    assert both.get("/x").status_code == 200
+
+
 @pytest.mark.parametrize("matching", ["host", "subdomain"])
 def test_a_signed_url_of_a_rule_with_a_variable_in_its_host_covers_the_host(matching: str) -> None:
     by_host = matching == "host"
