@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-from flask import Request, current_app, has_app_context, has_request_context, request
+from flask import Request, current_app, has_request_context, request
 from flask.globals import app_ctx, request_ctx
 
 from ..audit.events import Circumstances
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 EXTENSION = "m9m"
 
-_CALLER = "_m9m_caller"
+_EXCHANGE_BEFORE = "_m9m_exchange"
+_NO_REQUEST = object()
 
 current_request: Callable[[], Request] = request._get_current_object  # type: ignore[attr-defined]
 """Get the current request itself: each attribute read through the proxy costs a microsecond."""
@@ -111,10 +112,11 @@ class AppState:
     def credentials(self) -> Credentials:
         """The stored credentials; inside a request, its caller decides which are visible."""
         credentials = self.assembly.credentials(self._current_caller, self._credential_types())
-        if not has_request_context():
+        exchange = self._current_exchange()
+        if exchange is _NO_REQUEST:
             return credentials
         # The object may be used in another thread, or after the request has ended.
-        return credentials.with_caller(partial(self._caller_of, self.exchange(current_request())))
+        return credentials.with_caller(partial(self._caller_of, exchange))
 
     @property
     def trail(self) -> AuditTrail:
@@ -176,28 +178,23 @@ class AppState:
             return self._guard
 
     def _current_caller(self) -> Caller:
-        """Get the caller of the current request; outside a request it is the app itself.
-
-        The app's context is torn down after the request's: then it is the request's caller still.
-        """
+        """Get the caller of the current request; outside a request it is the app itself."""
         from ..credentials.caller import SYSTEM
 
-        if not has_request_context():
-            context = app_ctx if has_app_context() else None
-            caller: Caller = getattr(context, _CALLER, SYSTEM)
-            return caller
-        return self._caller_of(self.exchange(current_request()))
+        exchange = self._current_exchange()
+        return SYSTEM if exchange is _NO_REQUEST else self._caller_of(exchange)
 
-    def keep_caller(self, _error: BaseException | None) -> None:
-        """Keep the caller for functions that tear the app's context down after the request's."""
-        tokens = getattr(request_ctx, "_cv_tokens", None)  # until Flask 3.1: two contexts
-        own_context = tokens[-1][1] if tokens else None  # not one that was there before
-        if own_context is not None:
-            setattr(own_context, _CALLER, self._current_caller())
+    def _current_exchange(self) -> Any:
+        """Get the current request's exchange, or what `keep_exchange` kept of it."""
+        if has_request_context():
+            return self.exchange(current_request())
+        return _kept_exchange()
 
-    def _caller_of(self, exchange: Exchange) -> Identity | None:
+    def _caller_of(self, exchange: Exchange | None) -> Identity | None:
         """Get the caller of a request; `None` if another app of this process began the exchange."""
-        return exchange.identity if exchange.owner is self._guard else None
+        if exchange is None or exchange.owner is not self._guard:
+            return None
+        return exchange.identity
 
     def _app_engine(self) -> Engine | Callable[[], Engine] | None:
         """Get the app's own engine; a function is called in the app's context, in every thread."""
@@ -242,10 +239,27 @@ def current_exchange(needed_by: str) -> Exchange:
     return current_state(needed_by).exchange(current_request())
 
 
+def keep_exchange() -> None:
+    """Keep the exchange for functions that tear the app's context down after the request's.
+
+    Until Flask 3.1 a request has two contexts; an app's context that was there before is not its.
+    """
+    tokens = getattr(request_ctx, "_cv_tokens", None)
+    own_context = tokens[-1][1] if tokens else None
+    if own_context is not None:
+        setattr(own_context, _EXCHANGE_BEFORE, getattr(current_request(), ON_REQUEST, None))
+
+
+def _kept_exchange() -> Any:
+    """Get what `keep_exchange` kept: `None` if the request had no exchange."""
+    return getattr(app_ctx, _EXCHANGE_BEFORE, _NO_REQUEST) if app_ctx else _NO_REQUEST
+
+
 def _circumstances() -> Circumstances:
     """Describe the current request or command, for the audit trail."""
-    if has_request_context():
-        exchange: Exchange | None = getattr(current_request(), ON_REQUEST, None)
+    in_request = has_request_context()
+    exchange = getattr(current_request(), ON_REQUEST, None) if in_request else _kept_exchange()
+    if exchange is not _NO_REQUEST:
         return Circumstances() if exchange is None else exchange.circumstances()
     command = click.get_current_context(silent=True)
     if command is None:

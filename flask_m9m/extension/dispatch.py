@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flask import Flask
+from flask import Flask, appcontext_tearing_down
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from ..errors import M9MError
 from ..guard.exchange import ON_REQUEST, Exchange
-from .app_state import current_request
+from .app_state import current_request, keep_exchange
 
 if TYPE_CHECKING:
     from flask import Request, Response
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 def guard_dispatch(app: Flask, hooks: Hooks) -> None:
     """Guard an app's `dispatch_request`, `handle_user_exception` and `handle_exception`.
 
+    `do_teardown_request` keeps the exchange first: a function that it calls may raise.
+
     Args:
         app: the app.
         hooks: its hooks.
@@ -39,6 +41,7 @@ def guard_dispatch(app: Flask, hooks: Hooks) -> None:
     dispatch_request = app.dispatch_request
     handle_user_exception = app.handle_user_exception
     handle_exception = app.handle_exception
+    do_teardown_request = app.do_teardown_request
 
     def dispatch(*args: Any) -> Any:
         current = current_request()
@@ -63,10 +66,16 @@ def guard_dispatch(app: Flask, hooks: Hooks) -> None:
         answer = hooks.receive_failed()
         return handle_exception(*args) if answer is None else answer
 
+    def tear_down(*args: Any) -> None:
+        if app.teardown_appcontext_funcs or appcontext_tearing_down.receivers:
+            keep_exchange()
+        do_teardown_request(*args)
+
     for name, function in (
         ("dispatch_request", dispatch),
         ("handle_user_exception", handle_error),
         ("handle_exception", handle_failure),
+        ("do_teardown_request", tear_down),
     ):
         setattr(app, name, function)
 

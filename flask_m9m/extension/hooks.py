@@ -52,8 +52,6 @@ class Hooks:
         self._state = state
         self._lock = fork_safe_lock()
         app.register_error_handler(M9MError, self._answer)
-        if state.loaded.settings.credentials.encryption_key is not None:
-            app.teardown_request(state.keep_caller)
         guard_dispatch(app, self)
         self.admit = self._admit_mounted if may_mount_apps(app) else None
         self._move_to_front()

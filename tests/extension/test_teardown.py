@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from flask import Flask, stream_with_context
+from flask import Blueprint, Flask, appcontext_tearing_down, stream_with_context
 
 from flask_m9m import M9M, require_auth
 from flask_m9m.errors import NotFound
@@ -94,3 +95,47 @@ def test_a_context_of_the_apps_own_is_the_app_itself_also_after_a_request(app: F
         client.get("/open")
         app.config["found"].clear()
     assert looked(app) == [("context", "secret")]
+
+
+@pytest.mark.parametrize("failing", ["app", "blueprint"])
+def test_a_teardown_that_fails_hides_the_caller_from_no_other(app: Flask, failing: str) -> None:
+    def fail(_error: object) -> None:
+        raise LookupError
+
+    inner = Blueprint("inner", __name__)
+    inner.add_url_rule("/inner", "view", lambda: "x")
+    (app if failing == "app" else inner).teardown_request(fail)
+    app.register_blueprint(inner)
+    with pytest.raises(LookupError):
+        client_as(app, "bob").get("/inner")
+    assert looked(app)[-1] == ("context", None)
+
+
+def test_what_a_teardown_fetched_asks_for_the_caller_in_other_threads(app: Flask) -> None:
+    m9m, found = app.extensions["m9m"], []
+
+    @app.teardown_appcontext
+    def count_elsewhere(_error: object) -> None:
+        with ThreadPoolExecutor(1) as thread:
+            found.append(len(thread.submit(m9m.credentials.list).result()))
+
+    client_as(app, "ann").get("/mine")
+    client_as(app, "bob").get("/mine")
+    assert found == [1, 0]
+
+
+def test_an_event_of_a_teardown_names_the_requests_caller(caplog: pytest.LogCaptureFixture) -> None:
+    app = Flask("app")
+    app.testing = True
+    m9m = M9M(app, settings=make_settings())
+    app.add_url_rule("/mine", "mine", require_auth(lambda: "x"))
+
+    def record(*_: object, **__: object) -> None:
+        m9m.audit.record("app.closed")
+
+    with caplog.at_level("INFO"), appcontext_tearing_down.connected_to(record, app):
+        client_as(app, "ann").get("/mine")
+        with app.app_context():
+            pass
+    lines = [line for line in caplog.messages if "app.closed" in line]
+    assert [("ann" in line, "mine" in line) for line in lines] == [(True, True), (False, False)]
