@@ -62,6 +62,24 @@ def name_of(target: object) -> str:
     return str(getattr(target, "__qualname__", None) or type(target).__qualname__)
 
 
+def place_of(mark: Mark, name: str) -> str | None:
+    """Name the place of a mark on a function, as every worker names it.
+
+    Args:
+        mark: the mark.
+        name: the function's qualified name.
+
+    Returns:
+        The function's module and name, and the mark's number; `None` for a function made within
+        another, which may make several of the name.
+    """
+    places = set()
+    for target in [reference() for reference in _marks.keyrefs()]:  # marks may be added meanwhile
+        if mark in marks_of(target) and name_of(target) == name:
+            places.add(f"{target.__module__} {name} {marks_of(target).index(mark)}")
+    return places.pop() if len(places) == 1 and "<" not in name else None
+
+
 def check_view(target: object) -> None:
     """Check that Flask can call an object as a view, so that a mark on it is enforced.
 

@@ -256,18 +256,31 @@ class LimitHomes:
         self._app = app
         self._levels = levels
         self._known: dict[tuple[LimitMark, object], str] = {}
+        self._called: dict[tuple[LimitMark, str], str | None] = {}
         self._revision = (-1, -1)
 
     def find(self, mark: LimitMark, route: str) -> str | None:
-        """Find the name of a limit's bucket; `route` is an endpoint, or a function's name."""
+        """Find the name of a limit's bucket; `route` is an endpoint, or ends in `>function`."""
         revision = (len(self._app.view_functions), marked_views.revision)
         if revision != self._revision:
-            self._known, self._revision = self._all(), revision
+            self._known, self._called, self._revision = self._all(), {}, revision
         function = _function_of(self._app.view_functions.get(route))
         if function is not None:
             return self._known.get((mark, function))
-        homes = {home for (limit, _), home in self._known.items() if limit is mark}
-        return homes.pop() if len(homes) == 1 else None  # called past its routes
+        called = mark, route.rpartition(">")[2]
+        if called not in self._called:
+            self._called[called] = self._home_past_routes(*called)
+        return self._called[called]
+
+    def _home_past_routes(self, mark: LimitMark, name: str) -> str | None:
+        """Find the bucket of a function that another view calls; `name` is its qualified name."""
+        homes = {home: function for (limit, function), home in self._known.items() if limit is mark}
+        if not homes:
+            return marked_views.place_of(mark, name)
+        if len(homes) > 1:  # one decorator on several functions
+            named = (home for home in homes if marked_views.name_of(homes[home]) == name)
+            homes = dict.fromkeys(named)
+        return next(iter(homes)) if len(homes) == 1 else None
 
     def _all(self) -> dict[tuple[LimitMark, object], str]:
         homes: dict[tuple[LimitMark, object], str] = {}

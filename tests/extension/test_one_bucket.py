@@ -96,3 +96,57 @@ def test_a_blueprints_limit_counts_a_view_that_cannot_be_hashed() -> None:
     m9m.protect(blueprint, rate_limit("2/hour"))
     app.register_blueprint(blueprint)
     assert statuses(app, "/x", "/x", "/x") == [200, 200, 429]
+
+
+def test_a_function_without_a_route_has_one_bucket_for_all_views_that_call_it(app: Flask) -> None:
+    app.add_url_rule("/a", "one", lambda: limited())
+    app.add_url_rule("/b", "other", lambda: limited())
+    assert statuses(app, "/a", "/b", "/a", "/b") == [200, 200, 429, 429]
+
+
+shared_limit = rate_limit("2/hour")
+
+
+@shared_limit
+def first() -> str:
+    return "x"
+
+
+@shared_limit
+def second() -> str:
+    return "x"
+
+
+@pytest.mark.parametrize("routed", [True, False])
+def test_a_called_function_has_its_own_bucket_under_a_shared_decorator(
+    app: Flask, routed: bool
+) -> None:
+    app.add_url_rule("/a", "a", first if routed else lambda: first())
+    app.add_url_rule("/b", "b", second if routed else lambda: second())
+    app.add_url_rule("/c", "c", lambda: first())
+    assert statuses(app, "/a", "/c", "/a", "/c", "/b") == [200, 200, 429, 429, 200]
+
+
+def test_functions_made_by_one_factory_have_a_bucket_each_when_they_are_called(app: Flask) -> None:
+    def make() -> Callable[[], str]:
+        @rate_limit("1/hour")
+        def view() -> str:
+            return "x"
+
+        return view
+
+    one, other = make(), make()
+    app.add_url_rule("/a", "a", lambda: one())
+    app.add_url_rule("/b", "b", lambda: other())
+    assert statuses(app, "/a", "/b", "/a", "/b") == [200, 200, 429, 429]
+
+
+def test_two_limits_of_a_called_function_have_a_bucket_each(app: Flask) -> None:
+    app.add_url_rule("/a", "a", lambda: twice_limited())
+    assert statuses(app, "/a", "/a", "/a") == [200, 200, 429]
+
+
+@rate_limit("2/hour")
+@rate_limit("2/hour")
+def twice_limited() -> str:
+    return "x"
