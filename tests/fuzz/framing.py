@@ -1,6 +1,7 @@
 """Harness of chunked bodies, compared with a decoder that is written down a second time.
 
-Cases are grouped by the octets and chunks that are read, and the parts in which they arrive.
+Cases are grouped by the octets that are read, the chunks, extensions and escapes in them, and the
+parts in which they arrive.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ class Chunked(Harness):
         return Decoded(b"".join(content), rest)
 
     def group(self, case: Arriving, result: Any) -> Hashable:
-        return case.parts, self._read.chunks.bit_length(), self._read.octets.bit_length()
+        octets = case.body[: self._read.octets]
+        elements = self._read.chunks + octets.count(b";") + octets.count(b"\\")
+        return case.parts, elements.bit_length(), len(octets).bit_length()
 
     def check(self, case: Arriving, result: Decoded | None) -> str:
         self._read = read(case.body)
