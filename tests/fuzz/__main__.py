@@ -62,6 +62,7 @@ def write_no_log() -> None:
     logger.addHandler(logging.NullHandler())
     logger.propagate = False
     logger.setLevel(logging.INFO)
+    logging.getLogger("dotenv").setLevel(logging.ERROR)
 
 
 def memory() -> str | None:

@@ -73,10 +73,12 @@ class Harness:
     Attributes:
         name: as `scripts/fuzz` takes it.
         outcomes: those that have to occur within a thousand cases, or the harness tests nothing.
+        cheap: what is not dear, whatever it is compared with, in nanoseconds.
     """
 
     name = ""
     outcomes: tuple[str, ...] = ()
+    cheap = CHEAP
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -131,7 +133,7 @@ class _Costs:
         self.usual: dict[Hashable, Any] = {}
         """A case of each group that cost its median."""
 
-    def note(self, group: Hashable, cost: int, case: Any) -> bool:
+    def note(self, group: Hashable, cost: int, case: Any, cheap: int) -> bool:
         """Keep a cost, and tell whether it seems dear."""
         seen, kept = self._seen[group], self._kept[group]
         if len(kept) < _KEPT:
@@ -144,7 +146,7 @@ class _Costs:
         middle = self.medians.get(group, float("inf"))
         if middle <= cost < 1.1 * middle:
             self.usual[group] = case
-        return cost > max(CHEAP, DEAREST * middle) and group in self.usual
+        return cost > max(cheap, DEAREST * middle) and group in self.usual
 
 
 def fuzz(
@@ -180,7 +182,7 @@ def _tried(harness: Harness, case: Any, costs: _Costs, report: Report) -> str | 
     except Exception as error:
         return "".join(traceback.format_exception(error)[-4:])
     group = harness.group(case, result)
-    if costs.note(group, cost, case):
+    if costs.note(group, cost, case, harness.cheap):
         ratio, cost = compared(harness, case, costs.usual[group])
         if ratio > DEAREST:
             return f"costs {ratio:.1f} medians of {group} ({cost / 1_000:.0f} µs)"
@@ -202,7 +204,7 @@ def compared(harness: Harness, case: Any, usual: Any) -> tuple[float, int]:
             time.sleep(0.002 * attempt)
         dear = min(dear, measured(harness, case))
         plain = min(plain, measured(harness, usual))
-        if dear <= max(CHEAP, DEAREST * plain):
+        if dear <= max(harness.cheap, DEAREST * plain):
             return min(DEAREST, dear / max(plain, 1)), dear
     return dear / max(plain, 1), dear
 
