@@ -63,6 +63,7 @@ class Client(threading.Thread):
                 if self.ended.is_set():
                     break
                 self.faults[f"{self.name}: {type(error).__name__}: {error}"[:120]] += 1
+        self.forget()
 
     def ask(
         self, method: str, path: str, *expected: int, body: Any = None, **fields: str

@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, NamedTuple
@@ -109,10 +110,11 @@ class Witness(threading.Thread):
             began = time.perf_counter()
             try:
                 self._client.ask("GET", "/items", 200, **token)
-            except OSError as error:
+            except (OSError, HTTPException) as error:
                 self._client.forget()
                 self.faults[f"witness: {type(error).__name__}"] += 1
             self._latencies.append((time.perf_counter() - began) * 1_000)
+        self._client.forget()
 
     def take(self) -> list[float]:
         """Return the latencies since the last call."""
