@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_m9m.http.address import AddressResolver, Client, Networks, ProxyHeader
+from flask_m9m.http.address import (
+    AddressResolver,
+    Client,
+    Networks,
+    ProxyHeader,
+    _unescaped,
+)
 
 PROXY, CLIENT = "10.0.0.1", "203.0.113.7"
 
@@ -159,6 +165,13 @@ def test_forwarded_is_read_from_the_right_as_far_as_hops_are_trusted(
     value: str, address: str
 ) -> None:
     assert forwarded(value).address == address
+
+
+@given(st.text(alphabet='a\\\\"é', max_size=20))
+def test_quoted_pairs_are_read_from_the_left(text: str) -> None:
+    quoted = "".join(f"\\{char}" if char in '\\"' else char for char in text)
+    assert _unescaped(quoted) == text
+    assert _unescaped("".join(f"\\{char}" for char in text)) == text
 
 
 def test_forwarded_gives_scheme_and_host_of_the_nearest_hop() -> None:
