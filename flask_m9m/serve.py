@@ -24,6 +24,7 @@ from .errors import SettingsError
 from .settings.server import ServerSettings
 from .settings.sources import load
 from .wsgi.server import REMEDY, SERVER_SETTINGS_VARIABLE
+from .wsgi.server.access_log import LINE, AccessLogger
 from .wsgi.server.bind_address import bind_address, check_development
 from .wsgi.server.tls import Certificate
 from .wsgi.server.worker import BufferingWorker
@@ -58,6 +59,8 @@ workers = _server.workers
 threads = _server.threads
 worker_class = Worker
 worker_connections = _connections()
+logger_class = AccessLogger
+access_log_format = LINE
 
 limit_request_line = min(8_190, _server.limits.max_header_size)
 limit_request_fields = min(32_768, _server.limits.max_headers)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+
 import click
 
+from .. import __version__
 from .apikey import apikey
 from .audit import audit
 from .config import config
@@ -11,6 +14,7 @@ from .cors import cors
 from .credential import credential
 from .db import db
 from .doctor.command import doctor
+from .examples import add_examples, keep_whole
 from .init import init, secret
 from .limits import limits
 from .routes import routes
@@ -20,6 +24,11 @@ from .user import user
 
 
 @click.group()
+@click.version_option(
+    __version__,
+    prog_name="flask-m9m",
+    message=f"%(prog)s %(version)s (Python {platform.python_version()})",
+)
 def m9m() -> None:
     """Set up, check and run the security of this app."""
 
@@ -41,3 +50,5 @@ for command in (
     serve,
 ):
     m9m.add_command(command)
+add_examples(m9m)
+keep_whole(m9m)

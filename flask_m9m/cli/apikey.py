@@ -12,6 +12,8 @@ from ..settings.durations import parse_duration
 from ..storage.records import ApiKey
 from .output import output_option, print_rows, refusals, with_app
 
+_LEAST_WANTED = ("rate_limit", "roles", "created_at", "revoked_at", "last_used_at", "expires_at")
+
 
 @click.group()
 def apikey() -> None:
@@ -114,7 +116,7 @@ def _print_keys(keys: Sequence[ApiKey], output: str) -> None:
         }
         for key in keys
     ]
-    print_rows(rows, output)
+    print_rows(rows, output, _LEAST_WANTED)
 
 
 def _moment(moment: datetime | None) -> str | None:

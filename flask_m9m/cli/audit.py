@@ -35,6 +35,7 @@ _SWITCH_ON = (
     "config.yaml"
 )
 _UNIT = re.compile(r".*[0-9](d|h|m|s|ms)", re.DOTALL)
+_LEAST_WANTED = ("details", "target", "scheme", "method", "route")
 _WIDEST = 255  # characters of a table's cell
 _NESTED = 100  # arrays and objects in details; with more, details are printed as a text
 
@@ -202,7 +203,7 @@ def _print_events(
         click.echo(f"these events are old: {_SWITCH_ON}", err=True)
     if not found and output == "table":
         click.echo("no events found", err=True)
-    print_rows([_row(row, as_text=output == "table") for row in found], output)
+    print_rows([_row(row, as_text=output == "table") for row in found], output, _LEAST_WANTED)
     return found
 
 

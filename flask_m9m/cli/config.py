@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import click
@@ -13,19 +12,21 @@ from ..errors import SettingsError
 from ..extension.app_state import EXTENSION
 from ..settings.checks import check_secret_key
 from ..settings.describe import describe
-from ..settings.paths import nearest_path
+from ..settings.durations import format_duration
+from ..settings.paths import LEAVES, nearest_path
 from ..settings.schema import json_schema
 from ..settings.sources import Loaded, load
-from .output import fail, output_option, print_document, print_rows, settings_errors
+from .output import fail, log_nothing, output_option, print_document, print_rows, settings_errors
 
 _APP_FILES = ("wsgi.py", "app.py")  # where Flask looks for an app by default
 
 
 @click.group()
-def config() -> None:
+@click.pass_context
+def config(context: click.Context) -> None:
     """Show and check the settings."""
     # Loading the app logs warnings about the settings; these commands print them themselves.
-    logging.getLogger("flask_m9m").disabled = True
+    log_nothing(context)
 
 
 @config.command()
@@ -39,7 +40,7 @@ def show(context: click.Context, output: str) -> None:
         print_rows(
             [
                 # The value comes last: it may be long.
-                {"setting": p, "source": s, "value": v if isinstance(v, str) else json.dumps(v)}
+                {"setting": p, "source": s, "value": _as_written(p, v)}
                 for p, v, s in rows
             ],
             output,
@@ -93,6 +94,13 @@ def get(context: click.Context, path: str) -> None:
 def schema() -> None:
     """Print a JSON Schema of config.yaml, for completion in editors."""
     print_document(json_schema(), "json")
+
+
+def _as_written(path: str, value: object) -> str:
+    """Return a value as `config.yaml` takes it."""
+    if LEAVES[path].is_duration and isinstance(value, int | float):
+        return format_duration(value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _loaded(context: click.Context) -> Loaded:

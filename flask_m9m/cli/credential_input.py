@@ -15,7 +15,8 @@ from ..credentials.credentials import Credentials
 from ..credentials.imports import LARGEST, contents, parsed
 from ..errors import UnreadableImport
 from ..extension.app_state import AppState
-from .output import fail, is_terminal
+from .output import fail
+from .tables import is_terminal
 
 _VARIABLE = "N8N_ENCRYPTION_KEY"
 _LONGEST_KEY = 4_096  # octets

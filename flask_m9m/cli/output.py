@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, TextIO, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import click
 import yaml
@@ -27,10 +28,11 @@ from ..errors import (
 from ..extension.app_state import EXTENSION, AppState
 from ..ratelimit.store import StoreFailure
 from ..settings.wording import printable
+from .tables import Row, is_terminal, print_table, wide_option
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-output_option = click.option(
+_format_option = click.option(
     "-o",
     "--output",
     type=click.Choice(["table", "json", "yaml"]),
@@ -40,9 +42,21 @@ output_option = click.option(
 )
 
 
+def output_option(command: Command) -> Command:
+    """Decorate a command that lists something to take `-o` and `--wide`."""
+    return _format_option(wide_option(command))
+
+
 def fail(message: str) -> click.ClickException:
     """Make the exception that prints a message and ends a command with exit code 1."""
     return click.ClickException(message)
+
+
+def log_nothing(context: click.Context) -> None:
+    """Switch the package's log off while a command runs; a test runs it within its process."""
+    logger = logging.getLogger("flask_m9m")
+    before, logger.disabled = logger.disabled, True
+    context.call_on_close(lambda: setattr(logger, "disabled", before))
 
 
 def settings_errors(command: Command) -> Command:
@@ -122,19 +136,18 @@ def state_of(app: Flask) -> AppState:
     return state
 
 
-def print_rows(rows: Sequence[Mapping[str, object]], output: str) -> None:
-    """Print rows with the same columns as a table, as JSON or as YAML."""
+def print_rows(rows: Sequence[Row], output: str, least_wanted: Sequence[str] = ()) -> None:
+    """Print rows with the same columns as a table, as JSON or as YAML.
+
+    Args:
+        rows: the rows.
+        output: `table`, `json` or `yaml`.
+        least_wanted: columns that a table leaves out on a narrow terminal, the first one first.
+    """
     if output != "table":
         print_document(list(rows), output)
         return
-    if not rows:
-        return
-    cells = [[name.upper() for name in rows[0]]]
-    cells += [[_cell(value) for value in row.values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(padded).rstrip())
+    print_table(rows, least_wanted)
 
 
 @contextmanager
@@ -156,11 +169,6 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
         yield show
 
 
-def is_terminal(stream: TextIO | None) -> bool:
-    """Tell whether a stream is a terminal; a closed standard stream is `None`."""
-    return stream is not None and stream.isatty()
-
-
 def print_document(document: object, output: str) -> None:
     """Print a document as JSON or as YAML."""
     if output == "yaml":
@@ -168,9 +176,3 @@ def print_document(document: object, output: str) -> None:
     else:
         # JSON escapes all control characters except DEL.
         click.echo(json.dumps(document, indent=2).replace("\x7f", "\\u007f"))
-
-
-def _cell(value: object) -> str:
-    if value is None or value == []:
-        return "-"
-    return printable(", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))

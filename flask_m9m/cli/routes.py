@@ -17,6 +17,8 @@ _REMEDIES = {
     "undecided": "mark these routes with @require_auth or @public",
     "public": "these routes need no credential; --allow those that are meant to be public",
 }
+_WITHOUT_CREDENTIAL = (Access.PUBLIC, Access.OPTIONAL)
+_LEAST_WANTED = ("headers by", "cors by", "decided by", "cors", "schemes", "endpoint")
 
 
 @click.command()
@@ -33,36 +35,59 @@ _REMEDIES = {
     multiple=True,
     help="Endpoint, or a pattern such as status.*, that may be public. May be repeated.",
 )
+@click.option("--public", is_flag=True, help="List only routes that need no credential.")
+@click.option(
+    "--endpoint",
+    "endpoints",
+    metavar="ENDPOINT",
+    multiple=True,
+    help="List only this endpoint, or those of a pattern such as admin.*. May be repeated.",
+)
 @output_option
 @with_app
-def routes(state: AppState, fail_on: Sequence[str], allow: Sequence[str], output: str) -> None:
+def routes(
+    state: AppState,
+    fail_on: Sequence[str],
+    allow: Sequence[str],
+    public: bool,
+    endpoints: Sequence[str],
+    output: str,
+) -> None:
     """List every route with its requirements and the source of each."""
     if allow and "public" not in fail_on:
         raise click.UsageError("--allow needs --fail-on public")
     rows: list[dict[str, object]] = []
     found: dict[str, list[str]] = {}
     for rule, method, policy in state.routes.all():
-        rows.append(
-            {
-                "route": rule.rule,
-                "method": method,
-                "endpoint": rule.endpoint,
-                "access": policy.access.value,
-                "decided by": policy.decided_by,
-                "schemes": [authenticator.scheme for authenticator in policy.authenticators],
-                "needs": [words for demand in policy.demands for words in demand.wording()],
-                **_columns(list(_limits(policy, state)), output),
-                "cors": list(policy.cors.origins) if policy.cors is not None else ["off"],
-                "cors by": policy.cors_decided_by,
-                "headers by": policy.headers_decided_by,
-            }
-        )
-        allowed = any(fnmatchcase(rule.endpoint, pattern) for pattern in allow)
+        listed = not public or policy.access in _WITHOUT_CREDENTIAL
+        if listed and (not endpoints or _matches(rule.endpoint, endpoints)):
+            rows.append(
+                {"route": rule.rule, "method": method, "endpoint": rule.endpoint}
+                | _requirements(policy, state, output)
+            )
+        allowed = _matches(rule.endpoint, allow)
         for finding in _findings(policy, allowed or state.routes.is_own(rule.endpoint)):
             found.setdefault(finding, []).append(f"{method} {rule.rule} ({rule.endpoint})")
-    print_rows(rows, output)
+    print_rows(rows, output, _LEAST_WANTED)
     state.routes.check()
     _report({kind: found[kind] for kind in _REMEDIES if kind in fail_on and kind in found})
+
+
+def _matches(endpoint: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(endpoint, pattern) for pattern in patterns)
+
+
+def _requirements(policy: RoutePolicy, state: AppState, output: str) -> dict[str, object]:
+    return {
+        "access": policy.access.value,
+        "decided by": policy.decided_by,
+        "schemes": [authenticator.scheme for authenticator in policy.authenticators],
+        "needs": [words for demand in policy.demands for words in demand.wording()],
+        **_columns(list(_limits(policy, state)), output),
+        "cors": list(policy.cors.origins) if policy.cors is not None else ["off"],
+        "cors by": policy.cors_decided_by,
+        "headers by": policy.headers_decided_by,
+    }
 
 
 def _columns(limits: Sequence[tuple[str, str]], output: str) -> dict[str, object]:
@@ -78,7 +103,7 @@ def _columns(limits: Sequence[tuple[str, str]], output: str) -> dict[str, object
 def _findings(policy: RoutePolicy, expected: bool) -> Iterator[str]:
     if policy.undecided:
         yield "undecided"
-    open_to_all = policy.access in (Access.PUBLIC, Access.OPTIONAL) and policy.decided_by != FLASK
+    open_to_all = policy.access in _WITHOUT_CREDENTIAL and policy.decided_by != FLASK
     if open_to_all and not expected:
         yield "public"
 
@@ -111,8 +136,8 @@ def _limits(policy: RoutePolicy, state: AppState) -> Iterator[tuple[str, str]]:
 
 def _limit(limit: RateLimit, *, some: bool = False, shadow: bool = False) -> str:
     numbers = (
-        f"{limit.count} per {limit.period} s, burst {limit.burst} "
-        f"(at most {limit.most_in_a_period} in any {limit.period} s)"
+        f"{limit.count} per {limit.period_text}, burst {limit.burst} "
+        f"(at most {limit.most_in_a_period} in any {limit.period_text})"
     )
     return _qualified(numbers, some, shadow)
 

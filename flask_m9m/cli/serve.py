@@ -40,6 +40,12 @@ _Number = click.IntRange(1)
 @click.option(
     "--reload/--no-reload", default=True, help="With --dev: restart when the code changes."
 )
+@click.option(
+    "--access-log",
+    is_flag=True,
+    help="Print a line for each request to standard output, without its query. --dev always "
+    "prints one.",
+)
 @click.pass_context
 @settings_errors
 def serve(
@@ -50,6 +56,7 @@ def serve(
     workers: int | None,
     threads: int | None,
     reload: bool,
+    access_log: bool,
 ) -> None:
     """Serve the app with gunicorn, or for development."""
     if dev and (workers or threads):
@@ -72,7 +79,7 @@ def serve(
     if dev:
         _serve_development(state, host, port, reload)
     else:
-        _serve_production(state, script)
+        _serve_production(state, script, access_log)
 
 
 def _serve_development(state: AppState, host: str | None, port: int | None, reload: bool) -> None:
@@ -88,7 +95,7 @@ def _serve_development(state: AppState, host: str | None, port: int | None, relo
     run_simple(host, port or server.port, state.app, use_reloader=reload, threaded=True)
 
 
-def _serve_production(state: AppState, script: ScriptInfo) -> NoReturn:
+def _serve_production(state: AppState, script: ScriptInfo, access_log: bool) -> NoReturn:
     """Check the settings, then replace this process by gunicorn."""
     if importlib.util.find_spec("gunicorn") is None:
         raise fail(f"gunicorn is not installed; {REMEDY}")
@@ -107,7 +114,8 @@ def _serve_production(state: AppState, script: ScriptInfo) -> NoReturn:
     sys.stdout.flush()
     os.environ[SERVER_SETTINGS_VARIABLE] = server.model_dump_json()
     app = f"flask_m9m.cli.served:load({script.app_import_path!r})"
-    command = [sys.executable, "-m", "gunicorn", "-c", "python:flask_m9m.serve", app]
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:flask_m9m.serve"]
+    command += [*(("--access-logfile", "-") if access_log else ()), app]
     os.execv(sys.executable, command)  # noqa: S606  # no shell is involved
 
 

@@ -65,6 +65,16 @@ class RateLimit:
     policy_field: tuple[str, str] = field(init=False, repr=False)
     legacy_field: tuple[str, str] = field(init=False, repr=False)
 
+    @property
+    def period_text(self) -> str:
+        """The period as the notation has it, such as `minute` or `5 minutes`."""
+        unit = max(
+            (unit for unit, length in _PERIODS.items() if self.period % length == 0),
+            key=_PERIODS.__getitem__,
+        )
+        multiple = self.period // _PERIODS[unit]
+        return unit if multiple == 1 else f"{multiple} {unit}s"
+
     def __post_init__(self) -> None:
         numbers = (self.count, self.period, self.burst)
         if not all(type(number) is int and number >= 1 for number in numbers):

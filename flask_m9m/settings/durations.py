@@ -1,4 +1,4 @@
-"""Parsing durations: `"90s"`, `"15m"`, `"1h30m"`, `"7d"`, or a number of seconds."""
+"""Durations: parsing and formatting `"90s"`, `"15m"`, `"1h30m"`, `"7d"`, or a number of seconds."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ DURATION_PATTERN = (
 _ACCEPTED = 'write a duration such as "90s", "15m", "24h", "7d", "1h30m", or a number of seconds'
 _MAX_TEXT = 64
 _SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_DAY = 86_400_000  # milliseconds; everybody writes it as 24h
 _COMPOUND = re.compile(
     "".join(rf"(?:(?P<{unit}>[0-9]+(?:\.[0-9]+)?){unit}(?![a-z]))?" for unit in _SECONDS)
 )
@@ -46,6 +47,19 @@ def parse_duration(value: str | float | timedelta) -> float:
     if not 0 <= seconds <= LONGEST:
         raise ValueError(f"{_ACCEPTED}, from 0 to a century")
     return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration as `parse_duration` reads it, such as `90d`, `24h` or `1m30s`."""
+    milliseconds = round(seconds * 1_000)
+    whole, parts = milliseconds, []
+    for unit, length in _SECONDS.items():
+        amount, milliseconds = divmod(milliseconds, round(length * 1_000))
+        if amount:
+            parts.append(f"{amount}{unit}")
+    if whole == _DAY:
+        return "24h"
+    return "".join(parts) if abs(whole / 1_000 - seconds) < 1e-9 and parts else f"{seconds:f}s"
 
 
 def _parse_text(text: str) -> float:

@@ -24,6 +24,7 @@ class Leaf:
         default: the default value.
         is_list: whether the value is a list.
         is_secret: whether the value must never be shown.
+        is_duration: whether the value is a number of seconds.
         is_text: whether empty text is a value; for other types it means not set.
         bounds: the smallest and the largest accepted number, or `None` for each.
     """
@@ -32,6 +33,7 @@ class Leaf:
     default: Any
     is_list: bool
     is_secret: bool
+    is_duration: bool
     is_text: bool
     bounds: tuple[Any, Any]
 
@@ -56,6 +58,7 @@ def _make_leaf(path: str, info: FieldInfo) -> Leaf:
         default=info.default,
         is_list=tuple in types,
         is_secret=SecretStr in types,
+        is_duration=float in types,
         is_text=bool(types & {str, SecretStr}) and tuple not in types,
         bounds=(
             next((rule.ge for rule in info.metadata if hasattr(rule, "ge")), None),

@@ -191,7 +191,7 @@ def test_routes_shows_what_each_demands_and_fails_on_undecided_ones(project: Fol
     assert rows["items"]["access"] == "authenticated"
     assert rows["items"]["needs"] == ["scope items:read"]
     assert rows["login"]["access"] == "public"
-    assert rows["login"]["limits"] == ["5 per 60 s, burst 1 (at most 5 in any 60 s)"]
+    assert rows["login"]["limits"] == ["5 per minute, burst 1 (at most 5 in any minute)"]
     assert rows["export"]["access"] == "signed"
     assert rows["export"]["needs"] == ["a URL signed for export"]
     assert rows["report"]["access"] == "authenticated"

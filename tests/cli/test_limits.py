@@ -222,7 +222,7 @@ def test_routes_tells_which_limits_count_some_answers_or_refuse_nothing(run: Run
     assert told["trial"][0].endswith("refuses no request (shadow)")
     assert told["computed"] == [
         "computed: computed",
-        "60 per 60 s, burst 10 (at most 69 in any 60 s)",
+        "60 per minute, burst 10 (at most 69 in any minute)",
     ]
 
 

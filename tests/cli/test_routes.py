@@ -61,7 +61,7 @@ def signed(): return "signed"
 app.add_url_rule("/probe", "probe", public(lambda: ""), methods=["HEAD"])
 """
 OPEN = ["GET /api/item (api.item)", "GET /health (health)", "GET /maybe (maybe)"]
-GENERAL = "60 per 60 s, burst 10 (at most 69 in any 60 s)"
+GENERAL = "60 per minute, burst 10 (at most 69 in any minute)"
 
 
 @pytest.fixture
@@ -79,13 +79,13 @@ def rows_of(folder: Folder, *arguments: str) -> dict[tuple[str, str], dict[str, 
 
 def test_each_row_says_where_access_limits_cors_and_headers_come_from(routed: Folder) -> None:
     rows = rows_of(routed)
-    shadow = "9 per 60 s, burst 9 (at most 17 in any 60 s), refuses no request (shadow)"
+    shadow = "9 per minute, burst 9 (at most 17 in any minute), refuses no request (shadow)"
     own = rows["GET", "/api/own"]
     assert own["decided by"] == "view, blueprint api"
     assert own["cors by"] == own["headers by"] == "view"
     assert own["schemes"] == ["bearer"]
     assert own["cors"] == ["https://own.example.com"]
-    assert own["limits"] == ["5 per 60 s, burst 5 (at most 9 in any 60 s)", shadow, GENERAL]
+    assert own["limits"] == ["5 per minute, burst 5 (at most 9 in any minute)", shadow, GENERAL]
     assert own["limits by"] == ["view", "blueprint api", "settings"]
     plain = rows["GET", "/api/plain"]
     assert plain["decided by"] == "blueprint api"
@@ -111,7 +111,7 @@ def test_each_row_says_where_access_limits_cors_and_headers_come_from(routed: Fo
 def test_the_table_has_each_limit_beside_where_it_is_said(routed: Folder) -> None:
     header, *lines = routed.m9m("routes").stdout.splitlines()
     (line,) = (line for line in lines if line.startswith("/api/own "))
-    assert "(at most 9 in any 60 s): view; 9 per 60 s" in line
+    assert "(at most 9 in any minute): view; 9 per minute" in line
     assert "refuses no request (shadow): blueprint api; 60 per" in line
     assert "LIMITS BY" not in header
     (line,) = (line for line in lines if line.startswith("/maybe "))
@@ -121,7 +121,7 @@ def test_the_table_has_each_limit_beside_where_it_is_said(routed: Folder) -> Non
 def test_a_general_limit_that_only_reports_says_so(routed: Folder) -> None:
     routed.write("config.yaml", "performance: {rate_limit: {enabled: true, shadow: true}}")
     assert rows_of(routed)["GET", "/maybe"]["limits"] == [
-        "60 per 60 s, burst 10 (at most 69 in any 60 s), refuses no request (shadow)"
+        "60 per minute, burst 10 (at most 69 in any minute), refuses no request (shadow)"
     ]
 
 

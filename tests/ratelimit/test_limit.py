@@ -56,3 +56,19 @@ def test_any_two_routes_get_limits_of_different_names(one: str, other: str) -> N
     names = [limit_name(text) for text in (one, other)]
     assert all(parse_limits("1/second", name=name) for name in names)
     assert (names[0] == names[1]) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("notation", "text"),
+    [
+        ("5/second", "second"),
+        ("5 per 90 seconds", "90 seconds"),
+        ("5 per 5 minutes", "5 minutes"),
+        ("5 per 120 seconds", "2 minutes"),
+        ("5/day", "day"),
+        ("5/month", "month"),
+    ],
+)
+def test_a_period_is_shown_as_it_is_written(notation: str, text: str) -> None:
+    (limit,) = parse_limits(notation)
+    assert limit.period_text == text

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_m9m.settings import parse_duration
-from flask_m9m.settings.durations import DURATION_PATTERN, LONGEST
+from flask_m9m.settings.durations import DURATION_PATTERN, LONGEST, format_duration
 
 CENTURY = 36_525 * 86_400
 
@@ -107,3 +107,13 @@ def test_the_schema_accepts_the_texts_that_the_parser_does(text: str) -> None:
     elif not accepted:  # only its size is beyond what a pattern can tell
         with pytest.raises(ValueError, match="from 0 to a century"):
             parse_duration(text)
+
+
+@given(st.integers(0, int(LONGEST * 1_000)))
+def test_a_duration_is_written_as_it_is_read(milliseconds: int) -> None:
+    assert round(parse_duration(format_duration(milliseconds / 1_000)) * 1_000) == milliseconds
+
+
+@given(st.floats(0, LONGEST))
+def test_every_duration_can_be_read_again(seconds: float) -> None:
+    assert parse_duration(format_duration(seconds)) == pytest.approx(seconds, abs=0.000_001)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -13,7 +12,8 @@ from ...errors import SettingsError
 from ...settings.sources import load
 from ...settings.wording import printable
 from ..config import settings_error
-from ..output import output_option, print_document, state_of
+from ..output import log_nothing, output_option, print_document, state_of
+from ..tables import indented, paint
 from .examination import KINDS, NOT_LOADED, REFUSED, Report, examine, refusals, report
 from .findings import Finding, Severity
 from .subject import Subject
@@ -55,7 +55,7 @@ def _check_ids(context: click.Context, _: click.Parameter, ids: tuple[str, ...])
 def doctor(context: click.Context, level: str, ignored: tuple[str, ...], output: str) -> None:
     """Find errors and risks in the app, each with a fix; exit 1 on findings."""
     # Warnings that the app logs while it loads are reported as findings.
-    logging.getLogger("flask_m9m").disabled = True
+    log_nothing(context)
     found = report(_findings(context), ignored)
     if output == "table":
         _print_report(found)
@@ -116,11 +116,11 @@ def _document(found: Report) -> dict[str, object]:
 
 def _print_report(found: Report) -> None:
     for finding in found.findings:
-        click.echo(
-            f"{finding.severity.value:<8}  {finding.id:<{_ID_WIDTH}}  {printable(finding.where)}"
-        )
-        click.echo(f"          why: {printable(finding.why)}")
-        click.echo(f"          fix: {printable(finding.fix)}")
+        severity = finding.severity.value
+        painted = paint(f"{severity:<8}", "severity", severity)
+        click.echo(f"{painted}  {finding.id:<{_ID_WIDTH}}  {printable(finding.where)}", color=True)
+        for name, text in (("why: ", finding.why), ("fix: ", finding.fix)):
+            click.echo(indented(printable(text), " " * 10 + name))
         click.echo()
     if any(finding.id in _NEVER_IGNORED for finding in found.findings):
         click.echo(
