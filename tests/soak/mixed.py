@@ -127,6 +127,16 @@ def workers_of(parent: int) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
+def workers_when_started(parent: int) -> list[int]:
+    """Return the ids of the workers once all have been started; the first one answers earlier."""
+    until = time.monotonic() + 30
+    while len(workers := workers_of(parent)) < SETTINGS["server"]["workers"]:
+        if time.monotonic() > until:
+            raise TimeoutError("not all workers were started")
+        time.sleep(0.05)
+    return workers
+
+
 def memory_of(pid: int) -> float:
     """Return the memory of a process that no file backs, in MiB.
 
@@ -181,7 +191,7 @@ def soak(folder: Path, seconds: float, every: float) -> tuple[list[Moment], Coun
     """Load a server for some time; return what was measured, and every fault."""
     moments: list[Moment] = []
     with serving(folder) as (port, pid):
-        workers = workers_of(pid)
+        workers = workers_when_started(pid)
         begin, before = time.monotonic(), 0
         with loading(port) as (witness, clients):
             while (second := time.monotonic() - begin) < seconds:

@@ -33,7 +33,7 @@ lines = st.sampled_from(
 data = st.binary(max_size=12)
 
 
-def decoder(octets: int = 100_000_000) -> ChunkedDecoder:
+def decoder(octets: int = 16**15) -> ChunkedDecoder:  # the largest size that a line can announce
     return ChunkedDecoder(octets, 1_000)
 
 
