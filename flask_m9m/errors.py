@@ -350,8 +350,11 @@ class DecryptionFailed(Exception):
         "id) was changed, or the key has the wrong length"
     )
 
-    def __init__(self) -> None:
+    def __init__(self, hint: str = "") -> None:
         super().__init__("cipher: message authentication failed")
+        if hint:
+            self.hint = hint
+            self.add_note(hint)  # for tracebacks
 
 
 class UnresolvedVariable(Exception):
@@ -386,11 +389,8 @@ class Problem:
 class SettingsError(Exception):
     """The settings cannot be used; the message lists every problem.
 
-    Args:
-        problems: the problems, in the order in which the message lists them.
-
     Attributes:
-        problems: all problems.
+        problems: all problems, in the order of the message.
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from flask import Flask, Response
+from sqlalchemy import MetaData, create_engine
 
 import flask_m9m
 from flask_m9m import M9M, Identity, M9MMiddleware, public
@@ -86,6 +87,7 @@ OF_M9M: dict[str, dict[str, Any]] = {
     "credentials.delete": {"credential_id": "x"},
     "credentials.test": {"credential_id": "x"},
     "credentials.rotate": {},
+    "credentials.check_keys": {},
     "credentials.import_n8n": {"records": []},
     "credentials.import_m9m": {"records": []},
     "credentials.export_n8n": {"key": "x"},
@@ -102,6 +104,7 @@ OF_M9M: dict[str, dict[str, Any]] = {
     "clear_cookies": {"response": Response()},
     "openapi": {},
     "protect": {"target": "x.*"},
+    "encrypted_columns": {"engine": create_engine("sqlite://"), "metadata": MetaData()},
     "user_loader": {"load": print},
     "identity_loader": {},
     "password_verifier": {"verify": print},

@@ -287,7 +287,7 @@ def test_the_documented_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("M9M_ENCRYPTION_KEY", new_key())
     monkeypatch.chdir(tmp_path)
     text = Path(__file__).parents[1].joinpath("docs", "columns.md").read_text()
-    example, rotation = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    example, naming, rotation = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict[str, Any] = {"__name__": "documented"}
     example = example.replace("sqlite:///app.db", f"sqlite:///{tmp_path / 'app.db'}")
     example = example.replace("Flask(__name__)", f"Flask(__name__, root_path={str(tmp_path)!r})")
@@ -297,6 +297,8 @@ def test_the_documented_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
         db.create_all()
         db.session.add(account(token=SECRET, profile={"a": 1}))
         db.session.commit()
+        names.update(engine=db.engine, Base=db.Model)
+        exec(naming, names)
         exec(rotation, names)
         assert db.session.scalars(sa.select(account.token)).all() == [SECRET]
         db.session.remove()
@@ -416,10 +418,10 @@ def test_rotation_undoes_no_change_that_comes_in_between(
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("token", EncryptedString(cipher_of(new, old))),
     )
-    change_of, changed = rotation._ColumnRotation._change_of, threading.Event()
+    change_of, changed = rotation.ColumnWalk._change_of, threading.Event()
 
-    def change_first(self: Any, row: Any) -> Any:
-        found = change_of(self, row)
+    def change_first(self: Any, row: Any, following: str) -> Any:
+        found = change_of(self, row, following)
         if not changed.is_set():
             changed.set()
             with Session(engine) as session:
@@ -427,7 +429,7 @@ def test_rotation_undoes_no_change_that_comes_in_between(
                 session.commit()
         return found
 
-    monkeypatch.setattr(rotation._ColumnRotation, "_change_of", change_first)
+    monkeypatch.setattr(rotation.ColumnWalk, "_change_of", change_first)
     (result,) = columns.rotate(engine, swapped.metadata)
     assert (result.resealed, len(result.keys_in_use)) == (2, 1)
     with engine.begin() as connection:

@@ -9,6 +9,7 @@ import click
 from .. import __version__
 from .apikey import apikey
 from .audit import audit
+from .columns import columns
 from .config import config
 from .cors import cors
 from .credential import credential
@@ -42,6 +43,7 @@ for command in (
     user,
     apikey,
     credential,
+    columns,
     audit,
     db,
     cors,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -12,8 +13,10 @@ from ..credentials.info import CredentialInfo
 from ..credentials.rotation import Rotated
 from ..errors import DecryptionFailed
 from ..extension.app_state import AppState
+from ..extension.model_columns import NAME_DATABASE, RotatedColumn
 from ..settings.wording import printable
 from .audit import audit_of_credential
+from .columns import columns_to_rotate, rotate_columns
 from .credential_files import export_credentials, import_credentials
 from .credential_input import credentials_of, data_option, read_fields
 from .output import (
@@ -125,12 +128,12 @@ def delete(state: AppState, credential_id: str) -> None:
 @click.option(
     "--cipher",
     type=click.Choice(["aes-256-gcm", "fernet"]),
-    help="Cipher to encrypt with; by default credentials.cipher.",
+    help="Cipher to encrypt credentials with; by default credentials.cipher.",
 )
 @with_app
 @refusals
 def rotate(state: AppState, dry_run: bool, cipher: str | None) -> None:
-    """Re-encrypt every credential under the current key, while the app runs.
+    """Re-encrypt every credential and encrypted column under the current key, while the app runs.
 
     You can stop the command at any moment and run it again. At the end it lists the keys that are
     still needed.
@@ -139,35 +142,66 @@ def rotate(state: AppState, dry_run: bool, cipher: str | None) -> None:
     other = None
     if cipher not in (None, settings.cipher):
         other = Cipher(settings.model_copy(update={"cipher": cipher}))
+    click.echo(
+        "what the app has encrypted by m9m.cipher is not looked at: it may need a previous key",
+        err=True,
+    )
+    model_columns = columns_to_rotate(state)
     with progress_bar("re-encrypting") as progress:
         result = credentials.rotate(progress, dry_run=dry_run, cipher=other)
-    _print_rotated(result, state.cipher, dry_run=dry_run)
+    click.echo(f"{'to be re-encrypted' if dry_run else 're-encrypted'}: {result.resealed}")
+    columns = rotate_columns(model_columns.found, dry_run=dry_run)
+    _print_needed(_needed(result, columns), state.cipher, model_columns.not_seen)
     if other is not None:
         click.echo(
-            f"credentials.cipher is still {settings.cipher}, the cipher for new credentials: set "
-            f"it to {cipher}",
+            f"credentials.cipher is still {settings.cipher}, the cipher for new credentials and "
+            f"for columns: set it to {cipher}",
             err=True,
         )
-    if result.unreadable:
-        raise fail(f"{len(result.unreadable)} credentials cannot be decrypted and stay as they are")
+    _fail_if_unreadable(result, columns)
 
 
-def _print_rotated(result: Rotated, cipher: Cipher, *, dry_run: bool) -> None:
-    """Print the counts, and which keys the settings need from now on."""
-    click.echo(f"{'to be re-encrypted' if dry_run else 're-encrypted'}: {result.resealed}")
+def _needed(result: Rotated, columns: Sequence[RotatedColumn]) -> dict[str, list[str]]:
+    """List what needs each key: records, and values of columns."""
+    needed = {key_id: [f"{count} records"] for key_id, count in result.keys_in_use.items()}
+    for column in columns:
+        for key_id, count in column.keys_in_use.items():
+            if key_id:
+                needed.setdefault(key_id, []).append(f"{count} values of {column.column}")
+    return needed
+
+
+def _print_needed(
+    needed: Mapping[str, Sequence[str]], cipher: Cipher, not_seen: Sequence[str]
+) -> None:
+    """Print which keys the settings need from now on."""
     primary, *previous = cipher.keys.ids
-    for key_id, count in result.keys_in_use.items():
+    for key_id, users in needed.items():
         place = "encryption_key" if key_id == primary else "previous_keys"
-        click.echo(f"the key {key_id} (credentials.{place}) is needed by {count} records")
+        click.echo(f"the key {key_id} (credentials.{place}) is needed by {' and '.join(users)}")
     for key_id in previous:
-        if key_id not in result.keys_in_use:
-            click.echo(
-                f"the key {key_id} (credentials.previous_keys) is not needed: remove it as "
-                "soon as the app has re-encrypted its own data, that of m9m.cipher and of columns"
+        if key_id in needed:
+            continue
+        if not_seen:
+            known = f"may be needed by {', '.join(not_seen)}: keep it; {NAME_DATABASE}"
+        else:
+            known = (
+                "is not needed: remove it as soon as the app has re-encrypted what it encrypted by "
+                "m9m.cipher"
             )
+        click.echo(f"the key {key_id} (credentials.previous_keys) {known}")
+
+
+def _fail_if_unreadable(result: Rotated, columns: Sequence[RotatedColumn]) -> None:
     for credential_id in result.unreadable:
         shown = printable(credential_id)
         click.echo(f"credential {shown} cannot be decrypted: {DecryptionFailed.hint}", err=True)
+    counts = [f"{len(result.unreadable)} credentials"] if result.unreadable else []
+    for column in columns:
+        if column.unreadable:
+            counts.append(f"{column.unreadable} values of {column.column}")
+    if counts:
+        raise fail(f"{' and '.join(counts)} cannot be decrypted and stay as they are")
 
 
 def _known(credentials: Credentials, credential_id: str) -> CredentialInfo:

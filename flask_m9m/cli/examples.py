@@ -77,11 +77,11 @@ flask m9m apikey rotate 2f6c1f5a8f0b4f0e --grace 1h""",
     "apikey prune": """
 flask m9m apikey prune --unused 365d""",
     "credential": """
-flask m9m credential create Slack --type slackApi --data slack.json
+flask m9m credential create Slack --type slackApi --data @slack.json
 flask m9m credential rotate""",
     "credential create": """
 flask m9m credential create Slack --type slackApi
-flask m9m credential create Slack --type slackApi --owner ada --data slack.json""",
+flask m9m credential create Slack --type slackApi --owner ada --data @slack.json""",
     "credential list": """
 flask m9m credential list
 flask m9m credential list -o json""",
@@ -90,11 +90,20 @@ flask m9m credential get 2f6c1f5a8f0b4f0e
 flask m9m credential get 2f6c1f5a8f0b4f0e --show""",
     "credential update": """
 flask m9m credential update 2f6c1f5a8f0b4f0e --name "Slack, new"
-flask m9m credential update 2f6c1f5a8f0b4f0e --data slack.json""",
+flask m9m credential update 2f6c1f5a8f0b4f0e --data @slack.json""",
     "credential delete": """
 flask m9m credential delete 2f6c1f5a8f0b4f0e""",
     "credential rotate": """
 flask m9m credential rotate""",
+    "columns": """
+flask m9m columns list
+flask m9m columns encrypt --dry-run""",
+    "columns list": """
+flask m9m columns list
+flask m9m columns list -o json""",
+    "columns encrypt": """
+flask m9m columns encrypt --dry-run
+flask m9m columns encrypt accounts.token""",
     "credential import": """
 flask m9m credential import n8n.json --from n8n --dry-run
 flask m9m credential import n8n.json --from n8n --owner ada""",

@@ -82,8 +82,8 @@ def refusals(command: Command) -> Command:
         except DatabaseUnavailable as error:
             raise fail(printable(str(error))) from None  # a driver's message may quote data
         except DecryptionFailed as error:
-            names = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
-            raise fail(f"{names}{error}: {error.hint}") from None
+            notes = [note for note in getattr(error, "__notes__", ()) if note != error.hint]
+            raise fail(": ".join([*notes, str(error), error.hint])) from None
         except (UnreadableImport, UnresolvedVariable) as error:
             raise fail(str(error)) from None
         except StoreFailure as error:

@@ -20,6 +20,7 @@ from ..settings.wording import printable
 from ..wsgi.server import REMEDY, SERVER_SETTINGS_VARIABLE
 from ..wsgi.server.bind_address import bind_address, check_development, check_free, is_loopback
 from ..wsgi.server.tls import Certificate
+from .needed_keys import check_keys
 from .output import fail, settings_errors, state_of
 
 _Number = click.IntRange(1)
@@ -91,6 +92,7 @@ def _serve_development(state: AppState, host: str | None, port: int | None, relo
             "127.0.0.1, ::1 or localhost"
         )
     _name_undecided(state)
+    check_keys(state)
     state.app.debug = True
     run_simple(host, port or server.port, state.app, use_reloader=reload, threaded=True)
 
@@ -108,6 +110,7 @@ def _serve_production(state: AppState, script: ScriptInfo, access_log: bool) -> 
     certificate = Certificate(server.tls) if server.tls.enabled else None
     _name_undecided(state)
     state.guard.prepare()
+    check_keys(state)
     check_free(server.host, server.port)
     for line in _summary(state, certificate):
         click.echo(printable(line), err=True)

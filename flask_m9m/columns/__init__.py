@@ -16,6 +16,8 @@ swapped in `m9m.credentials`, or encrypt them by `m9m.cipher` with the row's key
 This package imports SQLAlchemy; `import flask_m9m` does not import this package.
 """
 
+from ..extension.model_columns import RotatedColumn, register_finder
+from .databases import find_model_columns
 from .encrypted_types import (
     EncryptedJSON,
     EncryptedString,
@@ -23,7 +25,7 @@ from .encrypted_types import (
     NotEncrypted,
     render_item,
 )
-from .rotation import RotatedColumn, rotate
+from .rotation import encrypt_plain_text, rotate
 from .statements import watch_statements
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "NotComparable",
     "NotEncrypted",
     "RotatedColumn",
+    "encrypt_plain_text",
     "render_item",
     "rotate",
 ]
@@ -40,3 +43,4 @@ for _type in (EncryptedJSON, EncryptedString):
     _type.__module__ = __name__  # which migrations import
 
 watch_statements()
+register_finder(find_model_columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 from sqlalchemy import (
     Column,
@@ -68,10 +69,19 @@ class Envelope(Text):
 class _Place:
     """Refers to a type's column; equal only to itself, so that it can be part of a cache key."""
 
-    __slots__ = ("column",)
+    __slots__ = ("__weakref__", "column")
 
     def __init__(self, column: Column[Any]) -> None:
         self.column = column
+        _places.add(self)
+
+
+_places: WeakSet[_Place] = WeakSet()
+
+
+def attached_columns() -> list[Column[Any]]:
+    """Return every column of this process that has an encrypted type."""
+    return [place.column for place in _places]
 
 
 class Encrypted(TypeDecorator[T]):
@@ -146,6 +156,14 @@ class Encrypted(TypeDecorator[T]):
     def keys(self) -> Cipher:
         """Return the cipher that was given, or that of the current app."""
         return self.cipher or current_state(type(self).__name__).cipher
+
+    def octets_of_text(self, text: str) -> bytes:
+        """Return what is encrypted for a value that a database keeps as plain text.
+
+        Raises:
+            ValueError: the text cannot be a value of this type.
+        """
+        return self._octets(self._value(text.encode()))
 
     def _name(self) -> str:
         return type(self).__name__ if self.place is None else str(self.place.column)

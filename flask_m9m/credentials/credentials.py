@@ -283,6 +283,15 @@ class Credentials(VisibleRecords):
         rotation = Rotation(self._store, target, keys, self._trail, progress, dry_run=dry_run)
         return rotation.run()
 
+    def check_keys(self) -> None:
+        """Check that the settings list every key that stored credentials need.
+
+        Raises:
+            SettingsError: there is no encryption key, or one that records need is missing.
+            DatabaseUnavailable: the database cannot be read.
+        """
+        self._keys.check()
+
     # Import and export
 
     def import_n8n(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from .routes import Routes
 
 if TYPE_CHECKING:
     from flask import Flask
-    from sqlalchemy import Engine
+    from sqlalchemy import Engine, MetaData
 
     from ..auth.app_callbacks import AppCallbacks
     from ..auth.identities import Identities
@@ -56,6 +56,7 @@ class AppState:
         credential_types: returns the known types of stored credentials.
         clock: seconds since the epoch; a clock that is given drives rate limits too.
         engine: the app's own database, which replaces that of the settings.
+        column_databases: the databases of encrypted columns that the app has named.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class AppState:
         *,
         clock: Callable[[], float] | None = None,
         engine: Engine | Callable[[], Engine] | None = None,
+        column_databases: Sequence[tuple[Engine | Callable[[], Engine], MetaData]] = (),
     ) -> None:
         self.app = app
         self.loaded = loaded
@@ -76,6 +78,7 @@ class AppState:
         self._credential_types = credential_types
         self._clock = clock
         self._engine = engine
+        self.column_databases = column_databases
         self._lock = fork_safe_lock()
         self._guard: Guard | None = None
         self._assembly: Assembly
@@ -167,7 +170,7 @@ class AppState:
                     self.callbacks,
                     (self.app.import_name, self.app.instance_path),
                     clock=self._clock,
-                    engine=self._app_engine(),
+                    engine=self.app_engine,
                     private=self.app.testing,
                     response_class=self.app.response_class,
                     sender=self.app,
@@ -196,8 +199,9 @@ class AppState:
             return None
         return exchange.identity
 
-    def _app_engine(self) -> Engine | Callable[[], Engine] | None:
-        """Get the app's own engine; a function is called in the app's context, in every thread."""
+    @property
+    def app_engine(self) -> Engine | Callable[[], Engine] | None:
+        """The app's own engine; a function is called in the app's context, in every thread."""
         given = self._engine
         if not callable(given):
             return given

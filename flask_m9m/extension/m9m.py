@@ -31,7 +31,7 @@ from .log_request_ids import add_request_ids
 from .protections import Protections
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Engine, MetaData
 
     from ..credentials.credentials import Credentials
 
@@ -82,6 +82,7 @@ class M9M(Facade):
         check_engine(engine)
         self._engine = engine
         self._protections = Protections()
+        self._column_databases: list[tuple[Engine | Callable[[], Engine], MetaData]] = []
         if app is not None:
             self.init_app(app)
 
@@ -96,8 +97,7 @@ class M9M(Facade):
 
         Args:
             app: the app; its views can be registered before or after this call.
-            settings: as in the constructor, for this app only.
-            engine: as in the constructor, for this app only.
+            settings, engine: as in the constructor, for this app only.
 
         Raises:
             RuntimeError: the app has an `M9M` already.
@@ -125,6 +125,7 @@ class M9M(Facade):
             lambda: self._credential_types,
             clock=self._clock,
             engine=engine or self._engine,
+            column_databases=self._column_databases,
         )
         app.extensions[EXTENSION] = state
         self._protections.apps.add(app)
@@ -216,6 +217,26 @@ class M9M(Facade):
     def credentials(self) -> Credentials:
         """Create, read, change and rotate stored credentials."""
         return current_state("m9m.credentials").credentials
+
+    def encrypted_columns(self, engine: Engine | Callable[[], Engine], metadata: MetaData) -> None:
+        """Name the database of encrypted columns, so that commands check and rotate their keys.
+
+        The columns of Flask-SQLAlchemy's models are known without it.
+
+        Args:
+            engine: the database's engine, or a function that returns it, which is called in the
+                app's context.
+            metadata: the models' metadata, such as `Base.metadata`.
+
+        Raises:
+            TypeError: an argument is of another type.
+        """
+        from sqlalchemy import Engine, MetaData
+
+        if not callable(engine):
+            check_type(Engine, engine=engine)
+        check_type(MetaData, metadata=metadata)
+        self._column_databases.append((engine, metadata))
 
     def openapi(self, schemes: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
         """Describe the security of the current app's routes, for an OpenAPI 3 document.

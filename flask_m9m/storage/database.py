@@ -288,9 +288,11 @@ class Database:
                     given = self._given() if callable(self._given) else self._given
                     self._engine = check_engine(given)
                 else:
-                    self._file = sqlite_path(self._url)
+                    path = sqlite_path(self._url)
                     self._engine = create_engine_of(self._url)
-                    self._opened = None if self._file is None else _inode(self._file)
+                    self._opened = None if path is None else _inode(path)
+                    if self._opened is not None:
+                        self._file = path
             return self._engine
 
     def _exists(self) -> bool:

@@ -54,7 +54,8 @@ def test_examples_have_options_and_arguments_that_exist(line: str) -> None:
     values, rest, order = command.make_parser(context).parse_args(words)
     assert not rest
     for parameter in order:
-        parameter.type_cast_value(context, values.get(parameter.name))
+        if parameter.nargs != -1 or parameter.required:
+            parameter.type_cast_value(context, values.get(parameter.name))
     required = {parameter.name for parameter in command.params if parameter.required}
     assert required <= {name for name, value in values.items() if value is not None}
 

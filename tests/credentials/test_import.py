@@ -549,7 +549,7 @@ def test_one_that_does_not_open_stops_an_export_and_is_named(
             connection.execute(sa.update(tables.credentials).where(same).values(owner="mallory"))
         with pytest.raises(DecryptionFailed) as caught:
             m9m.credentials.export_n8n(KEY)
-        assert caught.value.__notes__ == ["credential 2"]
+        assert "credential 2" in caught.value.__notes__
 
 
 # Afterwards

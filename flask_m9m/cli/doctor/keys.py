@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 
 from ...credentials.encryption.encryption_keys import EncryptionKey
+from ...errors import DatabaseUnavailable
+from ...extension.model_columns import NAME_DATABASE, find_columns
 from ...storage.records import ApiKey, moment
-from .backends import StoredData, Unreachable
+from .backends import DATABASE_SECONDS, StoredData, Unreachable, within
 from .findings import Finding, Kind, Severity
 from .subject import Subject, finds
 
@@ -39,19 +41,35 @@ OWNER = Kind(
 RETIRED = Kind(
     "credentials-under-retired-key",
     Severity.MEDIUM,
-    "stored credentials, or the audit trail, are encrypted with a previous key",
-    "<count> stored records are encrypted with a previous key: an attacker who has that key can "
+    "stored credentials, the audit trail or encrypted columns are encrypted with a previous key",
+    "<count> stored values are encrypted with a previous key: an attacker who has that key can "
     "decrypt them, and it cannot be removed from the settings (ASVS 11.2.2)",
     "flask m9m credential rotate; then remove the key from credentials.previous_keys",
 )
 UNREADABLE = Kind(
     "credentials-unreadable",
     Severity.HIGH,
-    "stored credentials, or the audit trail, need a key that the settings do not list",
-    "<count> stored records need the key with the id <key>, which the settings do not list: until "
-    "they do, these records can be neither read nor written",
+    "stored credentials, the audit trail or encrypted columns need a key that the settings do not "
+    "list",
+    "<count> stored values need the key with the id <key>, which the settings do not list: until "
+    "they do, these values cannot be read",
     "find the former M9M_ENCRYPTION_KEY with the id <key>, and add it to "
     "M9M_CREDENTIALS_PREVIOUS_KEYS in .env",
+)
+PLAIN_TEXT = Kind(
+    "column-plain-text",
+    Severity.HIGH,
+    "an encrypted column has values in plain text",
+    "<count> values are plain text: whoever reads the database or a backup of it reads them, and "
+    "the app cannot (ASVS 11.3.1)",
+    "flask m9m columns encrypt <column>",
+)
+NOT_SEEN = Kind(
+    "column-not-seen",
+    Severity.LOW,
+    "the values of an encrypted column cannot be looked at",
+    "<reason>: neither the doctor nor flask m9m credential rotate knows which keys its values need",
+    "<remedy>",
 )
 
 _UNUSED_FOR = timedelta(days=90)
@@ -73,9 +91,14 @@ def api_keys(subject: Subject) -> Iterator[Finding]:
             yield WITHOUT_EXPIRY.at(where, id=key.id, options=_options_of(key))
 
 
-@finds(RETIRED, UNREADABLE)
-def sealed_credentials(subject: Subject) -> Iterator[Finding]:
+@finds(RETIRED, UNREADABLE, PLAIN_TEXT, NOT_SEEN)
+def needed_keys(subject: Subject) -> Iterator[Finding]:
     """Compare the keys that stored data is encrypted with to those of the settings."""
+    yield from _keys_of_records(subject)
+    yield from _keys_of_columns(subject)
+
+
+def _keys_of_records(subject: Subject) -> Iterator[Finding]:
     settings = subject.settings.credentials
     counts: dict[str, int] = {}
     for seal, count in _stored(subject).seals if settings.storage == "database" else ():
@@ -84,18 +107,38 @@ def sealed_credentials(subject: Subject) -> Iterator[Finding]:
     trail = _stored(subject).trail_key
     if trail is not None:
         counts[trail] = counts.get(trail, 0) + 1
-    if not counts:
-        return
-    ids = key_ids(subject)
-    primary = ids[:1] if settings.encryption_key is not None else []
+    listed = () if settings.encryption_key is None else key_ids(subject)
+    yield from _misplaced("stored data, key", counts, listed)
+
+
+def _keys_of_columns(subject: Subject) -> Iterator[Finding]:
+    try:
+        columns = within(DATABASE_SECONDS, lambda: find_columns(subject.state))
+        for name in columns.not_seen:
+            reason = "the database of this encrypted column is not known"
+            yield NOT_SEEN.at(f"column {name}", reason=reason, remedy=NAME_DATABASE)
+        for column in columns.found:
+            in_use = dict(within(DATABASE_SECONDS, column.keys_in_use))
+            if plain := in_use.pop("", 0):
+                yield PLAIN_TEXT.at(f"column {column.name}", count=plain, column=column.name)
+            where = f"column {column.name}, key"
+            yield from _misplaced(where, in_use, column.listed_keys if in_use else ())
+    except (DatabaseUnavailable, TimeoutError) as error:
+        reason = str(error) or f"the database did not answer within {DATABASE_SECONDS:g} s"
+        remedy = "start the database, then run: flask m9m doctor"
+        yield NOT_SEEN.at("encrypted columns", reason=reason, remedy=remedy)
+
+
+def _misplaced(where: str, counts: Mapping[str, int], listed: Collection[str]) -> Iterator[Finding]:
+    """Find keys that values need and that are not the current one, the first one listed."""
     for key_id, count in sorted(counts.items()):
-        if key_id not in ids:
-            yield UNREADABLE.at(f"stored data, key {key_id}", key=key_id, count=count)
-        elif key_id not in primary:
-            yield RETIRED.at(f"stored data, key {key_id}", count=count)
+        if key_id not in listed:
+            yield UNREADABLE.at(f"{where} {key_id}", key=key_id, count=count)
+        elif key_id not in list(listed)[:1]:
+            yield RETIRED.at(f"{where} {key_id}", count=count)
 
 
-CHECKS = (api_keys, sealed_credentials)
+CHECKS = (api_keys, needed_keys)
 
 
 def key_ids(subject: Subject) -> list[str]:

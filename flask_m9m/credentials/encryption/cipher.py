@@ -24,6 +24,8 @@ _BY_CIPHER = {
     "fernet": _Format(fernet.PREFIX, fernet.seal, fernet.unseal),
 }
 _BY_PREFIX = {format.prefix: format for format in _BY_CIPHER.values()}
+PREFIXES = tuple(_BY_PREFIX)
+"""The beginnings of envelopes, before the key's id."""
 _ENVELOPE = re.compile(
     rf"(?P<format>{aead.PREFIX}|{fernet.PREFIX}):(?P<key_id>[0-9a-f]{{8}}):(?P<payload>[^:]+)"
 )
@@ -121,7 +123,8 @@ class Cipher:
             associated_data: the associated data that was given to `encrypt`.
 
         Raises:
-            DecryptionFailed: the envelope, the key or the associated data is wrong.
+            DecryptionFailed: the envelope, the key or the associated data is wrong; the `hint`
+                names the key that the envelope needs.
             ValueError: the associated data is too long.
             TypeError: the associated data is not bytes.
             SettingsError: there is no encryption key, or two keys have the same id.
@@ -147,12 +150,16 @@ class Cipher:
 
     def _decrypt(self, text: object, parts: Sequence[bytes]) -> bytes:
         envelope, keys = _parse(text), self.keys
-        key = keys.find(envelope["key_id"]) if envelope else None
-        if envelope is None or key is None:
+        if envelope is None:
             raise DecryptionFailed
+        key = keys.find(envelope["key_id"])
+        if key is None:
+            missing = "which the settings do not list"
+            raise DecryptionFailed(f"it needs the key {envelope['key_id']}, {missing}")
         plaintext = _BY_PREFIX[envelope["format"]].unseal(key, envelope["payload"], parts)
         if plaintext is None:
-            raise DecryptionFailed
+            named = f"it names the key {envelope['key_id']}, which the settings list"
+            raise DecryptionFailed(f"{named}; {DecryptionFailed.hint}")
         return plaintext
 
 

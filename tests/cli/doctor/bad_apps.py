@@ -24,6 +24,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_m9m import M9M, cors, public, rate_limit, require_auth, security_headers
 from flask_m9m.cli.doctor.subject import Subject
+from flask_m9m.columns import EncryptedString, encrypt_plain_text, encrypted_types
 from flask_m9m.testing import Clock
 from tests.databases import settle
 from tests.wsgi.server.certificates import make_certificate
@@ -70,8 +71,9 @@ def new_app(folder: Path, **config: Any) -> Flask:
 
 
 def close_all() -> None:
-    """Close the databases of all apps of this test."""
+    """Close the databases of all apps of this test, and forget its models."""
     settle()
+    encrypted_types._places.clear()
     while _made:
         state = _made.pop().extensions.get("m9m")
         if state is not None and state._guard is not None:
@@ -665,6 +667,26 @@ def retired_keys(folder: Path, mended: bool) -> Subject:
     if mended:
         with app.app_context():
             m9m.credentials.rotate()
+    return subject(app)
+
+
+@made("column-plain-text column-not-seen")
+def columns_without_their_database(folder: Path, mended: bool) -> Subject:
+    app, m9m = secured(folder, nested({"credentials.encryption_key": key()}))
+    engine = sa.create_engine(f"sqlite:///{folder}/app.db")
+    token = sa.Column("token", EncryptedString)
+    table = sa.Table("bad", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), token)
+    other = sa.Table("unnamed", sa.MetaData(), sa.Column("token", EncryptedString))
+    app.extensions["tables"] = [table, other]  # they are not seen when they are gone
+    table.create(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.text("INSERT INTO bad (token) VALUES ('plain')"))
+    m9m.encrypted_columns(engine, table.metadata)
+    if mended:
+        with app.app_context():
+            encrypt_plain_text(engine, table.metadata)
+        m9m.encrypted_columns(engine, other.metadata)
+    engine.dispose()
     return subject(app)
 
 
