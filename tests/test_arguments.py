@@ -122,6 +122,7 @@ INNER = {
     "cipher.decrypt_record",
     "audit.event",
     "audit.is_heard",
+    "audit.keep_circumstances",
     "audit.record_event",
     "audit.record_change",
     "audit.check",

@@ -7,7 +7,9 @@ import logging
 import re
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,9 @@ _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 _OWN_NAMES = frozenset(EventName)
 _MOST_ROWS = 10_000  # of one query
 _LARGEST_SEQ = 2**63 - 1
+_kept_circumstances: ContextVar[Circumstances | None] = ContextVar(
+    "m9m_circumstances", default=None
+)
 
 
 class AuditTrail:
@@ -183,6 +188,15 @@ class AuditTrail:
 
     # For the other components
 
+    @contextmanager
+    def keep_circumstances(self) -> Iterator[None]:
+        """Keep the current circumstances in the context, for a thread that gets a copy of it."""
+        token = _kept_circumstances.set(self._circumstances())
+        try:
+            yield
+        finally:
+            _kept_circumstances.reset(token)
+
     def event(
         self,
         name: str,
@@ -200,7 +214,8 @@ class AuditTrail:
             outcome: `success`, or an error's code.
             details: further JSON values.
         """
-        request_id, caller, scheme, address, method, route = self._circumstances()
+        current = _kept_circumstances.get() or self._circumstances()
+        request_id, caller, scheme, address, method, route = current
         return Event(
             name,
             self._clock(),

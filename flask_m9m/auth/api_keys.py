@@ -16,6 +16,7 @@ from ..ratelimit.limit import parse_limits
 from ..settings.arguments import check_page, check_type, checked_duration
 from ..storage.feed import ChangeFeed, Topic
 from ..storage.records import ApiKey, moment
+from ..storage.timed_changes import change_in_time
 from .api_key_format import key_digest, make_key
 from .identity import Identity, names
 from .names import checked_name, name_of
@@ -99,9 +100,9 @@ class ApiKeys:
             expires_at=_end(expires_at, now),
             made_by=maker.credential_id if maker else None,
         )
-        with self._feed.write() as transaction:
-            self._check_request(transaction, key.owner, presented, most)
-            return self._add(transaction, key)
+        return change_in_time(
+            self._feed, lambda transaction: self._add_requested(transaction, key, presented, most)
+        )
 
     def list(self, owner: str | None = None, unused_for: Span | None = None) -> Sequence[ApiKey]:
         """List keys, oldest first, with the revoked and expired ones.
@@ -146,9 +147,9 @@ class ApiKeys:
         """
         check_page(limit, offset)
         whose = name_of(owner)
-        if whose is None or not self._feed.database.present():
+        if whose is None or not self._feed.limit_time(self._feed.database.present):
             return [], 0
-        return self._feed.database.read(
+        return self._feed.ask(
             lambda transaction: transaction.identities.keys_page(whose, limit, offset)
         )
 
@@ -165,12 +166,15 @@ class ApiKeys:
         """
         self._check_id(key_id)
         now = moment(self._clock())
-        with self._feed.write() as transaction:
+
+        def revoke(transaction: Transaction) -> None:
             key = transaction.identities.key(key_id)
             if key is None or (owner is not None and key.owner != name_of(owner)):
                 raise _not_found()
             if not revoke_key(transaction, self._trail, key, now):
                 raise _not_found()
+
+        change_in_time(self._feed, revoke)
 
     def rotate(self, key_id: str, grace: Span = 86_400.0) -> tuple[ApiKey, str]:
         """Replace a key with a new one of the same rights and lifetime.
@@ -192,33 +196,10 @@ class ApiKeys:
             DatabaseUnavailable: the new key could not be stored.
         """
         self._check_id(key_id)
-        now, left = moment(self._clock()), _to_timedelta("grace", grace)
-        with self._feed.write() as transaction:
-            old = transaction.identities.key(key_id)
-            if old is None or not self._is_valid(old):
-                raise _not_found()
-            if old.rotated_at is not None:
-                raise Conflict("this API key was rotated before: rotate the key that replaced it")
-            ends = now + left if old.expires_at is None else min(old.expires_at, now + left)
-            changes = {"expires_at": ends} if left else {"revoked_at": now}
-            transaction.identities.change_key(key_id, rotated_at=now, **changes)
-            transaction.append_change(Topic.API_KEY, key_id, now)
-            following_id = str(uuid.uuid4())
-            if left:
-                transaction.identities.move_made_keys(key_id, following_id)
-            for made in transaction.identities.keys_made_by(key_id):  # none after the move
-                revoke_key(transaction, self._trail, made, now)
-            life = None if old.expires_at is None else old.expires_at - old.created_at
-            following = replace(
-                old,
-                id=following_id,
-                created_at=now,
-                expires_at=None if life is None else now + life,
-                last_used_at=None,
-            )
-            if not left:
-                self._record(transaction, EventName.API_KEY_REVOKED, old, replaced_by=following_id)
-            return self._add(transaction, following, replaces=old.id)
+        left = _to_timedelta("grace", grace)
+        return change_in_time(
+            self._feed, lambda transaction: self._rotate(transaction, key_id, left)
+        )
 
     def prune(self, unused_for: Span) -> Sequence[ApiKey]:
         """Delete the keys that were neither created nor used for some time, and return them.
@@ -247,6 +228,34 @@ class ApiKeys:
                 self._record(transaction, EventName.API_KEY_REVOKED, key, reason="unused")
         return pruned
 
+    def _rotate(self, transaction: Transaction, key_id: str, left: timedelta) -> tuple[ApiKey, str]:
+        now = moment(self._clock())
+        old = transaction.identities.key(key_id)
+        if old is None or not self._is_valid(old):
+            raise _not_found()
+        if old.rotated_at is not None:
+            raise Conflict("this API key was rotated before: rotate the key that replaced it")
+        ends = now + left if old.expires_at is None else min(old.expires_at, now + left)
+        changes = {"expires_at": ends} if left else {"revoked_at": now}
+        transaction.identities.change_key(key_id, rotated_at=now, **changes)
+        transaction.append_change(Topic.API_KEY, key_id, now)
+        following_id = str(uuid.uuid4())
+        if left:
+            transaction.identities.move_made_keys(key_id, following_id)
+        for made in transaction.identities.keys_made_by(key_id):  # none after the move
+            revoke_key(transaction, self._trail, made, now)
+        life = None if old.expires_at is None else old.expires_at - old.created_at
+        following = replace(
+            old,
+            id=following_id,
+            created_at=now,
+            expires_at=None if life is None else now + life,
+            last_used_at=None,
+        )
+        if not left:
+            self._record(transaction, EventName.API_KEY_REVOKED, old, replaced_by=following_id)
+        return self._add(transaction, following, replaces=old.id)
+
     def _add(self, transaction: Transaction, key: ApiKey, **details: str) -> tuple[ApiKey, str]:
         owner = transaction.identities.user(key.owner)
         if owner is not None:
@@ -263,17 +272,16 @@ class ApiKeys:
         self._record(transaction, EventName.API_KEY_CREATED, key, **details)
         return key, text
 
-    def _check_request(
-        self, transaction: Transaction, owner: str, presented: Identity | None, most: int | None
-    ) -> None:
-        """Refuse a request for a key by a revoked credential, or for one too many."""
+    def _add_requested(
+        self, transaction: Transaction, key: ApiKey, presented: Identity | None, most: int | None
+    ) -> tuple[ApiKey, str]:
+        """Add a key, unless a revoked credential asks for it, or it is one too many."""
         if presented is not None:
             require_unrevoked(transaction, presented)
-        if most is not None and self._count_valid(transaction, owner) >= most:
+        count_valid = transaction.identities.count_valid_keys
+        if most is not None and count_valid(key.owner, key.created_at) >= most:
             raise Conflict(f"the owner has {most} API keys, the most allowed: revoke one first")
-
-    def _count_valid(self, transaction: Transaction, owner: str) -> int:
-        return sum(map(self._is_valid, transaction.identities.keys_of(owner)))
+        return self._add(transaction, key)
 
     def _record(
         self, transaction: Transaction, name: EventName, key: ApiKey, **details: str
@@ -283,7 +291,7 @@ class ApiKeys:
 
     def _check_id(self, key_id: str) -> None:
         """Refuse an id that no key can have, without creating a database."""
-        if name_of(key_id) is None or not self._feed.database.present():
+        if name_of(key_id) is None or not self._feed.limit_time(self._feed.database.present):
             raise _not_found()
 
     def _is_valid(self, key: ApiKey) -> bool:
@@ -298,7 +306,10 @@ def revoke_key(transaction: Transaction, trail: AuditTrail, key: ApiKey, now: da
         ending = pending.pop()
         if transaction.identities.change_key(ending.id, revoked_at=now):
             transaction.append_change(Topic.API_KEY, ending.id, now)
-            event = trail.event(EventName.API_KEY_REVOKED, target=ending.id, owner=ending.owner)
+            maker = {} if ending.made_by is None else {"made_by": ending.made_by}
+            event = trail.event(
+                EventName.API_KEY_REVOKED, target=ending.id, owner=ending.owner, **maker
+            )
             trail.record_change(transaction, event)
             pending += transaction.identities.keys_made_by(ending.id)
             revoked = True
@@ -307,7 +318,8 @@ def revoke_key(transaction: Transaction, trail: AuditTrail, key: ApiKey, now: da
 
 def revoke_keys_of(transaction: Transaction, trail: AuditTrail, owner: str, now: datetime) -> None:
     """Revoke all keys of an owner."""
-    for key in transaction.identities.keys_of(owner):
+    name = name_of(owner)  # a subject of tokens may be no name that a key can have
+    for key in () if name is None else transaction.identities.keys_of(name):
         revoke_key(transaction, trail, key, now)
 
 

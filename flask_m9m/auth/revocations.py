@@ -16,7 +16,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from ..errors import Conflict, InvalidApiKey, InvalidToken
+from ..errors import Conflict, InvalidApiKey, InvalidCredentials, InvalidToken
 from ..processes.bounded_cache import keep_newest
 from ..processes.polled_lock import PolledLock
 from ..storage.feed import ChangeFeed, Topic
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _OF_SESSION = {"sid", "scope", "roles"}  # claims of our tokens; other issuers have a `sid` too
 _CAPACITY = 16_384  # cached names
 _MAX_VALUE = 200
+_TOKEN_SCHEMES = ("bearer", "cookie")
 _NOT_REVOKED = -1
 _NO_VERSION = 1 << 62  # stands in where a row has no version, which is above all versions
 _CLOCK_SKEW = 65  # seconds by which an issuer's clock, and so `iat`, may be ahead
@@ -152,15 +153,24 @@ def require_unrevoked(transaction: Transaction, identity: Identity) -> None:
     """Refuse a token or API key that was revoked before this transaction.
 
     A process learns of revocations with a delay: what lasts longer than a request, such as a new
-    API key, needs this check in the transaction that stores it.
+    API key, needs this check in the transaction that stores it. A credential of another scheme,
+    such as a password, is verified in each request and has no time to compare with: it is refused
+    if its user is disabled.
 
     Raises:
         InvalidToken: the token was revoked.
         InvalidApiKey: the API key was revoked.
+        InvalidCredentials: the user of another credential is disabled.
         Conflict: the API key was replaced by another, which does not know what this one makes.
     """
-    if identity.scheme != "api_key":
+    if identity.scheme in _TOKEN_SCHEMES:
         _refuse_revoked(identity, lambda name: _stored_version(transaction, name))
+        return
+    if identity.scheme != "api_key":
+        name = name_of(identity.subject)
+        user = None if name is None else transaction.identities.user(name)
+        if user is not None and user.disabled:
+            raise InvalidCredentials
         return
     key = transaction.identities.key(identity.credential_id or "")
     if key is None or key.revoked_at is not None:

@@ -31,6 +31,7 @@ from .revocations import revoke_session, version_of
 if TYPE_CHECKING:
     from ..storage.transaction import Transaction
 
+_PATIENCE = 1.5  # seconds that a refresh waits for other writers
 _REUSE_GRACE = timedelta(seconds=10)
 
 
@@ -110,7 +111,8 @@ class Sessions:
             revoked_at=None,
         )
         self._issuer.issue(subject, claims=claims)  # check the claims before anything is written
-        with self._feed.write() as transaction:
+
+        def add(transaction: Transaction) -> TokenPair:
             if version is not None and version != version_of(transaction, subject):
                 raise ValueError(
                     f"version: the tokens of {subject!a} were revoked during the login"
@@ -119,7 +121,9 @@ class Sessions:
             if pair is None:
                 raise ValueError(f"the user {subject!a} is disabled")
             transaction.identities.add_session(session)
-        return pair
+            return pair
+
+        return change_in_time(self._feed, add)
 
     def refresh(self, token: str) -> TokenPair:
         """Exchange a refresh token for a new pair; see `Tokens.refresh`."""
@@ -131,7 +135,7 @@ class Sessions:
             raise InvalidToken("the session does not exist", guess=False)
         now = moment(self._clock())
         spent_for = change_in_time(
-            self._feed, lambda transaction: self._spend(transaction, sid, jti, now)
+            self._feed, lambda transaction: self._spend(transaction, sid, jti, now), _PATIENCE
         )
         if isinstance(spent_for, str):
             raise InvalidToken(spent_for, guess=False)
@@ -168,10 +172,11 @@ class Sessions:
 
     def end(self, sid: str) -> bool:
         """End a session and revoke its tokens; return whether it was active."""
-        if not self._feed.database.present():
+        if not self._feed.limit_time(self._feed.database.present):
             return False
         now = moment(self._clock())
-        with self._feed.write() as transaction:
+
+        def end(transaction: Transaction) -> bool:
             session = None if name_of(sid) is None else transaction.identities.session(sid)
             if session is None:  # the row may be deleted before the last access token expires
                 self._end(transaction, sid, now, now)
@@ -180,6 +185,8 @@ class Sessions:
                 return False
             self._end(transaction, sid, now, session.ends_at, session.subject)
             return True
+
+        return change_in_time(self._feed, end)
 
     def _end(
         self,

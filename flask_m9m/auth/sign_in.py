@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from werkzeug.exceptions import HTTPException
 
@@ -25,6 +25,9 @@ from .lockout import Lockout
 from .names import normalize
 from .passwords import PasswordHasher
 from .revocations import revocation_name, version_of
+
+if TYPE_CHECKING:
+    from ..storage.transaction import Transaction
 
 PasswordVerifier = Callable[[str, str], Identity | bool | None]
 """Verify a name and a password, both in NFC: return an identity, `True`, or `None` or `False`."""
@@ -44,7 +47,8 @@ class SignedIn(NamedTuple):
         identity: the verified identity.
         is_user: whether it is a user of the users table, which has the user's current rights.
         loaded: the identity from the app's `identity_loader`.
-        version: of a login, the version of the name's tokens before the password was verified.
+        version: of a login, the version of the subject's tokens, which did not change while the
+            password was verified.
     """
 
     identity: Identity
@@ -93,7 +97,8 @@ class SignIn:
                 process may have made out of date.
 
         Raises:
-            InvalidCredentials: they are wrong, or the app rejects the identity.
+            InvalidCredentials: they are wrong, or the app rejects the identity; or at a login, the
+                subject's tokens were revoked while the password was verified.
             TooManyAttempts: too many attempts failed before.
             ServiceUnavailable: too many passwords are being verified.
         """
@@ -101,10 +106,11 @@ class SignIn:
         # recognise a correct guess.
         with self._verified.turn(name, password), self._lockout.attempt(name, client):
             password = normalize(password)  # a long one takes time: the lockout comes first
-            version = self._version_of(name) if login else None
+            position = self._newest_change() if login else 0
             found = None if login else self._find_cached(name, password)
             if found is None:
                 found = self._verify_and_cache(name, password)
+        version = self._version_since(position, found[0].subject) if login else None
         # The app's loader may be slow: no other request waits for it, or finds its token taken.
         try:
             return SignedIn(*found, self._load(found[0]), version)
@@ -112,10 +118,33 @@ class SignIn:
             self._lockout.count_failure(name, client)
             raise
 
-    def _version_of(self, name: str) -> int:
+    def _newest_change(self) -> int:
+        """Return the id of the feed's newest change; 0 if there is none."""
         if self._feed.has_no_database():
             return 0
-        return self._feed.ask(lambda transaction: version_of(transaction, name))
+        newest = self._feed.ask(lambda transaction: transaction.newest_change())
+        return 0 if newest is None else newest.id
+
+    def _version_since(self, position: int, subject: str) -> int:
+        """Find the version of a subject's tokens.
+
+        Raises:
+            InvalidCredentials: it changed after the feed's change `position`, so that the password
+                may have been verified before that.
+        """
+        if self._feed.has_no_database():
+            return 0
+        name = revocation_name("sub", subject)
+
+        def query(transaction: Transaction) -> int | None:
+            if transaction.changed_since(position, Topic.REVOCATION, name):
+                return None
+            return version_of(transaction, subject)
+
+        version = self._feed.ask(query)
+        if version is None:
+            raise InvalidCredentials
+        return version
 
     def _find_cached(self, name: str, password: str) -> _Verified | None:
         try:

@@ -15,6 +15,7 @@ from ..settings.arguments import check_text, check_type, checked_duration
 from ..settings.models import JWTSettings
 from ..storage.feed import ChangeFeed
 from ..storage.records import User, moment
+from ..storage.timed_changes import change_in_time
 from .api_keys import revoke_keys_of
 from .identity import Identity
 from .jwt.claims import ClaimRules
@@ -228,10 +229,13 @@ class Tokens:
                 expires_at = moment(ends + 60)
         if not jti:
             raise InvalidToken("the token has no jti: revoke its subject")
-        with self._feed.write() as transaction:
+        event = self._trail.event(EventName.TOKEN_REVOKED, subject, jti)
+
+        def add(transaction: Transaction) -> None:
             revoke_token(transaction, jti, moment(self._clock()), expires_at)
-            event = self._trail.event(EventName.TOKEN_REVOKED, subject, jti)
             self._trail.record_change(transaction, event)
+
+        change_in_time(self._feed, add)
 
     def revoke_session(self, sid: str) -> bool:
         """End a session: its refresh token, and its access tokens by their `sid`.
@@ -273,12 +277,15 @@ class Tokens:
         """
         check_type(bool, keys=keys)
         subject, now = _subject(subject), moment(self._clock())
-        with self._feed.write() as transaction:
+        event = self._trail.event(EventName.TOKEN_REVOKED, subject, subject, of="subject")
+
+        def add(transaction: Transaction) -> None:
             revoke_subject(transaction, subject, now)
             if keys:
                 revoke_keys_of(transaction, self._trail, subject, now)
-            event = self._trail.event(EventName.TOKEN_REVOKED, subject, subject, of="subject")
             self._trail.record_change(transaction, event)
+
+        change_in_time(self._feed, add)
 
 
 def _subject(given: str) -> str:

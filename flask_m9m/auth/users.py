@@ -15,6 +15,7 @@ from ..processes.forking import fork_safe_lock
 from ..settings.arguments import check_type
 from ..storage.feed import ChangeFeed, Topic
 from ..storage.records import User, moment
+from ..storage.timed_changes import change_in_time
 from .identity import names
 from .names import checked_name, has_control, has_surrogate, name_of
 from .passwords import LONGEST, PasswordHasher
@@ -79,12 +80,15 @@ class Users:
             created_at=moment(self._clock()),
             password_hash=self._hasher.hash(_password(password)),
         )
-        with self._feed.write() as transaction:
+
+        def add(transaction: Transaction) -> None:
             if transaction.identities.user(user.username) is not None:
                 raise Conflict(f"a user {user.username!a} exists already: choose another name")
             transaction.identities.add_user(user)
             transaction.append_change(Topic.USER, user.username, user.created_at)
             self._record(transaction, user.username, "created")
+
+        change_in_time(self._feed, add)
         return user
 
     def list(self) -> Sequence[User]:
@@ -192,9 +196,10 @@ class Users:
 
     def _change(self, what: str, username: str, changes: dict[str, Any], *, revoke: bool) -> None:
         name, now = name_of(username), moment(self._clock())
-        if name is None or not self._feed.database.present():
+        if name is None or not self._feed.limit_time(self._feed.database.present):
             raise _not_found(username)
-        with self._feed.write() as transaction:
+
+        def change(transaction: Transaction) -> None:
             if transaction.identities.user(name) is None:
                 raise _not_found(name)
             if changes:
@@ -203,6 +208,8 @@ class Users:
             if revoke:
                 revoke_subject(transaction, name, now)
             self._record(transaction, name, what)
+
+        change_in_time(self._feed, change)
 
     def _record(self, transaction: Transaction, username: str, change: str) -> None:
         event = self._trail.event(EventName.USER_CHANGED, target=username, change=change)

@@ -27,17 +27,16 @@ from .caller import (
 from .canaries import KeyCheck
 from .encryption.cipher import Cipher
 from .fields import deserialize, serialize
-from .imports import Import, Imported, Open, Source, records_of
 from .info import Credential, CredentialInfo, credential_of, info_of
-from .n8n_records import open_plain, opener, writer
 from .rotation import Progress, Rotated, Rotation
 from .stores import CredentialStore, StoreTransaction, bound_to, row_of
+from .transfers import Transfers
 from .types import CredentialTypes
 from .variables import resolve_variables
-from .visible_records import VisibleRecords, check_quota
+from .visible_records import check_quota
 
 
-class Credentials(VisibleRecords):
+class Credentials(Transfers):
     """An app's stored credentials, each encrypted and bound to its id, type and owner.
 
     A caller sees its own records only; with the role `admin` it sees all. Records without an owner
@@ -111,12 +110,12 @@ class Credentials(VisibleRecords):
             DatabaseUnavailable: the database failed; nothing was stored.
         """
         check_type(bool, resolve=resolve)
-        now = moment(self._clock())
+        who, now = self._who(caller), moment(self._clock())
         record = SealedCredential(
             id=str(uuid.uuid4()),
             name=checked_name("a credential's name", name),
             type=type,
-            owner=choose_owner(self._who(caller), owner),
+            owner=choose_owner(who, owner),
             resolve=resolve,
             envelope="",
             created_at=now,
@@ -125,11 +124,8 @@ class Credentials(VisibleRecords):
         self.types.check(type, data)
         self._keys.check()
         record = replace(record, envelope=self._encrypt(record, data))
-        with self._store.write() as transaction:
-            check_quota(transaction.rows, record.owner, most)
-            self._keys.keep_canary(transaction.rows)
-            transaction.rows.add_all([record])
-            record_change(self._trail, transaction, self._who(caller), "created", record)
+
+        self._change(who, lambda transaction: self._add(transaction, record, who, most))
         return info_of(record)
 
     def get(self, credential_id: str, *, caller: Caller = CURRENT) -> Credential:
@@ -219,7 +215,8 @@ class Credentials(VisibleRecords):
         """
         self._keys.check()
         who = self._check_visible(credential_id, caller)
-        with self._store.write() as transaction:
+
+        def change(transaction: StoreTransaction) -> SealedCredential:
             rows = transaction.rows
             old = require_visible(row_of(rows, credential_id), who)
             new = replace(old, updated_at=moment(self._clock()))
@@ -233,8 +230,10 @@ class Credentials(VisibleRecords):
                 self._keys.keep_canary(rows)
             if not rows.replace(old, new):
                 raise Conflict("the credential changed at the same time; read it and try again")
-            record_change(self._trail, transaction, self._who(caller), "changed", new)
-        return info_of(new)
+            record_change(self._trail, transaction, who, "changed", new)
+            return new
+
+        return info_of(self._change(who, change))
 
     def delete(self, credential_id: str, *, caller: Caller = CURRENT) -> None:
         """Delete a credential.
@@ -243,10 +242,13 @@ class Credentials(VisibleRecords):
             NotFound: the caller sees no credential with this id.
         """
         who = self._check_visible(credential_id, caller)
-        with self._store.write() as transaction:
+
+        def remove(transaction: StoreTransaction) -> None:
             record = require_visible(row_of(transaction.rows, credential_id), who)
             transaction.rows.delete(record.id)
-            record_change(self._trail, transaction, self._who(caller), "deleted", record)
+            record_change(self._trail, transaction, who, "deleted", record)
+
+        self._change(who, remove)
 
     def test(self, credential_id: str, *, caller: Caller = CURRENT) -> Any:
         """Call the app's checker for the credential's type, and return its result.
@@ -292,95 +294,17 @@ class Credentials(VisibleRecords):
         """
         self._keys.check()
 
-    # Import and export
-
-    def import_n8n(
+    def _add(
         self,
-        records: Source,
-        key: str | None = None,
-        deployment_keys: Source = (),
-        dry_run: bool = False,
-        owner: str | None = None,
-        *,
-        caller: Caller = CURRENT,
-    ) -> Imported:
-        """Import the output of `n8n export:credentials`, encrypted or `--decrypted`.
-
-        Values are literal: `${NAME}` stays as it is. Data of unknown types is not checked. Records
-        keep their ids; a record whose id exists already is skipped.
-
-        Args:
-            records: records, or the path of a JSON file of them, of at most 32 MiB.
-            key: the instance key, `N8N_ENCRYPTION_KEY`, for encrypted data.
-            deployment_keys: rows of n8n's table `deployment_key`, or the path of a JSON file of
-                them, if that n8n rotates its keys.
-            dry_run: read, decrypt and check, but change nothing.
-            owner: the owner of the imported records; by default as in `create`.
-            caller: the caller, which must be the app itself or an admin.
-
-        Raises:
-            UnreadableImport: the records cannot be read.
-            TypeError, ValueError: an argument is not valid.
-            AccessDenied: the caller may not import.
-            SettingsError: there is no encryption key, or one that records need is missing.
-            DatabaseUnavailable: the database failed; import again to add the rest.
-        """
-        self._check_may_import(caller)
-        check_type(str | None, key=key)
-        return self._import(records, opener(key, deployment_keys), dry_run, owner, caller)
-
-    def import_m9m(
-        self,
-        records: Source,
-        dry_run: bool = False,
-        owner: str | None = None,
-        *,
-        caller: Caller = CURRENT,
-    ) -> Imported:
-        """Import the unencrypted JSON that m9m exports; like `import_n8n` otherwise.
-
-        n8n's `--decrypted` exports have the same form.
-
-        Raises:
-            UnreadableImport: the records cannot be read.
-        """
-        self._check_may_import(caller)
-        return self._import(records, open_plain, dry_run, owner, caller)
-
-    def export_n8n(self, key: str, *, caller: Caller = CURRENT) -> Sequence[dict[str, Any]]:
-        """Return the credentials that the caller sees as records for `n8n import:credentials`.
-
-        They are encrypted in n8n's old form, which every version reads; `${NAME}` stays as it is.
-
-        Args:
-            key: the instance key of the n8n that will read them.
-            caller: the caller; by default, that of the current request.
-
-        Raises:
-            ValueError: the instance key is empty or not Unicode.
-            DecryptionFailed: a record's data was altered or moved; a note names the record.
-            SettingsError: there is no encryption key, or one that records need is missing.
-        """
-        check_type(str, key=key)
-        self._keys.check()
-        write, (records, _) = writer(key), self._list_visible(caller)
-        exported = [write(record, self._decrypt(record)) for record in records]
-        record_reads(self._trail, self._who(caller), *records, exported=True)
-        return exported
-
-    def _import(
-        self, records: Source, open_data: Open, dry_run: bool, owner: str | None, caller: Caller
-    ) -> Imported:
-        check_type(bool, dry_run=dry_run)
-        owner, now = choose_owner(self._who(caller), owner), moment(self._clock())
-
-        def record(transaction: StoreTransaction, added: Sequence[SealedCredential]) -> None:
-            record_change(self._trail, transaction, self._who(caller), "imported", *added)
-
-        work = Import(
-            self._store, self.cipher, self._keys, self.types, owner, now, record, dry_run=dry_run
-        )
-        return work.run(records_of(records), open_data)
+        transaction: StoreTransaction,
+        record: SealedCredential,
+        who: Caller,
+        most: int | None,
+    ) -> None:
+        check_quota(transaction.rows, record.owner, most)
+        self._keys.keep_canary(transaction.rows)
+        transaction.rows.add_all([record])
+        record_change(self._trail, transaction, who, "created", record)
 
     # Encryption
 

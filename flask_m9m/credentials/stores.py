@@ -12,6 +12,7 @@ from ..auth.names import name_of
 from ..processes.forking import watch
 from ..storage.feed import ChangeFeed
 from ..storage.records import Envelope, SealedCredential
+from ..storage.timed_changes import change_in_time
 from .encryption.cipher import Record
 
 if TYPE_CHECKING:
@@ -89,6 +90,14 @@ class CredentialStore(Protocol):
         """
         ...
 
+    def change(self, make: Callable[[StoreTransaction], T]) -> T:
+        """Make a change in a transaction, for a request that waits for it.
+
+        Raises:
+            DatabaseUnavailable: the database failed, or did not answer within two seconds.
+        """
+        ...
+
 
 class DatabaseCredentialStore:
     """Stores credentials in the app's database; reading does not create the database."""
@@ -106,7 +115,15 @@ class DatabaseCredentialStore:
     def write(self) -> Iterator[StoreTransaction]:
         """Open a transaction."""
         with self._feed.database.write() as transaction:
-            yield StoreTransaction(transaction.credentials, transaction, transaction.committed)
+            yield _transaction_of(transaction)
+
+    def change(self, make: Callable[[StoreTransaction], T]) -> T:
+        """Make a change in a transaction, waiting at most two seconds."""
+        return change_in_time(self._feed, lambda transaction: make(_transaction_of(transaction)))
+
+
+def _transaction_of(transaction: Transaction) -> StoreTransaction:
+    return StoreTransaction(transaction.credentials, transaction, transaction.committed)
 
 
 class MemoryCredentialStore:
@@ -136,6 +153,11 @@ class MemoryCredentialStore:
             self._rows = rows
         for call in transaction.committed:
             call()
+
+    def change(self, make: Callable[[StoreTransaction], T]) -> T:
+        """Make a change in a transaction."""
+        with self.write() as transaction:
+            return make(transaction)
 
 
 class MemoryRows:

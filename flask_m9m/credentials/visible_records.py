@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from ..audit.trail import AuditTrail
+from ..auth.identity import Identity
+from ..auth.revocations import require_unrevoked
 from ..errors import AccessDenied, Conflict, NotFound
 from ..settings.arguments import check_type
 from ..storage.records import SealedCredential
 from .audit_events import record_denial
 from .caller import CURRENT, Caller, WhoCalls, normalize_caller, require_visible, sees_all
-from .stores import CredentialStore, Rows, row_of
+from .stores import CredentialStore, Rows, StoreTransaction, row_of
+
+T = TypeVar("T")
 
 
 class VisibleRecords:
@@ -61,6 +66,20 @@ class VisibleRecords:
             if record is not None:
                 record_denial(self._trail, who, record, error.error_code)
             raise
+
+    def _change(self, who: Caller, make: Callable[[StoreTransaction], T]) -> T:
+        """Make a change for a caller, unless its credential was revoked before the transaction.
+
+        Raises:
+            InvalidToken, InvalidApiKey, InvalidCredentials, Conflict: see `require_unrevoked`.
+        """
+
+        def change(transaction: StoreTransaction) -> T:
+            if isinstance(who, Identity) and transaction.database is not None:
+                require_unrevoked(transaction.database, who)
+            return make(transaction)
+
+        return self._store.change(change)
 
     def _check_visible(self, credential_id: str, caller: Caller) -> Caller:
         """Refuse and audit access to another's record, outside a transaction; return the caller."""

@@ -26,7 +26,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -110,6 +110,8 @@ class ChangeFeed:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.database = database
+        # Keeps what the threads of `change_in_time` need from the caller's.
+        self.carry: Callable[[], AbstractContextManager[None]] = nullcontext
         self._propagation = propagation
         self._max_staleness = max_staleness
         self._clock = clock

@@ -116,6 +116,13 @@ class IdentityRows:
         total = self._connection.execute(select(func.count()).select_from(api_keys).where(where))
         return [ApiKey(*row) for row in self._connection.execute(query)], int(total.scalar_one())
 
+    def count_valid_keys(self, owner: str, now: datetime) -> int:
+        """Count an owner's keys that are neither revoked nor expired."""
+        ends = api_keys.c.expires_at
+        valid = api_keys.c.revoked_at.is_(None) & (ends.is_(None) | (ends > now))
+        query = select(func.count()).select_from(api_keys).where(api_keys.c.owner == owner, valid)
+        return int(self._connection.execute(query).scalar_one())
+
     def keys_made_by(self, key_id: str) -> list[ApiKey]:
         """Return the API keys that an API key made."""
         return self.keys(api_keys.c.made_by == key_id)

@@ -8,6 +8,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import DatabaseUnavailable
+from .engine import BUSY_SECONDS
 
 if TYPE_CHECKING:
     from .feed import ChangeFeed
@@ -18,7 +19,9 @@ T = TypeVar("T")
 _PATIENCE = 1.5  # seconds for other writers, so that the database's own answer comes in time
 
 
-def change_in_time(feed: ChangeFeed, change: Callable[[Transaction], T]) -> T:
+def change_in_time(
+    feed: ChangeFeed, change: Callable[[Transaction], T], patience: float = BUSY_SECONDS
+) -> T:
     """Make a change in a transaction and return its result, waiting at most two seconds.
 
     A server that stalls answers no timeout of its own either, so the caller stops waiting. A change
@@ -27,20 +30,24 @@ def change_in_time(feed: ChangeFeed, change: Callable[[Transaction], T]) -> T:
     Args:
         feed: the change feed of the database.
         change: makes the change; it may run in another thread, in the caller's context.
+        patience: seconds to wait for the other writers of a SQLite file, which never stalls.
 
     Raises:
         DatabaseUnavailable: the database does not answer in time, or fails.
     """
     abandoned = threading.Event()
+    if not feed.database.local:
+        patience = min(patience, _PATIENCE)
 
     def run() -> T:
-        with feed.write(_PATIENCE) as transaction:
+        with feed.write(patience) as transaction:
             result = change(transaction)
             if abandoned.is_set():
                 raise DatabaseUnavailable("the request no longer waits for the change")
             return result
 
-    context = copy_context()
+    with feed.carry():
+        context = copy_context()
     try:
         return feed.limit_time(lambda: context.run(run))
     finally:

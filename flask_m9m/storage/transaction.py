@@ -24,6 +24,15 @@ _CHANGES_SINCE = (
     .order_by(changes.c.id)
     .limit(bindparam("most"))
 )
+_CHANGED_SINCE = (
+    select(changes.c.id)
+    .where(
+        changes.c.id > bindparam("position"),
+        changes.c.topic == bindparam("topic"),
+        changes.c.name == bindparam("name"),
+    )
+    .limit(1)
+)
 _NEWEST_CHANGE = (
     select(changes.c.id, changes.c.mark, changes.c.topic, changes.c.name)
     .order_by(changes.c.id.desc())
@@ -89,6 +98,11 @@ class Transaction:
         """Return at most `most` changes in order of their ids, beginning with the id `position`."""
         rows = self._connection.execute(_CHANGES_SINCE, {"position": position, "most": most})
         return [Change(*row) for row in rows]
+
+    def changed_since(self, position: int, topic: str, name: str) -> bool:
+        """Tell whether the feed has a change of a record after the id `position`."""
+        query = _CHANGED_SINCE, {"position": position, "topic": topic, "name": name}
+        return self._connection.execute(*query).first() is not None
 
     def newest_change(self) -> Change | None:
         """Return the feed's newest change, or `None` if the feed is empty."""

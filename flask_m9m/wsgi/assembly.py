@@ -100,6 +100,7 @@ class Assembly:
             max_staleness=security.revocation.max_staleness,
             clock=self._monotonic,
         )
+        feed.carry = self.trail.keep_circumstances
         identities = Identities(
             security,
             callbacks,

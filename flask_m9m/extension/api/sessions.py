@@ -66,8 +66,7 @@ def login() -> Response:
             # The scopes and roles of a stored user are read again at each refresh.
             scopes=None if is_user else identity.scopes,
             roles=None if is_user else identity.roles,
-            # Of another subject than the name, the version is unknown.
-            version=version if identity.subject == name else None,
+            version=version,
         )
     except ValueError as error:
         # The user was just disabled or got another password, or the app's verifier returned
