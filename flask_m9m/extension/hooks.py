@@ -239,6 +239,12 @@ class Hooks:
         except M9MError as error:
             return self._answer(error)
 
+    def answer_last(self, error: M9MError) -> Response:
+        """Answer with an error's response, without the functions that run after a request."""
+        response = self._app.make_response(self._answer(error))
+        wrapped = self._state.exchange(current_request()).wrapped
+        return response if wrapped else self._finish(response)
+
     def _answer_of(self, exchange: Exchange, error: M9MError) -> Any:
         if isinstance(error, Answered):
             return error.response

@@ -317,8 +317,9 @@ class M9M(Facade):
             purpose: the `purpose` of the view's decorator.
 
         Raises:
-            ValueError: `url` is of another form, too long or signed already; the method is `HEAD`;
-                or `max_age` is out of range.
+            ValueError: `url` is of another form, too long or signed already, or without a host
+                outside a request though a rule's host is variable; the method is `HEAD`; or
+                `max_age` is out of range.
             SettingsError: JWT is switched off.
         """
         check_text(url=url)

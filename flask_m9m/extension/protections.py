@@ -39,6 +39,7 @@ class Protections:
     _blueprints: list[tuple[Blueprint, Sequence[Mark]]] = field(default_factory=list)
     _patterns: list[tuple[str, Sequence[Mark]]] = field(default_factory=list)
     _matched: set[str] = field(default_factory=set)
+    _registered: WeakSet[Blueprint] = field(default_factory=WeakSet)
 
     def protect(self, target: Blueprint | str, marks: Sequence[Mark]) -> None:
         """Put marks on a blueprint, or on all endpoints that match a pattern.
@@ -57,8 +58,12 @@ class Protections:
         """List the blueprints and patterns that no app of this `M9M` has: they protect nothing."""
         apps = {app, *self.apps}
         endpoints = {endpoint for each in apps for endpoint in each.view_functions}
-        blueprints = [known for each in apps for known in each.blueprints.values()]
         # What an app had that is gone, as in a test of an app factory, stays known.
+        self._registered.update(
+            target
+            for target, _ in self._blueprints
+            if any(target is known for each in apps for known in each.blueprints.values())
+        )
         self._matched.update(
             pattern
             for pattern, _ in self._patterns
@@ -72,12 +77,11 @@ class Protections:
         return patterns + [
             Unmatched(
                 f"<Blueprint {target.name}>",
-                "this blueprint object is never registered",
+                "no app of this M9M has registered this blueprint object",
                 "register it, or name its endpoints",
             )
             for target, _ in self._blueprints
-            if not getattr(target, "_got_registered_once", False)
-            and not any(target is known for known in blueprints)
+            if target not in self._registered
         ]
 
     def levels_of(self, endpoint: str, app: Flask) -> Iterator[Level]:

@@ -141,14 +141,22 @@ class Routes:
         """Return the host that a signed URL must cover, as `signed_host` does for its request.
 
         The host of a path without one is that of the current request.
+
+        Raises:
+            ValueError: the URL has no host, there is no request, and a rule's host is variable.
         """
         parts, root = urlsplit(url), ""
         host, scheme = parts.netloc, parts.scheme
         if has_request_context():
             root = request.script_root
             host, scheme = host or request.host, scheme or request.scheme
-        if not host or not any("<" in f"{rule.host}{rule.subdomain}" for rule in self._rules()):
+        if not any("<" in f"{rule.host}{rule.subdomain}" for rule in self._rules()):
             return None
+        if not host:
+            raise ValueError(
+                "url must be absolute outside a request, as url_for(…, _external=True) makes it: "
+                "the app has a route whose host or subdomain is variable"
+            )
         environ = {
             "REQUEST_METHOD": method.upper(),
             "SCRIPT_NAME": "",

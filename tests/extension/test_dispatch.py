@@ -24,6 +24,7 @@ from flask_m9m import (
 )
 from flask_m9m.cli.doctor.routes import outer_middleware
 from flask_m9m.cli.doctor.subject import Subject
+from flask_m9m.errors import SettingsError
 from flask_m9m.testing import client_as, make_settings
 from tests.bodies import error_of
 
@@ -404,3 +405,92 @@ def test_a_signed_url_of_a_rule_with_a_variable_in_its_host_covers_the_host(matc
         assert client.head(url).status_code == 200
         other = url.replace("One", "two").replace("one", "two")
         assert client.get(other).status_code == 403
+
+
+class Rerouting(Flask):
+    """Changes the rule after the hooks of the request, as a Flask of an app's own may."""
+
+    def dispatch_request(self, *args: Any) -> Any:
+        if "rule" in request.args:
+            (request.url_rule,) = self.url_map.iter_rules(request.args["rule"])
+            request.view_args = {}
+        return super().dispatch_request(*args)
+
+
+@pytest.mark.parametrize("protect", [False, True])
+def test_a_dispatch_of_the_apps_own_is_held_to_the_rule_that_it_chooses(protect: bool) -> None:
+    app = Rerouting("app")
+    m9m = M9M(app, settings=make_settings(CLOSED))
+    view: Any = lambda: "secret"  # noqa: E731
+    app.add_url_rule("/secret", "secret", view if protect else require_auth(roles="admin")(view))
+    if protect:
+        m9m.protect("secret", require_auth(roles="admin"))
+    app.add_url_rule("/open", "open", public(lambda: "open"))
+    app.add_url_rule("/undecided", "undecided", lambda: "undecided")
+    client = app.test_client()
+    assert client.get("/open").text == "open"
+    assert client.get("/open?rule=secret").status_code == 401
+    assert client.get("/open?rule=undecided").status_code == 401
+    assert client_as(app, "ann").get("/open?rule=secret").status_code == 403
+    assert client_as(app, "ann", roles="admin").get("/open?rule=secret").text == "secret"
+
+
+def test_a_dispatch_of_the_apps_own_is_counted_once() -> None:
+    app = Rerouting("app")
+    M9M(app, settings=make_settings(LIMITED))
+    app.add_url_rule("/open", "open", public(lambda: "open"))
+    client = app.test_client()
+    assert [client.get("/open").status_code for _ in range(2)] == [200, 429]
+
+
+@pytest.mark.parametrize("handled", [False, True])
+def test_a_guarded_view_that_after_request_calls_is_refused_and_no_failure(
+    handled: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = secured()
+    app.add_url_rule("/open", "open", public(lambda: "open"))
+    if handled:
+        app.register_error_handler(500, lambda error: ("broken", 500))
+
+    @app.after_request
+    def append(response: Any) -> Any:
+        response.data += require_auth(lambda: b"more")()
+        return response
+
+    answer = app.test_client().get("/open")
+    assert (answer.status_code, error_of(answer)["code"]) == (401, "AUTH_REQUIRED")
+    assert "Traceback" not in caplog.text
+    assert answer.headers["WWW-Authenticate"]
+    assert client_as(app, "ann").get("/open").text == "openmore"
+
+
+def test_a_path_is_not_signed_for_an_unknown_host() -> None:
+    app = Flask("app", host_matching=True, static_folder=None)
+    m9m = M9M(app, settings=make_settings())
+    app.add_url_rule(
+        "/x", "x", require_signed_url(lambda tenant: tenant), host="<tenant>.example.com"
+    )
+    with app.app_context():
+        with pytest.raises(ValueError, match="url must be absolute outside a request"):
+            m9m.sign_url("/x", 60)
+        signed = m9m.sign_url("http://a.example.com/x", 60)
+    client = app.test_client()
+    assert client.get(signed).text == "a"
+    assert client.get(signed.replace("a.example", "b.example")).status_code == 403
+
+
+def test_a_protected_blueprint_must_be_one_of_this_apps(caplog: pytest.LogCaptureFixture) -> None:
+    blueprint = Blueprint("admin", "admin")
+    blueprint.add_url_rule("/x", "x", lambda: "x")
+    other = Flask("other")
+    other.register_blueprint(blueprint)
+    M9M(other, settings=make_settings())
+    app = Flask("app")
+    m9m = M9M(app, settings=make_settings())
+    m9m.protect(blueprint, require_auth)
+    with pytest.raises(SettingsError, match="no app of this M9M has registered this blueprint"):
+        app.test_client().get("/")
+    late = Flask("late")
+    m9m.init_app(late, settings=make_settings())
+    late.register_blueprint(blueprint)
+    assert late.test_client().get("/x").status_code == 401
