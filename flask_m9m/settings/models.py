@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -142,13 +142,16 @@ class CORSSettings(Section):
         default=(),
         description='"https://app.example.com", "https://*.example.com", or ["*"].',
     )
-    allowed_methods: tuple[Method, ...] = ("GET", "POST", "PUT", "DELETE", "PATCH")
-    allowed_headers: tuple[HeaderName, ...] = ("Content-Type", "Authorization", "X-API-Key")
-    expose_headers: tuple[HeaderName, ...] = (
-        "RateLimit",
-        "RateLimit-Policy",
-        "Retry-After",
-        "WWW-Authenticate",
+    allowed_methods: tuple[Method, ...] = Field(
+        default=("GET", "POST", "PUT", "DELETE", "PATCH"), description="Methods of other origins."
+    )
+    allowed_headers: tuple[HeaderName, ...] = Field(
+        default=("Content-Type", "Authorization", "X-API-Key"),
+        description="Request headers that scripts of other origins may send.",
+    )
+    expose_headers: tuple[HeaderName, ...] = Field(
+        default=("RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate"),
+        description="Response headers that scripts of other origins may read.",
     )
     allow_credentials: Boolean = Field(
         default=False, description="Allow browsers to send credentials."
@@ -168,6 +171,10 @@ class CORSSettings(Section):
         return allowed
 
 
+def _header(value: str, field: str) -> Any:
+    return Field(default=value, description=f"The header {field}; null leaves it out.")
+
+
 class HeadersSettings(Section):
     """`security.headers`: security response headers; null switches one off."""
 
@@ -175,15 +182,17 @@ class HeadersSettings(Section):
     preset: Literal["api", "web"] = Field(
         default="api", description="Values for JSON (api) or for HTML pages (web)."
     )
-    x_content_type_options: HeaderValue = "nosniff"
-    x_frame_options: HeaderValue = "DENY"
-    x_xss_protection: HeaderValue = "1; mode=block"
-    content_security_policy: HeaderValue = FROM_PRESET
-    strict_transport_security: HeaderValue = FROM_PRESET
-    referrer_policy: HeaderValue = "no-referrer"
-    permissions_policy: HeaderValue = FROM_PRESET
-    cross_origin_opener_policy: HeaderValue = "same-origin"
-    cross_origin_resource_policy: HeaderValue = "same-origin"
+    x_content_type_options: HeaderValue = _header("nosniff", "X-Content-Type-Options")
+    x_frame_options: HeaderValue = _header("DENY", "X-Frame-Options")
+    x_xss_protection: HeaderValue = _header("1; mode=block", "X-XSS-Protection")
+    content_security_policy: HeaderValue = _header(FROM_PRESET, "Content-Security-Policy")
+    strict_transport_security: HeaderValue = _header(FROM_PRESET, "Strict-Transport-Security")
+    referrer_policy: HeaderValue = _header("no-referrer", "Referrer-Policy")
+    permissions_policy: HeaderValue = _header(FROM_PRESET, "Permissions-Policy")
+    cross_origin_opener_policy: HeaderValue = _header("same-origin", "Cross-Origin-Opener-Policy")
+    cross_origin_resource_policy: HeaderValue = _header(
+        "same-origin", "Cross-Origin-Resource-Policy"
+    )
 
     def effective(self) -> dict[str, str]:
         """Return the value of every enabled header field, with values from the preset filled in."""

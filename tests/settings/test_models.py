@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from flask_m9m.errors import ErrorFormat, Problem, SettingsError
 from flask_m9m.settings import (
@@ -416,3 +416,15 @@ def assert_problems_can_be_printed(loading: Callable[[], object]) -> None:
     except SettingsError as error:
         problems = error.problems
     assert all(str(problem).isprintable() for problem in problems)
+
+
+def test_every_setting_has_a_description() -> None:
+    def undescribed(model: type[BaseModel], before: str = "") -> Iterator[str]:
+        for name, field in model.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from undescribed(inner, f"{before}{name}.")
+            elif not field.description:
+                yield f"{before}{name}"
+
+    assert not list(undescribed(Settings))

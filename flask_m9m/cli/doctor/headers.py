@@ -33,7 +33,7 @@ CSP_WEAK = Kind(
     "the Content-Security-Policy allows scripts from any host, or inline in a page",
     "with <source> the Content-Security-Policy does not stop scripts that an attacker injects "
     "(ASVS 3.4.3; CSP3 §6.7)",
-    'remove <source>, for example: security: {headers: {content_security_policy: "<preset>"}}; for '
+    '<remedy>, for example: security: {headers: {content_security_policy: "<preset>"}}; for '
     'pages: security: {headers: {preset: web}}, and nonce="{{ csp_nonce() }}" on each script',
 )
 HSTS_SHORT = Kind(
@@ -74,6 +74,7 @@ _REASONS = {
 }
 _SETTINGS = {field: name for name, field in HEADER_FIELDS.items()}
 _UNSAFE_SOURCES = ("'unsafe-inline'", "'unsafe-eval'", "*", "http:", "https:", "data:")
+_NO_DEFAULT = "no default-src"
 _LEAKING_REFERRERS = ("unsafe-url", "no-referrer-when-downgrade", "origin-when-cross-origin")
 
 
@@ -135,7 +136,10 @@ def _problems(fields: Mapping[str, str], where: str) -> Iterator[tuple[str, Find
             yield name, MISSING.at(f"{where}: no {field}", reason=reason, setting=name)
     policy = _directives(fields.get(CONTENT_SECURITY_POLICY, ""))
     if source := _unsafe(policy):
-        finding = CSP_WEAK.at(f"{where}: {source}", source=source, preset="default-src 'self'; …")
+        remedy = "add default-src" if source == _NO_DEFAULT else f"remove {source}"
+        preset = "default-src 'self'; …"
+        found = f"{where}: {source}"
+        finding = CSP_WEAK.at(found, source=source, remedy=remedy, preset=preset)
         yield "content_security_policy", finding
     transport = fields.get(STRICT_TRANSPORT_SECURITY)
     if transport is not None and _max_age(transport) < _YEAR:
@@ -176,7 +180,9 @@ def _unsafe(policy: Mapping[str, list[str]]) -> str | None:
     for name in ("script-src", "script-src-elem", "script-src-attr", "object-src"):
         sources = policy.get(name)
         if sources is None and name in ("script-src", "object-src"):
-            name, sources = "default-src", policy.get("default-src", ["*"])
+            if "default-src" not in policy:
+                return _NO_DEFAULT
+            name, sources = "default-src", policy["default-src"]
         strict = any(source.startswith(("'nonce-", "'sha")) for source in sources or ())
         for source in sources or ():
             # A browser that supports nonces then ignores 'unsafe-inline' (CSP3 §6.7.3.3).

@@ -39,6 +39,15 @@ WEAK_KEY = Kind(
     "move the key to credentials.previous_keys, then: flask m9m secret --add M9M_ENCRYPTION_KEY && "
     "flask m9m credential rotate; then remove it from credentials.previous_keys",
 )
+WEAK_PREVIOUS_KEY = Kind(
+    "previous-key-weak",
+    Severity.HIGH,
+    "a previous encryption key has less entropy than a random key",
+    "a previous encryption key is not random (at most <bits> bits, judging by its text): an "
+    "attacker who has a copy of the database can find it offline, and decrypt what is still "
+    "encrypted with it (ASVS 11.5.1)",
+    "flask m9m credential rotate; then remove the key from credentials.previous_keys",
+)
 WEAK_SESSION_KEY = Kind(
     "session-key-weak",
     Severity.HIGH,
@@ -109,11 +118,11 @@ _WEAK = {
     "security.jwt.secret": WEAK,
     "security.jwt.previous_secrets": WEAK_PREVIOUS,
     "credentials.encryption_key": WEAK_KEY,
-    "credentials.previous_keys": WEAK_KEY,
+    "credentials.previous_keys": WEAK_PREVIOUS_KEY,
 }
 
 
-@finds(WEAK, WEAK_PREVIOUS, WEAK_KEY, WEAK_SESSION_KEY)
+@finds(WEAK, WEAK_PREVIOUS, WEAK_KEY, WEAK_PREVIOUS_KEY, WEAK_SESSION_KEY)
 def weak_secrets(subject: Subject) -> Iterator[Finding]:
     """Estimate the entropy of each secret, and of the key that signs Flask's sessions."""
     for source in secret_sources(subject):

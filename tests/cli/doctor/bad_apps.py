@@ -135,6 +135,11 @@ WRONG_SETTINGS = [
     set_wrong("secret-weak", {"security.jwt.secret": "ab" * 20}, {}),
     set_wrong("previous-secret-weak", {"security.jwt.previous_secrets": ["abcdefgh" * 5]}, {}),
     set_wrong(
+        "previous-key-weak",
+        {"credentials.encryption_key": key(), "credentials.previous_keys": ["abcdefgh" * 5]},
+        {"credentials.encryption_key": key()},
+    ),
+    set_wrong(
         "secret-weak", {"security.jwt.secret": "the horse ate twelve green apples today"}, {}
     ),
     set_wrong(
