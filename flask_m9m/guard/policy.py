@@ -20,7 +20,13 @@ SETTINGS = "settings"
 FLASK = "Flask"
 """The place of Flask's decisions: its static files and automatic `OPTIONS` are public."""
 
+SHARED_CACHE_FIELDS = frozenset(
+    ("cdn-cache-control", "cloudflare-cdn-cache-control", "surrogate-control")
+)
+"""Fields that shared caches obey in place of `Cache-Control` (RFC 9213)."""
+
 _CONTESTED = RESPONSE_FIELDS.union(
+    SHARED_CACHE_FIELDS,
     ("vary", "cache-control", "expires", "www-authenticate", "retry-after"),
     ("ratelimit", "ratelimit-policy", "x-request-id"),
     ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"),

@@ -8,7 +8,7 @@ from ..http.cors import PREFLIGHT_VARY, RESPONSE_FIELDS
 from ..http.headers import HeaderFields, merge_vary, private_cache_control
 from ..ratelimit.gcra import Hit
 from .exchange import Exchange
-from .policy import ERROR_VARY, RoutePolicy
+from .policy import ERROR_VARY, SHARED_CACHE_FIELDS, RoutePolicy
 from .request_ids import HEADER
 
 _NO_STORE = ("Cache-Control", "no-store")
@@ -142,6 +142,8 @@ def _merge(
     replaced = _REPLACED.intersection(name.lower() for name, _ in ours)
     if cors:
         replaced |= RESPONSE_FIELDS
+    if "cache-control" in replaced:
+        replaced |= SHARED_CACHE_FIELDS
     merged = [field for field in fields if field[0].lower() not in replaced]
     present = {name.lower() for name, _ in merged}
     for name, value in ours:

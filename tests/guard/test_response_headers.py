@@ -203,6 +203,19 @@ def test_an_authenticated_answer_that_only_expires_is_private() -> None:
     assert under("Expires", complete) == [own[1]]
 
 
+@pytest.mark.parametrize(
+    "name", ["CDN-Cache-Control", "Cloudflare-CDN-Cache-Control", "surrogate-control"]
+)
+def test_a_shared_cache_is_told_nothing_else_about_an_authenticated_answer(name: str) -> None:
+    own = (name, "public, max-age=60")
+    answers = Answers()
+    complete = answers.complete(own, marks=[Requirement()], identity=ANN)
+    assert (under(name, complete), under("Cache-Control", complete)) == ([], ["no-store"])
+    assert under(name, answers.complete(own)) == [own[1]]
+    marks = [Requirement(), CacheableMark()]
+    assert under(name, answers.complete(own, marks=marks, identity=ANN)) == [own[1]]
+
+
 def test_a_signed_urls_answer_is_its_callers_alone_too() -> None:
     answers = Answers()
     assert under("Cache-Control", answers.complete(signed=True)) == ["no-store"]
