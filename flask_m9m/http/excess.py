@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 USUAL_LENGTH = 260
 """Characters of `Cookie`, `Host`, `Connection` and the path together that are never excessive."""
 
-_MOST_PARTS = 500  # of cookies; browsers keep at most 180 cookies for a site
-_QUOTED_PART = 12  # characters of a value in quotes that take as long as a cookie
+_MOST_PARTS = 570  # of cookies; browsers keep at most 180, and JSON in one of 4 KB counts as 560
+# Characters of a value in quotes that take as long as a cookie; and how many more characters an
+# escape takes as long as, and one of three digits.
+_QUOTED_PART, _ESCAPE, _DIGITS = 17, 5, 6
+_OCTAL = re.compile(r"\\[0-3]")
 _QUOTED = re.compile(r'=[ \t]*"(?=([^"\\]*+(?:\\.[^"\\]*+)*+))')  # overlaps included
 _LONGEST_HOST = 260  # characters: a name of 253, and a port
 _LONGEST_CONNECTION = 512  # characters: names of fields, seldom more than three
@@ -85,7 +88,8 @@ def _parts_of(cookies: str) -> int:
     parts = cookies.count(";")
     if '"' in cookies and parts <= _MOST_PARTS:
         for (value,) in map(re.Match.groups, islice(_QUOTED.finditer(cookies), _MOST_PARTS)):
-            parts += 1 + value.count("\\") + len(value) // _QUOTED_PART
+            escapes = _ESCAPE * value.count("\\") + _DIGITS * len(_OCTAL.findall(value))
+            parts += 1 + (len(value) + escapes) // _QUOTED_PART
     return parts
 
 
