@@ -11,6 +11,7 @@ from ..extension.app_state import AppState
 from ..settings.durations import parse_duration
 from ..storage.records import ApiKey
 from .output import output_option, print_rows, refusals, with_app
+from .parameters import Duration
 
 _LEAST_WANTED = ("rate_limit", "roles", "created_at", "revoked_at", "last_used_at", "expires_at")
 
@@ -25,7 +26,9 @@ def apikey() -> None:
 @click.option("--owner", required=True, help="The subject that the key authenticates.")
 @click.option("--scope", "scopes", multiple=True, help="A scope of the key; may be repeated.")
 @click.option("--role", "roles", multiple=True, help="A role of the key; may be repeated.")
-@click.option("--expires", help="Lifetime (90d, 12h); by default the key does not expire.")
+@click.option(
+    "--expires", type=Duration(), help="Lifetime (90d, 12h); by default the key does not expire."
+)
 @click.option("--rate-limit", help="Rate limit of the key (100/hour).")
 @with_app
 @refusals
@@ -49,7 +52,7 @@ def create(
 @apikey.command("list")
 @click.option("--owner", help="Only keys of this subject.")
 @click.option(
-    "--unused", metavar="DURATION", help="Only valid keys that were not used for this long (90d)."
+    "--unused", type=Duration(), help="Only valid keys that were not used for this long (90d)."
 )
 @output_option
 @with_app
@@ -71,7 +74,13 @@ def revoke(state: AppState, key_id: str) -> None:
 
 @apikey.command()
 @click.argument("key_id", metavar="ID")
-@click.option("--grace", default="24h", show_default=True, help="How long the old key stays valid.")
+@click.option(
+    "--grace",
+    type=Duration(),
+    default="24h",
+    show_default=True,
+    help="How long the old key stays valid.",
+)
 @with_app
 @refusals
 def rotate(state: AppState, key_id: str, grace: str) -> None:
@@ -82,7 +91,7 @@ def rotate(state: AppState, key_id: str, grace: str) -> None:
 @apikey.command()
 @click.option(
     "--unused",
-    metavar="DURATION",
+    type=Duration(),
     required=True,
     help="Delete keys that were not used for this long (90d).",
 )

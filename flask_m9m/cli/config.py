@@ -13,9 +13,11 @@ from ..extension.app_state import EXTENSION
 from ..settings.checks import check_secret_key
 from ..settings.describe import describe
 from ..settings.durations import format_duration
+from ..settings.loaded import Loaded
 from ..settings.paths import LEAVES, nearest_path
 from ..settings.schema import json_schema
-from ..settings.sources import Loaded, load
+from ..settings.sources import load
+from ..settings.wording import printable
 from .output import fail, log_nothing, output_option, print_document, print_rows, settings_errors
 
 _APP_FILES = ("wsgi.py", "app.py")  # where Flask looks for an app by default
@@ -35,7 +37,11 @@ def config(context: click.Context) -> None:
 @settings_errors
 def show(context: click.Context, output: str) -> None:
     """Show every setting in force and its source; secrets are masked."""
-    rows = describe(_loaded(context))
+    loaded = _loaded(context)
+    rows = describe(loaded)
+    click.echo(printable(loaded.origin), err=True)
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
     if output == "table":
         print_rows(
             [
@@ -69,8 +75,7 @@ def validate(context: click.Context) -> None:
             "tokens (run: flask m9m init)",
             err=True,
         )
-    files = ", ".join(ascii(str(file))[1:-1] for file in loaded.files) or "no file was found"
-    click.echo(f"the settings are valid ({files})")
+    click.echo(f"the settings are valid ({printable(loaded.origin)})")
 
 
 @config.command()
@@ -117,10 +122,13 @@ def _loaded(context: click.Context) -> Loaded:
                 f"the app cannot be loaded ({type(error).__name__}): going on without its settings",
                 err=True,
             )
-        return load()
+        loaded = load()
+        if loaded.idle:
+            raise SettingsError(loaded.idle) from None
+        return loaded
     state = app.extensions.get(EXTENSION)
     loaded = load(app_config=app.config) if state is None else state.loaded
-    if problems := check_secret_key(loaded.settings, app.secret_key):
+    if problems := [*check_secret_key(loaded.settings, app.secret_key), *loaded.idle]:
         raise SettingsError(problems)
     return loaded
 

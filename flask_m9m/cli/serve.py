@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 from flask.cli import ScriptInfo
-from werkzeug.serving import run_simple
+from werkzeug.serving import is_running_from_reloader, run_simple
 
 from ..extension.app_state import AppState
 from ..extension.m9m import command_line
@@ -91,8 +91,11 @@ def _serve_development(state: AppState, host: str | None, port: int | None, relo
             f"server.host: {host!a} is not loopback, but development mode answers any origin; use "
             "127.0.0.1, ::1 or localhost"
         )
+    click.echo(printable(state.loaded.origin), err=True)
     _name_undecided(state)
     check_keys(state)
+    if not is_running_from_reloader():
+        check_free(host, port or server.port)
     state.app.debug = True
     run_simple(host, port or server.port, state.app, use_reloader=reload, threaded=True)
 
@@ -128,6 +131,7 @@ def _summary(state: AppState, certificate: Certificate | None) -> Iterator[str]:
     server = settings.server
     where = bind_address(server.host, server.port)
     scheme = "http" if certificate is None else "https"
+    yield state.loaded.origin
     yield f"{scheme}://{where}, {server.workers} workers of {server.threads} threads"
     if certificate is None:
         yield "TLS: off"

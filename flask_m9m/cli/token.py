@@ -12,6 +12,7 @@ from ..errors import InvalidToken
 from ..extension.app_state import AppState
 from ..settings.wording import printable
 from .output import fail, print_document, refusals, with_app
+from .parameters import Duration
 
 _DATES = ("iat", "nbf", "exp")
 
@@ -25,7 +26,9 @@ def token() -> None:
 @click.argument("subject")
 @click.option("--scope", "scopes", multiple=True, help="Scope of the token; may be repeated.")
 @click.option("--role", "roles", multiple=True, help="Role of the subject; may be repeated.")
-@click.option("--expires", help="Lifetime (15m, 1h); by default security.jwt.expiration.")
+@click.option(
+    "--expires", type=Duration(), help="Lifetime (15m, 1h); by default security.jwt.expiration."
+)
 @with_app
 @refusals
 def issue(

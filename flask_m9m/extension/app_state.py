@@ -18,7 +18,7 @@ from ..guard.pipeline import Guard
 from ..processes.forking import fork_safe_lock
 from ..settings.checks import check_secret_key
 from ..settings.development_secret import with_secret
-from ..settings.sources import Loaded
+from ..settings.loaded import Loaded
 from ..wsgi.assembly import Assembly
 from .protections import Protections
 from .routes import Routes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -113,8 +114,9 @@ class M9M(Facade):
             self._settings if settings is None else settings,
             app_config=app.config,
             flags=command_line.get(),
+            folders=_folders_of(app),
         )
-        if problems := check_secret_key(loaded.settings, app.secret_key):
+        if problems := [*check_secret_key(loaded.settings, app.secret_key), *loaded.idle]:
             raise SettingsError(problems)
         loaded.log()
         state = AppState(
@@ -129,13 +131,7 @@ class M9M(Facade):
         )
         app.extensions[EXTENSION] = state
         self._protections.apps.add(app)
-        _register_routes(app, loaded.settings)
-        limit_sizes(app, loaded.settings.server.limits)
-        app.context_processor(lambda: {"csp_nonce": csp_nonce})
-        hooks = Hooks(app, state)
-        app.wsgi_app = GuardedApp(  # type: ignore[method-assign]
-            app.wsgi_app, hooks.prepare, hooks.log_exception, hooks.admit
-        )
+        _secure(app, state)
 
     def protect(self, target: Blueprint | str, *marks: ViewDecorator | Callable[..., Any]) -> None:
         """Apply decorators to routes whose views you cannot decorate, such as another package's.
@@ -327,6 +323,26 @@ class M9M(Facade):
         state = current_state("m9m.sign_url")
         host = state.routes.host_to_sign(url, method)
         return state.guard.links.sign_url(url, max_age, method, purpose, host)
+
+
+def _secure(app: Flask, state: AppState) -> None:
+    """Add our routes, limits and hooks to an app, and put the guard around it."""
+    _register_routes(app, state.loaded.settings)
+    limit_sizes(app, state.loaded.settings.server.limits)
+    app.context_processor(lambda: {"csp_nonce": csp_nonce})
+    hooks = Hooks(app, state)
+    app.wsgi_app = GuardedApp(  # type: ignore[method-assign]
+        app.wsgi_app, hooks.prepare, hooks.log_exception, hooks.admit
+    )
+
+
+def _folders_of(app: Flask) -> list[Path]:
+    """List the folders in which an app's settings may be, wherever it is started."""
+    root, instance = Path(app.root_path), Path(app.instance_path)
+    folders = [instance, root]
+    if instance == root.parent / "instance":
+        folders.append(root.parent)  # the project's, where the app is a package
+    return folders
 
 
 def _register_routes(app: Flask, settings: Settings) -> None:

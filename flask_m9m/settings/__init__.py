@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .checks import check, check_secret_key
 from .durations import parse_duration
+from .loaded import Loaded
 from .models import (
     Algorithm,
     APIKeySettings,
@@ -30,7 +31,7 @@ from .paths import get, nearest_path
 from .presets import PRESETS
 from .secrets import is_asymmetric_key, is_der
 from .server import ServerLimits, ServerSettings, ServerTimeouts, TLSSettings
-from .sources import Loaded, SettingsSource, load, settings_of
+from .sources import SettingsSource, load, settings_of
 
 __all__ = [
     "PRESETS",

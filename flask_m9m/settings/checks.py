@@ -105,7 +105,8 @@ def _check_signing(settings: Settings) -> Iterator[Problem]:
         text = previous.get_secret_value()
         yield from _check_secret(entry, previous, jwt.algorithm.secret_bytes)
         if text in known:
-            yield Problem(entry, "a secret that is listed already", "list each secret once")
+            accepted = "remove it: it is security.jwt.secret, or listed before"
+            yield Problem(entry, "a secret that is listed already", accepted)
         if key_material(text) in keys:
             yield Problem(entry, "the same as an encryption key", "remove it")
         known.add(text)

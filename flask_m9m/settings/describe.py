@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from pydantic import SecretStr
 
+from .loaded import Loaded
 from .paths import LEAVES, get
 from .presets import FROM_PRESET
-from .sources import Loaded
 
 MASK = "********"
 

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from os import PathLike, fspath
 from pathlib import Path
 
-from .interpolation import InterpolationError, Interpolator, read_literal
+from .interpolation import InterpolationError, Interpolator, is_reference, read_literal
 from .m9m import N8N_NAMES, SHORT_NAMES, is_ignored
 from .paths import LEAVES, Leaf
 from .report import SourcesReport
@@ -111,7 +111,7 @@ class NamedSettings:
                 continue
             if is_ignored(name):
                 ignored.append(name)
-            else:
+            elif value != "":
                 self._report_unknown(name, source)
         if ignored:
             names = ", ".join(quoted(name)[1:-1] for name in sorted(ignored))
@@ -135,13 +135,8 @@ class NamedSettings:
     def _read_setting(
         self, path: str, candidates: list[Variable], variables: Mapping[str, object], source: str
     ) -> None:
-        """Read a setting from the variable that sets it.
-
-        An empty variable counts as not set, unless it is the only one and the setting is text.
-        """
+        """Read a setting from the variable that sets it; an empty one counts as not set."""
         filled = [variable for variable in candidates if variables[variable.name] != ""]
-        if not filled and candidates[0].leaf.is_text:
-            filled = [variable for variable in candidates if not variable.names_file][:1]
         if not filled:
             return
         if len({(variable.names_file, str(variables[variable.name])) for variable in filled}) > 1:
@@ -157,6 +152,8 @@ class NamedSettings:
             f"{source} {variable.name}".strip(),
             lambda: self._read_value(variable, value),
             lambda: self._interpolator.references(value),
+            is_reference=is_reference(value),
+            secret=variable.leaf.is_secret,
         )
 
     def _read_value(self, variable: Variable, value: object) -> object:
@@ -168,8 +165,7 @@ class NamedSettings:
         if isinstance(value, str) and leaf.is_list:
             if value.lstrip().startswith("["):
                 return expand_value(_parse_json_list(value), self._interpolator)
-            parts = self._interpolator.expand(value).split(",")
-            return [part.strip() for part in parts if part.strip()]
+            return parse_list(self._interpolator.expand(value))
         return expand_value(value, self._interpolator)
 
     def _report_unknown(self, name: str, source: str) -> None:
@@ -191,6 +187,17 @@ def expand_value(value: object, interpolator: Interpolator) -> object:
     if isinstance(value, list | tuple | set | frozenset):
         return [interpolator.expand(item) if isinstance(item, str) else item for item in value]
     return value
+
+
+def parse_list(text: str) -> list[object]:
+    """Parse a list in a text: items with commas between them, or a JSON list.
+
+    Raises:
+        InterpolationError: the text begins with a bracket and is not a JSON list.
+    """
+    if text.lstrip().startswith("["):
+        return _parse_json_list(text)
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _parse_json_list(text: str) -> list[object]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .paths import SECTIONS
 from .report import SourcesReport
 
 SYSTEM_FILE = Path("/etc/m9m/config.yaml")
+
+_NAMES = ("config.yaml", "config.yml")
 
 _OWN_SECTIONS = ("security", "credentials", "performance")
 _OWN_SECTION_LINE = re.compile(
@@ -45,27 +47,80 @@ def read_named_file(
     return None
 
 
-def find_config_file(cwd: Path, home: Path | None, report: SourcesReport) -> ConfigFile | None:
-    """Return the first file of the search path that has one of flask-m9m's own sections.
+class ConfigPlaces(NamedTuple):
+    """Where a configuration file may be.
 
-    The first of `./config.yaml`, `~/.m9m/config/config.yaml` and `/etc/m9m/config.yaml` wins. Other
-    tools use these names too, so files without such a section are ignored with a warning.
+    Attributes:
+        project: in the working directory and the app's folders.
+        shared: for the user, and for the machine.
     """
-    places = [cwd / "config.yaml", SYSTEM_FILE]
-    if home is not None:
-        places.insert(1, home / ".m9m" / "config" / "config.yaml")
+
+    project: Sequence[Path]
+    shared: Sequence[Path]
+
+
+def config_places(cwd: Path, folders: Sequence[Path], home: Path | None) -> ConfigPlaces:
+    """List where a configuration file may be.
+
+    Args:
+        cwd: the working directory.
+        folders: the app's folders.
+        home: the user's home directory.
+    """
+    others = dict.fromkeys(folder for folder in folders if folder != cwd.absolute())
+    project = [folder / name for folder in (cwd, *others) for name in _NAMES]
+    own = [] if home is None else [home / ".m9m" / "config" / "config.yaml"]
+    return ConfigPlaces(project, [*own, SYSTEM_FILE])
+
+
+def find_config_file(places: ConfigPlaces, cwd: Path, report: SourcesReport) -> ConfigFile | None:
+    """Return the file of the search path that has one of flask-m9m's own sections.
+
+    Two such files in the project are a problem. Those for the user or the machine count only where
+    the project has none; the first wins. Other tools use these names too, so files without such a
+    section are ignored with a warning.
+
+    Args:
+        places: as `config_places` lists them.
+        cwd: the working directory.
+        report: receives problems and warnings.
+    """
+    chosen: ConfigFile | None = None
+    for path in _distinct(places.project):
+        found = _read_own(path, cwd, report)
+        if found is not None and chosen is not None:
+            both = f"{show_path(chosen.path, cwd)} and {show_path(path, cwd)}"
+            report.add_problem(both, "both are there", "keep one, or name one by M9M_CONFIG")
+        chosen = chosen or found
+    for path in _distinct(places.shared):
+        if chosen is None and not report.problems:
+            chosen = _read_own(path, cwd, report)
+    return chosen
+
+
+def _distinct(places: Sequence[Path]) -> Iterator[Path]:
+    """Yield the files that exist; one that has several paths, once."""
+    known = set()
     for path in filter(is_file, places):
-        shown = show_path(path, cwd)
-        problems_before = len(report.problems)
-        found = read_named_file(path, shown, "", report)
-        if found is not None and _has_own_section(found.settings):
-            return found
-        if len(report.problems) > problems_before:
-            if _names_own_section(path):
-                return None
-            del report.problems[problems_before:]
-        names = () if found is None else _sections_in(found.settings)
-        _warn_ignored(shown, names, report)
+        status = path.stat()
+        if (status.st_dev, status.st_ino) not in known:
+            known.add((status.st_dev, status.st_ino))
+            yield path
+
+
+def _read_own(path: Path, cwd: Path, report: SourcesReport) -> ConfigFile | None:
+    """Read a file, unless it is another tool's."""
+    shown = show_path(path, cwd)
+    problems_before = len(report.problems)
+    found = read_named_file(path, shown, "", report)
+    if found is not None and _has_own_section(found.settings):
+        return found
+    if len(report.problems) > problems_before:
+        if _names_own_section(path):
+            return None
+        del report.problems[problems_before:]
+    names = () if found is None else _sections_in(found.settings)
+    _warn_ignored(shown, names, report)
     return None
 
 
@@ -164,4 +219,7 @@ def is_file(path: Path) -> bool:
 
 def show_path(path: Path, cwd: Path) -> str:
     """Format a path for a message, relative to the working directory where possible."""
-    return ascii(str(path.relative_to(cwd) if path.is_relative_to(cwd) else path))[1:-1]
+    for folder in (cwd, cwd.absolute()):
+        if path.is_relative_to(folder):
+            path = path.relative_to(folder)
+    return ascii(str(path))[1:-1]

@@ -23,12 +23,14 @@ class InterpolationError(ValueError):
     Attributes:
         found: the cause; it never contains a value.
         accepted: the remedy.
+        otherwise: another remedy, for values that are no secrets; it continues `accepted`.
     """
 
-    def __init__(self, found: str, accepted: str) -> None:
-        super().__init__(f"{found}; {accepted}")
+    def __init__(self, found: str, accepted: str, otherwise: str = "") -> None:
+        super().__init__(f"{found}; {accepted}{otherwise}")
         self.found = found
         self.accepted = accepted
+        self.otherwise = otherwise
 
 
 class Interpolator:
@@ -90,9 +92,8 @@ class Interpolator:
         if default is not None:  # as in a shell, the default replaces an empty value too
             return value or default
         if value is None:
-            raise InterpolationError(
-                f"${{{name}}} is not set", f"set {name}, or write ${{{name}:-default}}"
-            )
+            found, otherwise = f"${{{name}}} is not set", f", or write ${{{name}:-default}}"
+            raise InterpolationError(found, f"set {name}", otherwise)
         return value
 
     def _look_up(self, name: str, outer: tuple[str, ...]) -> str | None:
@@ -106,6 +107,11 @@ class Interpolator:
             raise InterpolationError(f"references nested more than {_MAX_DEPTH} deep", "use fewer")
         value = self._expanded[name] = self.expand(self._dotenv[name], (*outer, name))
         return value
+
+
+def is_reference(value: object) -> bool:
+    """Tell whether a text consists of references alone."""
+    return isinstance(value, str) and "${" in value and not _REFERENCE.sub("", value).strip()
 
 
 def read_literal(directory: Path, name: str) -> str:

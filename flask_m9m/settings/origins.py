@@ -128,6 +128,13 @@ def _has_subdomains(host: str) -> bool:
     return "." in host and not host.startswith("[") and not host.rpartition(".")[2].isdecimal()
 
 
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
 def _suggest_origin(text: str) -> str | None:
     """Return the origin that the text probably means, if any."""
     if len(text) > _MAX_LENGTH or not text.isprintable():
@@ -142,6 +149,8 @@ def _suggest_origin(text: str) -> str | None:
     except ValueError:
         return None
     scheme = parts.scheme
+    if "://" not in text and _is_local(host):
+        scheme = "http"  # a development server, most likely
     default = port is None or str(port) == _DEFAULT_PORTS.get(scheme)
     right = f"{scheme}://{host.rstrip('.')}" + ("" if default else f":{port}")
     return right if right != text and _parse(right) else None

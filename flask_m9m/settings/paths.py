@@ -25,7 +25,6 @@ class Leaf:
         is_list: whether the value is a list.
         is_secret: whether the value must never be shown.
         is_duration: whether the value is a number of seconds.
-        is_text: whether empty text is a value; for other types it means not set.
         bounds: the smallest and the largest accepted number, or `None` for each.
     """
 
@@ -34,7 +33,6 @@ class Leaf:
     is_list: bool
     is_secret: bool
     is_duration: bool
-    is_text: bool
     bounds: tuple[Any, Any]
 
     @property
@@ -59,7 +57,6 @@ def _make_leaf(path: str, info: FieldInfo) -> Leaf:
         is_list=tuple in types,
         is_secret=SecretStr in types,
         is_duration=float in types,
-        is_text=bool(types & {str, SecretStr}) and tuple not in types,
         bounds=(
             next((rule.ge for rule in info.metadata if hasattr(rule, "ge")), None),
             next((rule.le for rule in info.metadata if hasattr(rule, "le")), None),

@@ -48,6 +48,9 @@ class SourcesReport:
         source: str,
         read: Callable[[], object],
         references: Callable[[], Iterable[str]],
+        *,
+        is_reference: bool = False,
+        secret: bool = False,
     ) -> None:
         """Record a path's value and its references, or the problem that reading it raises.
 
@@ -56,12 +59,20 @@ class SourcesReport:
             source: the source's name in messages.
             read: returns the value; raises `InterpolationError`.
             references: returns the references in the value's text.
+            is_reference: whether the value's text consists of references alone.
+            secret: whether the value is a secret, which must have no default in a file.
         """
         try:
             value = read()
             unique = tuple(dict.fromkeys(references()))
+            if value in ("", []) and is_reference:
+                # An empty variable is not set, wherever it is named. A secret has no default.
+                if not secret:
+                    return
+                raise InterpolationError("a reference to what is empty", "set it")
         except InterpolationError as error:
-            self.record_failure(path, error.found, error.accepted, source)
+            accepted = error.accepted if secret else error.accepted + error.otherwise
+            self.record_failure(path, error.found, accepted, source)
         else:
             self.values[path] = SourcedValue(value, source, unique)
             self.failed.pop(path, None)

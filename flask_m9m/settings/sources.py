@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
@@ -15,9 +14,11 @@ from pydantic import ValidationError
 
 from ..errors import SettingsError
 from .checks import check
-from .environment import CONFIG, NamedSettings, expand_value
+from .effects import find_idle
+from .environment import CONFIG, NamedSettings, expand_value, parse_list
 from .files import (
     ConfigFile,
+    config_places,
     find_config_file,
     is_file,
     read_dotenv,
@@ -25,44 +26,15 @@ from .files import (
     read_named_file,
     show_path,
 )
-from .interpolation import Interpolator
+from .interpolation import Interpolator, is_reference
+from .loaded import Loaded
 from .m9m import IGNORED
 from .models import Settings
 from .paths import LEAVES, SECTIONS, nearest_path
 from .report import SourcedValue, SourcesReport
 from .wording import describe_secret, describe_value, kind, quoted
 
-logger = logging.getLogger("flask_m9m")
-
 SettingsSource = Settings | Mapping[str, Any] | str | PathLike[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """The effective settings and their sources.
-
-    Attributes:
-        settings: the effective settings.
-        sources: the source of every setting's value, by path.
-        warnings: lines to log; they contain no secrets.
-        files: the files that were read.
-        references: the references in a source's text, such as `${NAME}`, by path.
-        ignored_sections: names of known sections in files that the search ignored, by the file.
-    """
-
-    settings: Settings
-    sources: Mapping[str, str]
-    warnings: tuple[str, ...]
-    files: tuple[Path, ...]
-    references: Mapping[str, tuple[str, ...]]
-    ignored_sections: Mapping[str, tuple[str, ...]]
-
-    def log(self) -> None:
-        """Log the names of the files that were read, and the warnings."""
-        for file in self.files:
-            logger.info("settings read from %a", str(file))
-        for warning in self.warnings:
-            logger.warning("%s", warning)
 
 
 def load(
@@ -73,6 +45,7 @@ def load(
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     home: Path | None = None,
+    folders: Sequence[Path] = (),
 ) -> Loaded:
     """Read the settings from every source.
 
@@ -87,6 +60,7 @@ def load(
         environ: the environment; by default the process's.
         cwd: the working directory; by default the process's.
         home: the user's home directory; by default the current user's.
+        folders: the app's folders, in which the files are looked for after the working directory.
 
     Returns:
         The effective settings with their sources and warnings.
@@ -95,37 +69,39 @@ def load(
         SettingsError: the settings cannot be used; it lists every problem.
     """
     report = SourcesReport()
-    files: list[Path] = []
+    reader = _Reader(
+        report,
+        os.environ if environ is None else environ,
+        Path() if cwd is None else cwd,
+        _home_directory() if home is None else home,
+        folders,
+    )
     if isinstance(settings, Settings):
         for path, value in _leaves(settings.model_dump(exclude_unset=True, warnings=False)):
             report.values[path] = SourcedValue(value, "settings=")
     else:
-        reader = _Reader(
-            report,
-            os.environ if environ is None else environ,
-            Path() if cwd is None else cwd,
-            _home_directory() if home is None else home,
-        )
         reader.read(settings, app_config or {}, flags or {})
-        files = reader.files
     effective = _validate(report)
     _add_contradictions(effective, report)
     if problems := report.all_problems():
         raise SettingsError(problems)
-    return _loaded(effective, report, files)
+    return _loaded(effective, report, reader)
 
 
-def _loaded(effective: Settings, report: SourcesReport, files: Iterable[Path]) -> Loaded:
+def _loaded(effective: Settings, report: SourcesReport, reader: _Reader) -> Loaded:
     sources = {
         path: report.values[path].source if path in report.values else "default" for path in LEAVES
     }
-    warnings = (*report.warnings, *_likely_mistakes(effective))
+    idle = find_idle(effective, report.values)
+    warnings = (*report.warnings, *_likely_mistakes(effective), *idle.warnings)
     references = {path: given.references for path, given in report.values.items()}
     return Loaded(
         effective,
         MappingProxyType(sources),
         warnings,
-        tuple(files),
+        tuple(reader.files),
+        tuple(reader.places),
+        tuple(replace(problem, source=sources[problem.path]) for problem in idle.problems),
         MappingProxyType({path: names for path, names in references.items() if names}),
         MappingProxyType(report.ignored_sections),
     )
@@ -161,9 +137,16 @@ class _Reader:
     """Reads every source except a `Settings` object into one report."""
 
     def __init__(
-        self, report: SourcesReport, environ: Mapping[str, str], cwd: Path, home: Path | None
+        self,
+        report: SourcesReport,
+        environ: Mapping[str, str],
+        cwd: Path,
+        home: Path | None,
+        folders: Sequence[Path] = (),
     ) -> None:
         self.files: list[Path] = []
+        self.places: list[Path] = []
+        self._folders = folders
         self._report = report
         self._environ = environ
         self._cwd = cwd
@@ -216,7 +199,9 @@ class _Reader:
         """Read the named configuration file, or else the first suitable one of the search path."""
         name, source = self._find_config_name(settings, app_config)
         if name is None:
-            config = find_config_file(self._cwd, self._home_directory, self._report)
+            places = config_places(self._cwd, self._folders, self._home_directory)
+            self.places = [*places.project, *places.shared]
+            config = find_config_file(places, self._cwd, self._report)
         else:
             path = self._cwd / name
             config = read_named_file(path, show_path(path, self._cwd), source, self._report)
@@ -248,12 +233,14 @@ class _Reader:
     def _read_dotenv(
         self, config: ConfigFile | None
     ) -> tuple[dict[str, str], Mapping[str, str | None], str]:
-        """Read the `.env` next to the configuration file, else the working directory's.
+        """Read the `.env` next to the configuration file, else of the working directory or the app.
 
         Returns:
             Its raw values; the values that python-dotenv exports; the file's name in messages.
         """
-        directories = [self._cwd] if config is None else [config.path.parent, self._cwd]
+        directories = [self._cwd, *self._folders]
+        if config is not None:
+            directories.insert(0, config.path.parent)
         for path in (directory / ".env" for directory in directories):
             if is_file(path):
                 self.files.append(path)
@@ -297,13 +284,22 @@ class _Reader:
             self._report.record_value(
                 path,
                 source,
-                lambda: expand_value(value, self._interpolator),
+                lambda: self._expand(path, value),
                 lambda: self._interpolator.references(value),
+                is_reference=is_reference(value),
+                secret=LEAVES[path].is_secret,
             )
             return
         near = nearest_path(path)
         accepted = f"did you mean {near}?" if near else "remove it"
         self._report.add_problem(quoted(path)[1:-1], "not a setting", accepted, source)
+
+    def _expand(self, path: str, value: object) -> object:
+        """Replace the references in a value; a text that is one may supply a whole list."""
+        expanded = expand_value(value, self._interpolator)
+        if LEAVES[path].is_list and isinstance(expanded, str) and expanded != value:
+            return parse_list(expanded)
+        return expanded
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

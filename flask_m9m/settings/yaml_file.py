@@ -36,14 +36,16 @@ def read_mapping(path: Path) -> dict[Any, Any]:
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise UnreadableFile("larger than 1 MiB")
+    text = ""
     try:
-        document = _parse(content.decode("utf-8-sig"))
+        text = content.decode("utf-8-sig")
+        document = _parse(text)
     except UnreadableFile:
         raise
     except UnicodeDecodeError as error:
         raise UnreadableFile(f"not UTF-8 at byte {error.start}") from None
     except yaml.YAMLError as error:  # its message quotes the text, which may be a secret
-        raise UnreadableFile(f"not valid YAML{_position(error)}") from None
+        raise UnreadableFile(f"not valid YAML{_cause(error, text)}") from None
     except (ValueError, OverflowError, RecursionError):
         raise UnreadableFile("a value that cannot be read") from None
     if not isinstance(document, dict):
@@ -84,6 +86,26 @@ def _duplicates(node: Any, visited: set[int]) -> Iterator[Any]:
         yield from _duplicates(value, visited)
 
 
+def _cause(error: Any, text: str) -> str:
+    """Describe what is wrong and where, without any text of the file."""
+    problem, mark = str(getattr(error, "problem", "")), getattr(error, "problem_mark", None)
+    if "quoted scalar" in str(getattr(error, "context", "")):
+        return f": the quote that is opened{_at(error.context_mark)} is not closed"
+    if "cannot start any token" in problem and mark is not None:
+        lines = text.splitlines()
+        line = lines[mark.line] if mark.line < len(lines) else ""
+        if line[mark.column : mark.column + 1] == "\t":
+            return f": a tab{_at(mark)}; indent with blanks"
+        return f": a sign{_at(mark)} that cannot begin a value; put the value in quotes"
+    if "mapping values are not allowed" in problem:
+        return f": a colon{_at(mark)} in a value; put the value in quotes"
+    return _position(error)
+
+
+def _at(mark: Any) -> str:
+    return f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+
+
 def _position(subject: Any) -> str:
     mark = getattr(subject, "problem_mark", None) or getattr(subject, "start_mark", None)
-    return f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+    return _at(mark)

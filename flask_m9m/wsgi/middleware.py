@@ -19,8 +19,9 @@ from ..guard.policy_compiler import PolicyCompiler
 from ..processes.forking import fork_safe_lock
 from ..settings.arguments import check_callable, check_type
 from ..settings.development_secret import with_secret
+from ..settings.loaded import Loaded
 from ..settings.models import Settings
-from ..settings.sources import Loaded, SettingsSource, load
+from ..settings.sources import SettingsSource, load
 from .assembly import Assembly
 from .facade import Facade, check_engine
 from .guarded_app import GuardedApp, start_body
@@ -227,6 +228,7 @@ def _read(
     loaded, problems, default = None, list[Problem](), None
     try:
         loaded = load(settings)
+        problems += loaded.idle
         default = Access(loaded.settings.security.default_access)
     except SettingsError as error:
         problems += error.problems

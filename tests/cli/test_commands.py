@@ -402,11 +402,11 @@ def test_init_and_secret_give_secrets_that_are_long_enough(folder: Folder) -> No
 def test_validate_says_what_it_read_and_warns_once(folder: Folder) -> None:
     folder.write("app.py", APP)
     result = folder.m9m("config", "validate")
-    assert "no file was found" in result.stdout
+    assert "no settings file was found: looked for" in result.stdout
     assert result.stderr.count("JWT is switched off") == 1
     folder.write("config.yaml", "{security: {}, queue: {}}")
     result = folder.m9m("config", "validate")
-    assert "(config.yaml)" in result.stdout
+    assert "(settings read from config.yaml)" in result.stdout
     assert result.stderr.count("queue") == 1
 
 

@@ -245,10 +245,12 @@ def test_another_process_shows_ranks_and_resets_what_an_app_has_counted(
         "M9M_PERFORMANCE_RATE_LIMIT_ENABLED": "true",
         "M9M_PERFORMANCE_RATE_LIMIT_REQUESTS_PER_MINUTE": "1",
         "M9M_PERFORMANCE_RATE_LIMIT_STORAGE": storage,
-        "M9M_PERFORMANCE_RATE_LIMIT_REDIS_URL": redis_url,
-        "M9M_PERFORMANCE_RATE_LIMIT_PATH": str(project.path / "limits"),
         "M9M_JWT_SECRET": secrets.token_urlsafe(48),
     }
+    if storage == "redis":
+        environ["M9M_PERFORMANCE_RATE_LIMIT_REDIS_URL"] = redis_url
+    else:
+        environ["M9M_PERFORMANCE_RATE_LIMIT_PATH"] = str(project.path / "limits")
     ask = (
         "from app import app\n"
         "client = app.test_client()\n"

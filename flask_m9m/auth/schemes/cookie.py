@@ -42,6 +42,7 @@ CSRF = "__Host-m9m-csrf"
 CSRF_HEADER = "X-CSRF-Token"
 
 _CSRF_FIELD = "HTTP_X_CSRF_TOKEN"
+_CSRF_MISSING = f"Send the value of the cookie {CSRF} in the header {CSRF_HEADER}"
 _INFO = b"flask-m9m csrf v1"
 _MAX_VALUE = 4_000  # characters of a value: browsers limit name and value to 4,096 octets (§6.1)
 
@@ -110,7 +111,7 @@ class SessionCookies:
         # All keys are compared, so that timing does not reveal which secret is the current one.
         found = [hmac.compare_digest(_csrf_token(key, sid).encode(), sent) for key in self._keys]
         if not any(found):
-            raise CSRFFailed
+            raise CSRFFailed(None if sent else _CSRF_MISSING)
 
     def _field(self, name: str, value: str, expires_at: datetime | None) -> tuple[str, str]:
         left = 0 if expires_at is None else int(expires_at.timestamp() - self._clock())

@@ -76,10 +76,10 @@ def _findings(context: click.Context) -> Iterable[Finding]:
     except Exception as error:
         if (cause := settings_error(error)) is not None:
             return refusals(cause.problems)
-        return [NOT_LOADED.at("the app", error=type(error).__name__), *_problems_of_settings()]
+        shown = f"{type(error).__name__}: {printable(str(error))[:200]}".rstrip(": ")
+        return [NOT_LOADED.at("the app", error=shown), *_problems_of_settings()]
     state = state_of(app)
-    files = ", ".join(str(file) for file in state.loaded.files) or "no file"
-    click.echo(f"settings read from {printable(files)}", err=True)
+    click.echo(printable(state.loaded.origin), err=True)
     with app.app_context():
         return tuple(examine(Subject(state)))
 
@@ -87,10 +87,9 @@ def _findings(context: click.Context) -> Iterable[Finding]:
 def _problems_of_settings() -> list[Finding]:
     """Report the problems of the settings that can be read without the app."""
     try:
-        load()
+        return refusals(load().idle)
     except SettingsError as error:
         return refusals(error.problems)
-    return []
 
 
 def _document(found: Report) -> dict[str, object]:

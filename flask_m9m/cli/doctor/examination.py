@@ -38,7 +38,7 @@ NOT_LOADED = Kind(
     "app-not-loaded",
     Severity.CRITICAL,
     "the app cannot be loaded",
-    "loading the app raises <error>, so that nothing else in it can be examined",
+    "loading the app raises <error>: nothing else in it can be examined",
     "this command shows the error with its traceback: flask routes",
 )
 FAILED = Kind(

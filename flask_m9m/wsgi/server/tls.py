@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import stat
 import time
@@ -37,6 +38,7 @@ CIPHERS = ":".join(
 _CERTIFICATE, _KEY = "server.tls.cert_file", "server.tls.key_file"
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _MAX_SIZE = 1_048_576  # octets of a PEM file
+_ONE_LINE = re.compile(rb"-----BEGIN [A-Z ]{1,40}-----(?![ \t]*\r?\n)")
 
 
 class Certificate:
@@ -132,6 +134,8 @@ def _certificate(file: str | None, problems: list[Problem]) -> x509.Certificate 
     data = _read(_CERTIFICATE, file, problems, private=False)
     if data is None:
         return None
+    if _lacks_line_breaks(_CERTIFICATE, file, data, problems):
+        return None
     with suppress(ValueError, UnsupportedAlgorithm):
         return x509.load_pem_x509_certificates(data)[0]
     accepted = "must be a PEM file: first the server's certificate, then the chain to its root"
@@ -142,7 +146,7 @@ def _certificate(file: str | None, problems: list[Problem]) -> x509.Certificate 
 def _public_key(file: str | None, problems: list[Problem]) -> object | None:
     """Return the public half of the private key in a file."""
     data = _read(_KEY, file, problems, private=True)
-    if data is None:
+    if data is None or _lacks_line_breaks(_KEY, file, data, problems):
         return None
     try:
         return load_pem_private_key(data, None).public_key()
@@ -153,6 +157,16 @@ def _public_key(file: str | None, problems: list[Problem]) -> object | None:
         accepted = "must be a PEM file with the certificate's private key"
         problems.append(Problem(_KEY, f"{file!a} has no private key in PEM form", accepted))
     return None
+
+
+def _lacks_line_breaks(path: str, file: str | None, data: bytes, problems: list[Problem]) -> bool:
+    """Tell whether a PEM text is on one line, as copied through an environment variable."""
+    if not _ONE_LINE.search(data):
+        return False
+    found = f"{file!a} has no line break after its first line"
+    accepted = 'must be a PEM file with its lines (to write one from NAME: printf "%b" "$NAME")'
+    problems.append(Problem(path, found, accepted))
+    return True
 
 
 def _validity(file: str | None, certificate: x509.Certificate, now: float) -> list[Problem]:
