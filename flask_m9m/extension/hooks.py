@@ -12,13 +12,14 @@ from flask import Flask, Response, after_this_request, has_request_context
 from flask.ctx import RequestContext
 from flask.sessions import NullSession
 from werkzeug.datastructures import Headers
-from werkzeug.exceptions import SecurityError
+from werkzeug.exceptions import HTTPException, SecurityError
 from werkzeug.routing import RequestRedirect
 
 from ..errors import Answered, M9MError
 from ..guard.exchange import ON_REQUEST, Exchange
 from ..http.csrf import DISPATCHED_METHOD
 from ..http.excess import check_redirect
+from ..http.other_errors import other_error
 from ..processes.forking import fork_safe_lock
 from .app_state import current_request
 from .context import settle_later
@@ -52,6 +53,8 @@ class Hooks:
         self._state = state
         self._lock = fork_safe_lock()
         app.register_error_handler(M9MError, self._answer)
+        if state.loaded.settings.security.errors.all:
+            app.register_error_handler(HTTPException, self._answer_other)
         guard_dispatch(app, self)
         self.admit = self._admit_mounted if may_mount_apps(app) else None
         self._move_to_front()
@@ -238,6 +241,17 @@ class Hooks:
             return handle(*args)
         except M9MError as error:
             return self._answer(error)
+
+    def _answer_other(self, error: HTTPException) -> Any:
+        """Answer any HTTP error of the app in our format."""
+        if isinstance(error, M9MError):
+            return self._answer(error)
+        other = other_error(error)
+        if other is None:
+            return error
+        response = self._guard.render(self._state.exchange(current_request()), other)
+        response.headers.extend(other.headers)
+        return response
 
     def answer_last(self, error: M9MError) -> Response:
         """Answer with an error's response, without the functions that run after a request."""

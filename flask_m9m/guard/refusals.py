@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response
 from ..auth.schemes.authenticator import Authenticator, challenges
 from ..errors import AccessDenied, AuthenticationRequired, ErrorFormat, M9MError
 from ..http.headers import HeaderFields
+from ..http.other_errors import OtherError
 from .exchange import Exchange
 
 
@@ -58,6 +59,8 @@ class Refusals:
             error: the reason for the refusal.
             authenticators: the schemes that the route accepts; by default every enabled scheme.
         """
+        if isinstance(error, OtherError):  # the app's own: nothing was refused
+            return self._body_of(exchange, error)
         exchange.refusal = error
         exchange.refusal_fields = error.headers
         asked = authenticators or self._authenticators
@@ -66,11 +69,12 @@ class Refusals:
         if error.code == 401 or isinstance(error, AccessDenied):
             own = self._challenges(error, asked, exchange)
             exchange.refusal_fields = [*error.headers, *own]
-        error_format = ErrorFormat.negotiate(self._error_format, exchange.accept or "")
-        answer = exchange.answer = error.render(
-            error_format, self._response_class, exchange.request_id
-        )
+        answer = exchange.answer = self._body_of(exchange, error)
         return answer
+
+    def _body_of(self, exchange: Exchange, error: M9MError) -> Response:
+        error_format = ErrorFormat.negotiate(self._error_format, exchange.accept or "")
+        return error.render(error_format, self._response_class, exchange.request_id)
 
     def challenges(self, exchange: Exchange) -> HeaderFields:
         """Make the challenges of a 401 from the app (RFC 9110 §15.5.2)."""

@@ -223,11 +223,12 @@ class RevocationSettings(Section):
 
 
 class ErrorSettings(Section):
-    """`security.errors`: the format of error responses."""
+    """`security.errors`: the format of error responses, and which errors have it."""
 
     format: ErrorFormat = Field(
         default=ErrorFormat.M9M, description="The body of error responses; problem: RFC 9457."
     )
+    all: Boolean = Field(default=False, description="Give every HTTP error of the app that body.")
 
 
 class SecuritySettings(Section):

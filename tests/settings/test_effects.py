@@ -84,6 +84,7 @@ EFFECTIVE = (
     "security.api_keys.header",
     "security.api_keys.prefix",
     "security.basic_auth.enabled",
+    "security.errors.all",
     "security.errors.format",
     "credentials.encryption_key",
     "credentials.storage",

@@ -106,6 +106,7 @@ DEFAULTS: dict[str, Any] = {
     "security.revocation.propagation": 1.0,
     "security.revocation.max_staleness": 30.0,
     "security.errors.format": ErrorFormat.M9M,
+    "security.errors.all": False,
     "credentials.encryption_key": None,
     "credentials.previous_keys": (),
     "credentials.cipher": "aes-256-gcm",
