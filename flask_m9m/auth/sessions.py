@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..storage.transaction import Transaction
 
 _PATIENCE = 1.5  # seconds that a refresh waits for other writers
+_MOST_LISTED = 1_000  # sessions of a subject
 _REUSE_GRACE = timedelta(seconds=10)
 
 
@@ -54,6 +55,25 @@ class TokenPair:
     refresh_expires_at: datetime
     subject: str
     sid: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session that goes on.
+
+    Attributes:
+        sid: its id, a claim of each of its tokens.
+        subject: who logged in.
+        created_at: when it began.
+        refreshed_at: when its tokens were last refreshed; at first, when it began.
+        ends_at: when it ends at the latest.
+    """
+
+    sid: str
+    subject: str
+    created_at: datetime
+    refreshed_at: datetime
+    ends_at: datetime
 
 
 class Sessions:
@@ -170,7 +190,21 @@ class Sessions:
         """Verify a refresh token and return its session's id."""
         return _session_ids(self._verifier.verify(token))[0]
 
-    def end(self, sid: str) -> bool:
+    def of(self, subject: str) -> list[SessionInfo]:
+        """List a subject's sessions that go on; see `Tokens.sessions`."""
+        name, now = name_of(subject), moment(self._clock())
+        if name is None:
+            return []
+        found = self._feed.ask_if_there(
+            lambda transaction: transaction.identities.sessions_of(name, now, _MOST_LISTED),
+            list[Session],
+        )
+        return [
+            SessionInfo(one.sid, one.subject, one.created_at, one.rotated_at, one.ends_at)
+            for one in found
+        ]
+
+    def end(self, sid: str, subject: str | None = None) -> bool:
         """End a session and revoke its tokens; return whether it was active."""
         if not self._feed.limit_time(self._feed.database.present):
             return False
@@ -178,6 +212,8 @@ class Sessions:
 
         def end(transaction: Transaction) -> bool:
             session = None if name_of(sid) is None else transaction.identities.session(sid)
+            if subject is not None and (session is None or session.subject != name_of(subject)):
+                return False
             if session is None:  # the row may be deleted before the last access token expires
                 self._end(transaction, sid, now, now)
                 return False

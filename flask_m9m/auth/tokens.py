@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +24,7 @@ from .jwt.signing_keys import SigningKey, SigningKeyRing
 from .jwt.verifier import Verifier
 from .names import name_of, normalize
 from .revocations import Revocations, revoke_subject, revoke_token, version_of
-from .sessions import Sessions, TokenPair
+from .sessions import SessionInfo, Sessions, TokenPair
 
 if TYPE_CHECKING:
     from ..storage.transaction import Transaction
@@ -237,8 +237,22 @@ class Tokens:
 
         change_in_time(self._feed, add)
 
-    def revoke_session(self, sid: str) -> bool:
+    def sessions(self, subject: str) -> Sequence[SessionInfo]:
+        """List a subject's sessions that go on, the newest first; at most 1,000.
+
+        Raises:
+            ValueError: the subject is not valid.
+            SettingsError: JWT is switched off.
+            DatabaseUnavailable: the sessions cannot be read.
+        """
+        return _require_enabled(self._sessions).of(_subject(subject))
+
+    def revoke_session(self, sid: str, subject: str | None = None) -> bool:
         """End a session: its refresh token, and its access tokens by their `sid`.
+
+        Args:
+            sid: the session's id.
+            subject: the required subject of the session; by default any.
 
         Returns:
             Whether the session existed and was active.
@@ -248,7 +262,8 @@ class Tokens:
             DatabaseUnavailable: the session could not be ended.
         """
         check_type(str, sid=sid)
-        return _require_enabled(self._sessions).end(sid)
+        check_type(str | None, subject=subject)
+        return _require_enabled(self._sessions).end(sid, subject)
 
     def version_of(self, subject: str) -> int:
         """Find the version of a subject's tokens, which increases when all of them are revoked.

@@ -16,6 +16,7 @@ from ..settings.arguments import check_type
 from ..storage.feed import ChangeFeed, Topic
 from ..storage.records import User, moment
 from ..storage.timed_changes import change_in_time
+from .api_keys import revoke_keys_of
 from .identity import names
 from .names import checked_name, has_control, has_surrogate, name_of
 from .passwords import LONGEST, PasswordHasher
@@ -150,6 +151,34 @@ class Users:
             NotFound: the user does not exist.
         """
         self._change("enabled", username, {"disabled": False}, revoke=False)
+
+    def delete(self, username: str) -> None:
+        """Delete a user, and revoke all the user's tokens, sessions and API keys.
+
+        What the audit trail says of the user stays. A later user of the same name gets none of it
+        back.
+
+        Raises:
+            NotFound: the user does not exist.
+            Conflict: the user owns stored credentials, which a later user of that name would see:
+                delete them first.
+        """
+        name, now = name_of(username), moment(self._clock())
+        if name is None or not self._feed.limit_time(self._feed.database.present):
+            raise _not_found(username)
+
+        def remove(transaction: Transaction) -> None:
+            if transaction.identities.user(name) is None:
+                raise _not_found(name)
+            if count := transaction.credentials.count(name):
+                raise Conflict(f"{name!a} owns {count} stored credentials: delete them first")
+            revoke_subject(transaction, name, now)
+            revoke_keys_of(transaction, self._trail, name, now)
+            transaction.identities.delete_user(name)
+            transaction.append_change(Topic.USER, name, now)
+            self._record(transaction, name, "deleted")
+
+        change_in_time(self._feed, remove)
 
     def verify_password(self, username: str, password: str) -> User | None:
         """Verify a name and password; return the user, or `None` if they are wrong.

@@ -54,6 +54,19 @@ flask m9m user create ada --scope items:read --role admin < password.txt""",
     "user list": """
 flask m9m user list
 flask m9m user list -o json""",
+    "user show": """
+flask m9m user show ada""",
+    "user update": """
+flask m9m user update ada --scope items:read --scope items:write
+flask m9m user update ada --no-roles""",
+    "user delete": """
+flask m9m user delete ada
+flask m9m user delete ada --yes""",
+    "user sessions": """
+flask m9m user sessions ada""",
+    "user revoke-sessions": """
+flask m9m user revoke-sessions ada
+flask m9m user revoke-sessions ada --session 2f6c1f5a8f0b4f0e""",
     "user passwd": """
 flask m9m user passwd ada
 flask m9m user passwd ada < password.txt""",

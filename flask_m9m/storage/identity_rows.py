@@ -176,6 +176,10 @@ class IdentityRows:
         values = {name: getattr(user, name) for name in User.__slots__}
         self._connection.execute(insert(users).values(**values))
 
+    def delete_user(self, username: str) -> None:
+        """Delete a user."""
+        self._connection.execute(delete(users).where(users.c.username == username))
+
     def change_user(self, username: str, **values: Any) -> bool:
         """Update a user; return whether there is such a user."""
         where = users.c.username == username
@@ -228,6 +232,17 @@ class IdentityRows:
         )
         values = {"current": following, "previous": spent, "rotated_at": now}
         return self._update_row(update(sessions).where(where).values(**values))
+
+    def sessions_of(self, subject: str, now: datetime, most: int) -> list[Session]:
+        """Return at most `most` sessions of a subject that go on, the newest first."""
+        where = (
+            (sessions.c.subject == subject)
+            & sessions.c.revoked_at.is_(None)
+            & (sessions.c.ends_at > now)
+        )
+        query = select(sessions).where(where)
+        query = query.order_by(sessions.c.created_at.desc(), sessions.c.sid).limit(most)
+        return [Session(**row._mapping) for row in self._connection.execute(query)]
 
     def end_session(self, sid: str, now: datetime) -> bool:
         """End a session; return whether it had not been ended before."""

@@ -11,8 +11,8 @@ from flask import Flask
 from werkzeug.security import generate_password_hash
 
 from flask_m9m import M9M
-from flask_m9m.errors import Conflict, DatabaseUnavailable, NotFound
-from flask_m9m.testing import Clock
+from flask_m9m.errors import Conflict, DatabaseUnavailable, InvalidToken, NotFound
+from flask_m9m.testing import Clock, make_settings
 from tests.secured import Secured
 
 PASSWORD = "correct horse"
@@ -248,3 +248,48 @@ def test_the_apps_own_verifier_replaces_the_table(secured: Secured) -> None:
     m9m.password_verifier(lambda name, password: name == "bob")
     assert sign_in(app, "ann", PASSWORD).status_code == 401
     assert sign_in(app, "bob", "anything").status_code == 200
+
+
+def test_a_deleted_user_is_kept_out_by_every_credential(secured: Secured, clock: Clock) -> None:
+    (app, m9m), (other, _) = secured(), secured()
+    with app.app_context():
+        m9m.users.create("ann", PASSWORD, scopes="read")
+        _, key = m9m.api_keys.create("ci", "ann")
+        pair = m9m.tokens.issue_pair("ann")
+        plain = m9m.tokens.issue("ann")
+        m9m.users.delete("ann")
+    clock.advance(1.1)
+    headers = [{"Authorization": f"Bearer {token}"} for token in (pair.access_token, plain)]
+    for client in (app.test_client(), other.test_client()):
+        for sent in (*headers, {"X-API-Key": key}):
+            assert client.get("/x", headers=sent).status_code == 401
+    with app.app_context():
+        with pytest.raises(InvalidToken):
+            m9m.tokens.refresh(pair.refresh_token)
+        assert m9m.users.get("ann") is None
+        assert m9m.users.verify_password("ann", PASSWORD) is None
+        with pytest.raises(NotFound):
+            m9m.users.delete("ann")
+        m9m.users.create("ann", PASSWORD)
+        assert m9m.tokens.sessions("ann") == []
+    clock.advance(1.1)
+    for sent in (*headers, {"X-API-Key": key}):
+        assert other.test_client().get("/x", headers=sent).status_code == 401
+
+
+def test_a_user_with_stored_credentials_is_not_deleted(database_url: str) -> None:
+    app = Flask("app")
+    settings = {
+        "database": {"url": database_url},
+        "credentials": {"encryption_key": "A" * 43 + "="},
+    }
+    m9m = M9M(app, settings=make_settings(settings))
+    app.extensions["m9m"].database.upgrade()
+    with app.app_context():
+        m9m.users.create("ann", PASSWORD)
+        made = m9m.credentials.create("one", "apiKey", {"apiKey": "x"}, owner="ann")
+        with pytest.raises(Conflict, match="owns 1 stored credentials"):
+            m9m.users.delete("ann")
+        m9m.credentials.delete(made.id)
+        m9m.users.delete("ann")
+    app.extensions["m9m"].database.close()

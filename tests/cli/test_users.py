@@ -211,3 +211,77 @@ def test_a_terminal_is_asked_twice_and_shows_no_password(project: Folder) -> Non
     assert "created ann" in printed
     assert PASSWORD not in printed
     assert sign_in(project, PASSWORD) == 200
+
+
+ISSUE = """\
+from app import app, m9m
+with app.app_context():
+    pair = m9m.tokens.issue_pair("ann")
+    m9m.api_keys.create("ci", "ann")
+    print(pair.sid, pair.access_token)
+"""
+STATUS = """\
+import sys
+from app import app
+response = app.test_client().get("/undecided", headers={"Authorization": "Bearer " + sys.argv[1]})
+print(response.status_code)
+"""
+
+
+def begin_session(project: Folder) -> tuple[str, str]:
+    sid, token = project.python(ISSUE).split()
+    return sid, token
+
+
+def status(project: Folder, token: str) -> int:
+    return int(project.python(STATUS.replace("sys.argv[1]", repr(token))))
+
+
+def test_a_user_is_shown_and_gets_other_rights(project: Folder) -> None:
+    done(project, "create", "ann", "--scope", "a", "--role", "ops", stdin=PASSWORD)
+    begin_session(project)
+    shown = json.loads(done(project, "show", "ann", "-o", "json"))
+    assert shown["username"] == "ann"
+    assert (shown["sessions"], shown["api_keys"]) == (1, 1)
+    assert done(project, "update", "ann", "--scope", "b", "--scope", "c d") == "changed ann"
+    assert done(project, "update", "ann", "--no-roles") == "changed ann"
+    [row] = listed(project)
+    assert (row["scopes"], row["roles"]) == (["b", "c", "d"], [])
+    assert "no user bob exists" in refused(project, "show", "bob")
+    assert "no user 'bob' exists" in refused(project, "update", "bob", "--no-roles")
+    for wrong in ([], ["--scope", "a", "--no-scopes"], ["--role", "a", "--no-roles"]):
+        assert project.m9m("user", "update", "ann", *wrong).returncode == 2
+
+
+def test_sessions_are_listed_and_ended_one_or_all(project: Folder) -> None:
+    done(project, "create", "ann", stdin=PASSWORD)
+    (first, one), (second, two), (_, three) = (begin_session(project) for _ in range(3))
+    rows = json.loads(done(project, "sessions", "ann", "-o", "json"))
+    assert {row["session"] for row in rows} >= {first, second}
+    assert len(rows) == 3
+    done(project, "revoke-sessions", "ann", "--session", first)
+    assert [status(project, token) for token in (one, two, three)] == [401, 200, 200]
+    assert "ann has no such session" in refused(
+        project, "revoke-sessions", "ann", "--session", first
+    )
+    assert "bob has no such session" in refused(
+        project, "revoke-sessions", "bob", "--session", second
+    )
+    done(project, "revoke-sessions", "ann")
+    assert [status(project, token) for token in (two, three)] == [401, 401]
+    assert json.loads(done(project, "sessions", "ann", "-o", "json")) == []
+
+
+def test_a_deleted_user_leaves_nothing_that_works(project: Folder) -> None:
+    done(project, "create", "ann", stdin=PASSWORD)
+    _, token = begin_session(project)
+    assert project.m9m("user", "delete", "ann", stdin="n\n").returncode == 1
+    assert [row["username"] for row in listed(project)] == ["ann"]
+    assert done(project, "delete", "ann", "--yes").startswith("deleted ann")
+    assert listed(project) == []
+    assert status(project, token) == 401
+    keys = json.loads(project.m9m("apikey", "list", "--owner", "ann", "-o", "json").stdout)
+    assert all(key["status"] == "revoked" for key in keys if "status" in key)
+    assert "no user 'ann' exists" in refused(project, "delete", "ann", "--yes")
+    done(project, "create", "ann", stdin=PASSWORD)
+    assert status(project, token) == 401

@@ -106,6 +106,28 @@ OPERATIONS: dict[str, Operation] = {
     "m9m_sessions.logout": Operation(
         "logout", "sessions", "End the session of the access token.", _NONE, (*_MANAGED, 409)
     ),
+    "m9m_sessions.list_sessions": Operation(
+        "listSessions",
+        "sessions",
+        "List the caller's sessions that go on, the newest first.",
+        {"200": _answer("The sessions.", "M9MSessions")},
+        _MANAGED,
+    ),
+    "m9m_sessions.end_all_sessions": Operation(
+        "endSessions",
+        "sessions",
+        "End all the caller's sessions, and revoke all tokens; API keys stay.",
+        _NONE,
+        _MANAGED,
+    ),
+    "m9m_sessions.end_session": Operation(
+        "endSession",
+        "sessions",
+        "End one of the caller's sessions, and revoke its tokens.",
+        _NONE,
+        (*_MANAGED, 404),
+        parameters=(_id("sid", "a session"),),
+    ),
     "m9m_api_keys.list_keys": Operation(
         "listApiKeys",
         "API keys",

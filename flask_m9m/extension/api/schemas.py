@@ -65,6 +65,15 @@ SCHEMAS: dict[str, Any] = {
     "M9MCookieSession": _object(
         "A session whose tokens are in cookies.", csrfToken=_TEXT, expiresAt=_TIME, user=_USER
     ),
+    "M9MSession": _object(
+        "A session that goes on.",
+        id=_TEXT,
+        createdAt=_TIME,
+        refreshedAt=_TIME,
+        endsAt=_TIME,
+        current={"type": "boolean", "description": "Whether it is the session of this request."},
+    ),
+    "M9MSessions": _list_of("M9MSession"),
     "M9MKey": _object(
         "An API key, without its text.",
         **_KEY,

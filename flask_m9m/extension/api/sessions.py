@@ -1,4 +1,4 @@
-"""Session routes (`…/auth/login`, `refresh`, `logout`): log in, refresh tokens, log out."""
+"""Session routes (`…/auth/login`, `refresh`, `logout`, `sessions`): begin and end sessions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ...audit.events import EventName
 from ...auth.identities import Identities
+from ...auth.identity import Identity
 from ...auth.names import has_control, name_of
 from ...auth.schemes.cookie import ACCESS, REFRESH, cookie_of
 from ...auth.sessions import TokenPair
@@ -20,6 +21,7 @@ from ...errors import (
     InvalidCredentials,
     InvalidToken,
     M9MError,
+    NotFound,
     ValidationError,
 )
 from ...http import csrf
@@ -114,9 +116,7 @@ def refresh() -> Response:
 @require_auth(schemes=["bearer", "cookie"])
 def logout() -> Response:
     """Revoke the session of the access token; a token without a session is revoked alone."""
-    services, answer = _services(), Response(status=204)
-    proved = current_exchange("logout").proved_identity
-    assert proved is not None  # noqa: S101  # the route is protected
+    services, answer, proved = _services(), Response(status=204), _proved()
     sid = proved.claims.get("sid")
     if isinstance(sid, str):
         services.tokens.revoke_session(sid)
@@ -124,9 +124,57 @@ def logout() -> Response:
         services.tokens.revoke(request.headers["Authorization"].split()[-1])
     else:
         raise Conflict("this token has no jti claim, and so cannot be revoked")
+    _clear_cookies(services, answer)
+    return answer
+
+
+@blueprint.get("/sessions")
+@require_auth(schemes=["bearer", "cookie"])
+def list_sessions() -> Response:
+    """List the caller's sessions that go on, the newest first."""
+    proved = _proved()
+    current = proved.claims.get("sid")
+    rows = [
+        {
+            "id": session.sid,
+            "createdAt": iso_time(session.created_at),
+            "refreshedAt": iso_time(session.refreshed_at),
+            "endsAt": iso_time(session.ends_at),
+            "current": session.sid == current,
+        }
+        for session in _services().tokens.sessions(proved.subject)
+    ]
+    return jsonify({"data": rows, "total": len(rows)})
+
+
+@blueprint.delete("/sessions")
+@require_auth(schemes=["bearer", "cookie"])
+def end_all_sessions() -> Response:
+    """End all the caller's sessions, and revoke all tokens; API keys stay."""
+    services, answer = _services(), Response(status=204)
+    services.tokens.revoke_subject(_proved().subject)
+    _clear_cookies(services, answer)
+    return answer
+
+
+@blueprint.delete("/sessions/<sid>")
+@require_auth(schemes=["bearer", "cookie"])
+def end_session(sid: str) -> Response:
+    """End one of the caller's sessions, and revoke its tokens."""
+    if not _services().tokens.revoke_session(sid, _proved().subject):
+        raise NotFound
+    return Response(status=204)
+
+
+def _proved() -> Identity:
+    proved = current_exchange("sessions").proved_identity
+    assert proved is not None  # noqa: S101  # the route is protected
+    return proved
+
+
+def _clear_cookies(services: Identities, answer: Response) -> None:
     if cookie_of(request.environ, ACCESS) is not None and services.cookies.enabled:
         answer.headers.extend(services.cookies.clearing_fields())
-    return answer
 
 
 def _from_cookie(services: Identities) -> str:
