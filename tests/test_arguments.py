@@ -110,6 +110,7 @@ OF_M9M: dict[str, dict[str, Any]] = {
     "user_loader": {"load": print},
     "identity_loader": {},
     "password_verifier": {"verify": print},
+    "breach_checker": {"is_breached": print},
     "authenticator": {"scheme": "badge"},
     "credential_type": {"name": "own", "required": ()},
     "credential_checker": {"type": "apiKey"},

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .schemes.app_scheme import AuthenticateRequest
 
 Verify = TypeVar("Verify", bound=Callable[[str, str], Identity | bool | None])
+Check = TypeVar("Check", bound=Callable[[str], object])
 LoadIdentity = TypeVar("LoadIdentity", bound=Callable[[Identity], Identity | None])
 
 IdentityLoader = Callable[[Identity], Identity | None]
@@ -34,6 +35,7 @@ class AppCallbacks:
         authenticators: the app's schemes by name: the function, and whether the scheme is ambient.
         identity_loader: enriches an identity, or rejects it with `None`.
         lifetime: seconds to cache a loaded identity; 0 loads it for each request.
+        breach_checker: tells whether a password is known from a breach.
         user_loader: returns the app's own object for an identity, in Flask.
         settled: whether an app has been assembled, after which no scheme can be added.
     """
@@ -42,6 +44,7 @@ class AppCallbacks:
     authenticators: dict[str, tuple[AuthenticateRequest, bool]] = field(default_factory=dict)
     identity_loader: IdentityLoader | None = None
     lifetime: float = 0.0
+    breach_checker: Callable[[str], object] | None = None
     user_loader: Callable[[Identity], Any] | None = None
     settled: bool = False
 
@@ -88,6 +91,17 @@ class CallbackDecorators:
         check_callable(verify=verify)
         self._callbacks.password_verifier = verify
         return verify
+
+    def breach_checker(self, is_breached: Check) -> Check:
+        """Register a function that tells whether a password is known from a breach.
+
+        It is called with each new password of a user of `m9m.users`, and refuses it by returning a
+        true value. If it raises, the password is taken, and a warning is logged: a service that is
+        down stops nobody from choosing a password.
+        """
+        check_callable(is_breached=is_breached)
+        self._callbacks.breach_checker = is_breached
+        return is_breached
 
     @overload
     def identity_loader(self, load: LoadIdentity, /) -> LoadIdentity: ...

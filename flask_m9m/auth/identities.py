@@ -16,6 +16,7 @@ from .app_callbacks import AppCallbacks, LoadedIdentities
 from .identity import Identity
 from .known_addresses import KNOWN_FOR
 from .lockout import Lockout
+from .password_policy import PasswordPolicy
 from .passwords import PasswordHasher
 from .schemes.api_key import ApiKeyAuthenticator
 from .schemes.app_scheme import AppScheme
@@ -66,7 +67,8 @@ class Identities:
     ) -> None:
         hasher = PasswordHasher()
         self.tokens = Tokens(settings.jwt, feed, trail, clock)
-        self.users = Users(feed, hasher, trail, clock)
+        policy = PasswordPolicy(settings.users, callbacks)
+        self.users = Users(feed, hasher, policy, trail, clock)
         self.api_keys = ApiKeys(settings.api_keys.prefix, feed, trail, clock)
         self.callbacks = callbacks
         self.load = LoadedIdentities(callbacks, clock)

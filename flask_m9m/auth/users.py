@@ -6,11 +6,11 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..audit.events import EventName
 from ..audit.trail import AuditTrail
-from ..errors import Conflict, NotFound, ServiceUnavailable
+from ..errors import Conflict, NotFound, ServiceUnavailable, ValidationError
 from ..processes.forking import fork_safe_lock
 from ..settings.arguments import check_type
 from ..storage.feed import ChangeFeed, Topic
@@ -18,15 +18,33 @@ from ..storage.records import User, moment
 from ..storage.timed_changes import change_in_time
 from .api_keys import revoke_keys_of
 from .identity import names
-from .names import checked_name, has_control, has_surrogate, name_of
-from .passwords import LONGEST, PasswordHasher
+from .names import checked_name, name_of
+from .password_policy import PasswordPolicy
+from .passwords import PasswordHasher
 from .revocations import revoke_subject
 
 if TYPE_CHECKING:
     from ..storage.transaction import Transaction
 
-_SHORTEST_PASSWORD = 8  # NIST SP 800-63B-4 §3.1.1.2
+T = TypeVar("T")
+
 _PATIENCE = 0.05  # seconds that a login waits for the database's write lock
+
+
+class InvalidUser(ValidationError, ValueError):
+    """A field of a user is not valid: a 400 where a view does not catch it.
+
+    Args:
+        field: the field.
+        reason: what is wrong; it does not contain the value.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__([{"field": field, "message": reason}])
+        self.description = reason
+
+    def __str__(self) -> str:
+        return str(self.description)
 
 
 class Users:
@@ -35,6 +53,7 @@ class Users:
     Args:
         feed: the change feed of the app's database.
         hasher: hashes and verifies passwords.
+        policy: decides which passwords users may choose.
         trail: the audit trail.
         clock: seconds since the epoch.
     """
@@ -43,12 +62,14 @@ class Users:
         self,
         feed: ChangeFeed,
         hasher: PasswordHasher,
+        policy: PasswordPolicy,
         trail: AuditTrail,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._feed = feed
         self._trail = trail
         self._hasher = hasher
+        self._policy = policy
         self._clock = clock
         self._dummy_hash: str | None = None
         self._lock = fork_safe_lock()
@@ -64,22 +85,24 @@ class Users:
 
         Args:
             username: 1 to 255 printable characters without a colon (RFC 7617 §2), stored in NFC.
-            password: 8 to 4096 characters without control characters.
+            password: 8 (`security.users.min_password_length`) to 4096 characters without control
+                characters, none of the commonest, nor one that `@m9m.breach_checker` knows.
             roles: the user's roles.
             scopes: the user's rights.
 
         Raises:
-            TypeError, ValueError: an argument is not valid.
+            InvalidUser: an argument is not valid; it is a `ValueError`, and a 400 where a view
+                does not catch it.
             Conflict: the username is taken.
             DatabaseUnavailable: the user could not be stored.
         """
         user = User(
-            username=_username(username),
-            scopes=frozenset(names("scopes", scopes)),
-            roles=frozenset(names("roles", roles)),
+            username=_valid("username", _username, username),
+            scopes=_rights("scopes", scopes),
+            roles=_rights("roles", roles),
             disabled=False,
             created_at=moment(self._clock()),
-            password_hash=self._hasher.hash(_password(password)),
+            password_hash=self._hasher.hash(_valid("password", self._policy.check, password)),
         )
 
         def add(transaction: Transaction) -> None:
@@ -121,9 +144,9 @@ class Users:
         """
         changes: dict[str, Any] = {}
         if roles is not None:
-            changes["roles"] = frozenset(names("roles", roles))
+            changes["roles"] = _rights("roles", roles)
         if scopes is not None:
-            changes["scopes"] = frozenset(names("scopes", scopes))
+            changes["scopes"] = _rights("scopes", scopes)
         self._change("rights", username, changes, revoke=False)
 
     def set_password(self, username: str, password: str) -> None:
@@ -133,7 +156,7 @@ class Users:
             NotFound: the user does not exist.
             ValueError: the password is not valid.
         """
-        hashed = self._hasher.hash(_password(password))
+        hashed = self._hasher.hash(_valid("password", self._policy.check, password))
         self._change("password", username, {"password_hash": hashed}, revoke=True)
 
     def disable(self, username: str) -> None:
@@ -259,12 +282,23 @@ def _username(given: str) -> str:
     return name
 
 
-def _password(given: str) -> str:
-    if not isinstance(given, str) or not _SHORTEST_PASSWORD <= len(given) <= LONGEST:
-        raise ValueError(f"a password must have {_SHORTEST_PASSWORD} to {LONGEST} characters")
-    if has_control(given) or has_surrogate(given):
-        raise ValueError("a password must not contain control characters (RFC 7617 §2)")
-    return given
+def _valid(field: str, check: Callable[[T], str], value: T) -> str:
+    """Check a field of a user.
+
+    Raises:
+        InvalidUser: the field is not valid.
+    """
+    try:
+        return check(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidUser(field, str(error)) from None
+
+
+def _rights(field: str, given: str | Collection[str]) -> frozenset[str]:
+    try:
+        return frozenset(names(field, given))
+    except (TypeError, ValueError) as error:
+        raise InvalidUser(field, str(error)) from None
 
 
 def _not_found(name: object) -> NotFound:

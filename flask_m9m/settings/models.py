@@ -38,6 +38,7 @@ from .types import (
     UrlPrefix,
     Username,
 )
+from .users import UsersSettings
 
 
 class Algorithm(StrEnum):
@@ -246,6 +247,7 @@ class SecuritySettings(Section):
     headers: HeadersSettings = HeadersSettings()
     revocation: RevocationSettings = RevocationSettings()
     errors: ErrorSettings = ErrorSettings()
+    users: UsersSettings = UsersSettings()
 
 
 class CredentialSettings(Section):

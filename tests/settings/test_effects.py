@@ -85,6 +85,8 @@ EFFECTIVE = (
     "security.api_keys.prefix",
     "security.basic_auth.enabled",
     "security.errors.all",
+    "security.users.min_password_length",
+    "security.users.refuse_common",
     "security.errors.format",
     "credentials.encryption_key",
     "credentials.storage",

@@ -107,6 +107,8 @@ DEFAULTS: dict[str, Any] = {
     "security.revocation.max_staleness": 30.0,
     "security.errors.format": ErrorFormat.M9M,
     "security.errors.all": False,
+    "security.users.min_password_length": 8,
+    "security.users.refuse_common": True,
     "credentials.encryption_key": None,
     "credentials.previous_keys": (),
     "credentials.cipher": "aes-256-gcm",
