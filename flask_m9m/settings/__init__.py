@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .checks import check, check_secret_key
+from .database import DatabaseSettings
 from .durations import parse_duration
 from .loaded import Loaded
 from .models import (
@@ -13,7 +14,6 @@ from .models import (
     BasicAuthSettings,
     CORSSettings,
     CredentialSettings,
-    DatabaseSettings,
     DevelopmentSettings,
     ErrorSettings,
     HeadersSettings,

@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from ..errors import ErrorFormat
+from .database import DatabaseSettings
 from .presets import FROM_PRESET, HEADER_FIELDS, PRESETS
 from .section import Section
 from .server import ServerSettings
@@ -274,31 +275,6 @@ class CredentialSettings(Section):
     max_per_owner: int = Field(
         default=1_000, ge=1, description="How many credentials an owner may have over REST."
     )
-
-
-class SQLiteSettings(Section):
-    """`database.sqlite`: the SQLite database file."""
-
-    path: Text | None = Field(default=None, description="The path of the database file.")
-
-
-class PostgresSettings(Section):
-    """`database.postgres`: the PostgreSQL server."""
-
-    url: SecretUrl | None = Field(default=None, description="The URL of the PostgreSQL database.")
-
-
-class DatabaseSettings(Section):
-    """`database`: the database for keys, users, sessions, credentials and the audit trail."""
-
-    url: SecretUrl | None = Field(
-        default=None, description="Any SQLAlchemy URL; overrides the other keys."
-    )
-    type: Literal["sqlite", "postgres"] = Field(
-        default="sqlite", description="The database if no url is set."
-    )
-    sqlite: SQLiteSettings = SQLiteSettings()
-    postgres: PostgresSettings = PostgresSettings()
 
 
 class RateLimitSettings(Section):

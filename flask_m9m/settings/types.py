@@ -18,7 +18,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REALM = re.compile(r"[ !#-\[\]-~]+")
 _KEY_PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _URL_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+|sqlite://")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+|sqlite://|sqlite:///[^\x00-\x1f]+")
 _LONGEST_NAME = 255  # characters, as of every name
 _SECONDS_OR_TEXT = {
     "anyOf": [

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ..errors import DatabaseUnavailable, SchemaError
 from ..processes.fair_lock import FairLock
 from ..processes.forking import watch
-from ..settings.models import DatabaseSettings
+from ..settings.database import DatabaseSettings
 from .engine import (
     BUSY_SECONDS,
     begin_exclusive,
@@ -56,6 +56,7 @@ class Database:
         instance_path: str,
         engine: Engine | Callable[[], Engine] | None = None,
     ) -> None:
+        self._settings = settings
         self._url = url_of(settings, instance_path)
         self._is_default = self._url == url_of(DatabaseSettings(), instance_path)
         self._given = engine
@@ -289,7 +290,7 @@ class Database:
                     self._engine = check_engine(given)
                 else:
                     path = sqlite_path(self._url)
-                    self._engine = create_engine_of(self._url)
+                    self._engine = create_engine_of(self._url, self._settings)
                     self._opened = None if path is None else _inode(path)
                     if self._opened is not None:
                         self._file = path

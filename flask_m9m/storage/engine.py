@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DatabaseUnavailable, Unwritable
-from ..settings.models import DatabaseSettings
+from ..settings.database import DatabaseSettings
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import URL, Connection, Engine
 
 BUSY_SECONDS = 5.0
 """Seconds to wait for other writers."""
@@ -28,6 +28,7 @@ _BEGIN = {
         f"SELECT pg_advisory_xact_lock({0x6D396D})",  # "m9m"
     ),
 }
+_ASYNC_DRIVERS = ("asyncpg", "psycopg_async", "aiopg")
 _TIMEOUTS = {"connect_timeout": 5, "tcp_user_timeout": 5_000}  # seconds, milliseconds
 
 
@@ -64,8 +65,12 @@ def sqlite_path(url: str) -> Path | None:
     return Path(name)
 
 
-def create_engine_of(url: str) -> Engine:
+def create_engine_of(url: str, settings: DatabaseSettings) -> Engine:
     """Create an engine for a database URL.
+
+    Args:
+        url: the URL.
+        settings: the settings of the pool, for a server.
 
     Raises:
         DatabaseUnavailable: the URL is invalid, or its driver is not installed.
@@ -86,12 +91,7 @@ def create_engine_of(url: str) -> Engine:
         if parsed.drivername in ("postgres", "postgresql"):
             parsed = parsed.set(drivername="postgresql+psycopg")
         if parsed.get_backend_name() == "postgresql":
-            timeouts = {
-                name: value for name, value in _TIMEOUTS.items() if name not in parsed.query
-            }
-            return create_engine(
-                parsed, hide_parameters=True, pool_timeout=BUSY_SECONDS, connect_args=timeouts
-            )
+            return _postgres_engine(parsed, settings)
         if parsed.get_backend_name() != "sqlite":
             raise ArgumentError("the database must be SQLite or PostgreSQL")
         if parsed.database in (None, "", ":memory:"):
@@ -108,9 +108,43 @@ def create_engine_of(url: str) -> Engine:
     except (ArgumentError, NoSuchModuleError) as error:
         raise DatabaseUnavailable(f"database.url: {error}") from None
     except ImportError as error:
+        remedy = "pip install 'flask-m9m[postgres]'"
+        if error.name != "psycopg":
+            remedy = f"install it, or write postgresql:// and {remedy}"
         raise DatabaseUnavailable(
-            f"database.url needs the package {error.name}: pip install 'flask-m9m[postgres]'"
+            f"database.url needs the package {error.name}: {remedy}"
         ) from None
+
+
+def _postgres_engine(url: URL, settings: DatabaseSettings) -> Engine:
+    """Create an engine for PostgreSQL.
+
+    Raises:
+        ArgumentError: the driver is asynchronous.
+        ImportError: the driver is not installed.
+    """
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import ArgumentError
+
+    if url.get_driver_name() in _ASYNC_DRIVERS:
+        raise ArgumentError(
+            f"the driver {url.get_driver_name()} is asynchronous, and cannot be used here: write "
+            "postgresql://, which takes psycopg"
+        )
+    arguments: dict[str, object] = {
+        name: value for name, value in _TIMEOUTS.items() if name not in url.query
+    }
+    if url.get_driver_name() == "psycopg":
+        # A pooler may give each transaction another connection, which lacks prepared statements.
+        arguments["prepare_threshold"] = None
+    return create_engine(
+        url,
+        hide_parameters=True,
+        pool_size=settings.pool_size,
+        max_overflow=settings.pool_size,
+        pool_timeout=settings.pool_timeout,
+        connect_args=arguments,
+    )
 
 
 def check_engine(engine: Engine) -> Engine:

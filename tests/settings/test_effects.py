@@ -92,6 +92,8 @@ EFFECTIVE = (
     "credentials.storage",
     "database.url",
     "database.sqlite.path",
+    "database.pool_size",
+    "database.pool_timeout",
     *(
         f"performance.rate_limit.{name}"
         for name in ("enabled", "ipv6_prefix", "path", "secret", "on_storage_failure")
