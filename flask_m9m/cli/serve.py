@@ -20,8 +20,8 @@ from ..settings.wording import printable
 from ..wsgi.server import REMEDY, SERVER_SETTINGS_VARIABLE
 from ..wsgi.server.bind_address import bind_address, check_development, check_free, is_loopback
 from ..wsgi.server.tls import Certificate
-from .needed_keys import check_keys
 from .output import fail, settings_errors, state_of
+from .start_checks import check_database, check_keys
 
 _Number = click.IntRange(1)
 
@@ -93,6 +93,7 @@ def _serve_development(state: AppState, host: str | None, port: int | None, relo
         )
     click.echo(printable(state.loaded.origin), err=True)
     _name_undecided(state)
+    check_database(state)
     check_keys(state)
     if not is_running_from_reloader():
         check_free(host, port or server.port)
@@ -113,6 +114,7 @@ def _serve_production(state: AppState, script: ScriptInfo, access_log: bool) -> 
     certificate = Certificate(server.tls) if server.tls.enabled else None
     _name_undecided(state)
     state.guard.prepare()
+    check_database(state)
     check_keys(state)
     check_free(server.host, server.port)
     for line in _summary(state, certificate):

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from .section import Section
-from .types import Period, SecretUrl, Text
+from .types import Boolean, Period, SecretUrl, Text
 
 
 class SQLiteSettings(Section):
@@ -30,6 +30,9 @@ class DatabaseSettings(Section):
     )
     type: Literal["sqlite", "postgres"] = Field(
         default="sqlite", description="The database if no url is set."
+    )
+    upgrade: Boolean = Field(
+        default=False, description="Create and upgrade the tables of a server when they are needed."
     )
     pool_size: int = Field(
         default=5,

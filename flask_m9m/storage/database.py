@@ -36,6 +36,8 @@ logger = logging.getLogger("flask_m9m")
 
 T = TypeVar("T")
 
+_MISSING = "its tables do not exist: run flask m9m db upgrade, or set database.upgrade: true"
+
 
 class Database:
     """An app's database, connected when it is first used.
@@ -78,6 +80,25 @@ class Database:
         """Whether its tables are created and upgraded automatically, as on SQLite."""
         # Decided by the URL where possible, because a connection would create the file.
         return self.local or self._connected().dialect.name == "sqlite"
+
+    @property
+    def upgrades_itself(self) -> bool:
+        """Whether its tables are created and upgraded when they are needed."""
+        return self.creates_own_schema or self._settings.upgrade
+
+    def require_schema(self) -> None:
+        """Check at a start that the tables can be used; upgrade them if the settings say so.
+
+        Raises:
+            SchemaError: the tables of a server are missing, or of another version.
+            DatabaseUnavailable: the database cannot be reached, or its driver is missing.
+        """
+        if self.creates_own_schema:
+            self.status()
+        elif self._settings.upgrade:
+            self.upgrade()
+        elif not self.present():
+            raise SchemaError(_MISSING)
 
     # Reading and writing
 
@@ -262,8 +283,8 @@ class Database:
             SchemaError: the tables are missing on a server.
         """
         if not self.present():
-            if not self.creates_own_schema:
-                raise SchemaError("its tables do not exist: run flask m9m db upgrade")
+            if not self.upgrades_itself:
+                raise SchemaError(_MISSING)
             self.upgrade()
 
     def _has_schema(self, engine: Engine) -> bool:
@@ -277,7 +298,7 @@ class Database:
             raise _too_new(found)
         if found is None:
             return False
-        if not self.creates_own_schema:
+        if not self.upgrades_itself:
             raise SchemaError(f"its schema has the old version {found}: run flask m9m db upgrade")
         self.upgrade()
         return True

@@ -181,7 +181,7 @@ class ChangeFeed:
             return False  # another request is already waiting too long
         try:
             self.catch_up(_PROBE_PATIENCE)
-            usable = not self.empty or self.database.creates_own_schema
+            usable = not self.empty or self.database.upgrades_itself
         except DatabaseUnavailable:
             return False
         return usable and self._is_caught_up(arrived)

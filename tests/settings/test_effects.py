@@ -92,6 +92,7 @@ EFFECTIVE = (
     "credentials.storage",
     "database.url",
     "database.sqlite.path",
+    "database.upgrade",
     "database.pool_size",
     "database.pool_timeout",
     *(

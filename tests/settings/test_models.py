@@ -116,6 +116,7 @@ DEFAULTS: dict[str, Any] = {
     "credentials.storage": "database",
     "credentials.max_per_owner": 1_000,
     "database.url": None,
+    "database.upgrade": False,
     "database.pool_size": 5,
     "database.pool_timeout": 2.0,
     "database.type": "sqlite",

@@ -1,4 +1,4 @@
-"""A check at the start: the settings list every encryption key that stored data needs."""
+"""Checks at the start: the database has our tables, and the settings the keys that it needs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,43 @@ from collections.abc import Callable, Sequence
 import click
 
 from ..credentials.encryption.cipher import key_id_of
-from ..errors import DatabaseUnavailable, Problem, SettingsError
+from ..errors import DatabaseUnavailable, Problem, SchemaError, SettingsError
 from ..extension.app_state import AppState
 from ..extension.model_columns import find_columns, missing_keys
 from ..settings.wording import printable
 from .doctor.backends import within
+from .output import fail
 
 _SECONDS = 10.0  # a column of millions of values takes longer to count
+
+
+def check_database(state: AppState) -> None:
+    """Check that the tables of a server exist and are of this version, or upgrade them.
+
+    A server that does not answer yet is named: requests that need it are 503 until it does.
+
+    Raises:
+        ClickException: the tables cannot be used; the message has the command that mends it.
+    """
+    if state.database.local and not state.shares_database:
+        return
+    try:
+        within(_SECONDS, state.database.require_schema)
+    except SchemaError as error:
+        raise fail(printable(str(error))) from None
+    except TimeoutError:
+        _warn(f"the database does not answer within {_SECONDS:g} s")
+    except DatabaseUnavailable as error:
+        if error.reason.startswith("database.url"):  # a driver that is missing, or a wrong URL
+            raise fail(printable(error.reason)) from None
+        _warn(str(error))
+
+
+def _warn(reason: str) -> None:
+    click.echo(
+        f"{printable(reason)}: requests that need it are answered with 503 until it is there",
+        err=True,
+    )
 
 
 def check_keys(state: AppState) -> None:
