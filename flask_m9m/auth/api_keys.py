@@ -174,7 +174,7 @@ class ApiKeys:
             if not revoke_key(transaction, self._trail, key, now):
                 raise _not_found()
 
-        change_in_time(self._feed, revoke)
+        change_in_time(self._feed, revoke, long=True)
 
     def rotate(self, key_id: str, grace: Span = 86_400.0) -> tuple[ApiKey, str]:
         """Replace a key with a new one of the same rights and lifetime.
@@ -198,7 +198,7 @@ class ApiKeys:
         self._check_id(key_id)
         left = _to_timedelta("grace", grace)
         return change_in_time(
-            self._feed, lambda transaction: self._rotate(transaction, key_id, left)
+            self._feed, lambda transaction: self._rotate(transaction, key_id, left), long=not left
         )
 
     def prune(self, unused_for: Span) -> Sequence[ApiKey]:

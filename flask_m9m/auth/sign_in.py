@@ -120,7 +120,7 @@ class SignIn:
 
     def _newest_change(self) -> int:
         """Return the id of the feed's newest change; 0 if there is none."""
-        if self._feed.has_no_database():
+        if self._feed.has_no_database() and not self._feed.database.is_there():
             return 0
         newest = self._feed.ask(lambda transaction: transaction.newest_change())
         return 0 if newest is None else newest.id
@@ -132,7 +132,7 @@ class SignIn:
             InvalidCredentials: it changed after the feed's change `position`, so that the password
                 may have been verified before that.
         """
-        if self._feed.has_no_database():
+        if self._feed.has_no_database() and not self._feed.database.is_there():
             return 0
         name = revocation_name("sub", subject)
 

@@ -300,7 +300,7 @@ class Tokens:
                 revoke_keys_of(transaction, self._trail, subject, now)
             self._trail.record_change(transaction, event)
 
-        change_in_time(self._feed, add)
+        change_in_time(self._feed, add, long=keys)
 
 
 def _subject(given: str) -> str:

@@ -201,7 +201,7 @@ class Users:
             transaction.append_change(Topic.USER, name, now)
             self._record(transaction, name, "deleted")
 
-        change_in_time(self._feed, remove)
+        change_in_time(self._feed, remove, long=True)
 
     def verify_password(self, username: str, password: str) -> User | None:
         """Verify a name and password; return the user, or `None` if they are wrong.

@@ -7,7 +7,7 @@ configured. The error then names the missing keys.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from ..errors import DecryptionFailed, Problem, SettingsError
 from ..settings.wording import printable
@@ -40,7 +40,10 @@ class KeyCheck:
         """
         if self._checked:
             return
-        canaries, missing = self._store.read(lambda rows: (rows.canaries(), self._missing(rows)))
+        configured = self._cipher.keys.ids  # without a key that is the problem, whatever is stored
+        canaries, missing = self._store.read(
+            lambda rows: (rows.canaries(), _missing(rows, configured))
+        )
         problems = [*self._wrong_keys(canaries), *_missing_key_problems(missing)]
         if problems:
             raise SettingsError(problems)
@@ -51,14 +54,6 @@ class KeyCheck:
         primary = self._cipher.keys.primary.id
         if primary not in rows.canaries():
             rows.add_canary(primary, self._cipher.encrypt(_CANARY))
-
-    def _missing(self, rows: Rows) -> dict[str, int]:
-        """Count the records that need a key which is not configured, by key id."""
-        missing = dict.fromkeys(map(_key_id, rows.seals()))
-        for key_id in self._cipher.keys.ids:
-            missing.pop(key_id, None)
-        counts = needed_keys(rows) if missing else {}
-        return {key_id: counts.get(key_id, 0) for key_id in missing}
 
     def _wrong_keys(self, canaries: Mapping[str, str]) -> list[Problem]:
         return [
@@ -72,6 +67,13 @@ class KeyCheck:
             return self._cipher.decrypt(canary) == _CANARY
         except DecryptionFailed:
             return False
+
+
+def _missing(rows: Rows, configured: Collection[str]) -> dict[str, int]:
+    """Count the records that need a key which is not configured, by key id."""
+    missing = {_key_id(seal) for seal in rows.seals()}.difference(configured)
+    counts = needed_keys(rows) if missing else {}
+    return {key_id: counts.get(key_id, 0) for key_id in sorted(missing)}
 
 
 def needed_keys(rows: Rows) -> dict[str, int]:

@@ -97,8 +97,21 @@ class Database:
             self.status()
         elif self._settings.upgrade:
             self.upgrade()
-        elif not self.present():
+        else:
+            self.is_there()
+
+    def is_there(self) -> bool:
+        """Tell whether the tables exist, or nothing is stored because no write has made them yet.
+
+        Raises:
+            SchemaError: it is a server, whose tables no write makes: what is stored is not known.
+            DatabaseUnavailable: as for `present`.
+        """
+        if self.present():
+            return True
+        if not self.upgrades_itself:
             raise SchemaError(_MISSING)
+        return False
 
     # Reading and writing
 

@@ -216,10 +216,10 @@ class ChangeFeed:
     def ask_if_there(self, query: Callable[[Transaction], T], otherwise: Callable[[], T]) -> T:
         """Run a query as `ask` does; if there is no database, return `otherwise()`."""
         database = self.database
-        return self.limit_time(lambda: database.read(query) if database.present() else otherwise())
+        return self.limit_time(lambda: database.read(query) if database.is_there() else otherwise())
 
-    def limit_time(self, ask: Callable[[], T]) -> T:
-        """Call a function that asks a server, and stop waiting after two seconds."""
+    def limit_time(self, ask: Callable[[], T], seconds: float = _QUERY_PATIENCE) -> T:
+        """Call a function that asks a server, and stop waiting after two seconds, or others."""
         if self.database.local:
             return ask()
         if self._clock() < self._retry_at:
@@ -234,12 +234,12 @@ class ChangeFeed:
                 errors.append(error)
 
         thread = _start(run)
-        thread.join(_QUERY_PATIENCE)
+        thread.join(seconds)
         if errors:
             raise errors[0]
         if not answers:
             self._retry_at = self._clock() + _BACKOFF
-            raise DatabaseUnavailable(f"it did not answer within {_QUERY_PATIENCE:g} seconds")
+            raise DatabaseUnavailable(f"it did not answer within {seconds:g} seconds")
         return answers[0]
 
     @contextmanager
@@ -307,6 +307,8 @@ class ChangeFeed:
     def _fetch(self) -> tuple[bool, Sequence[Change] | None, Change | None]:
         """Return whether there is a database, new changes (`None`: unknown), and the newest row."""
         if not self.database.present():
+            if not self.database.upgrades_itself:
+                self._log_error("its tables do not exist: %s", "run flask m9m db upgrade")
             return False, None, None
         return True, *self.database.read(self._fetch_changes)
 

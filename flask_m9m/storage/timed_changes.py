@@ -16,11 +16,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_USUAL, _LONG = 2.0, 10.0  # seconds
 _PATIENCE = 1.5  # seconds for other writers, so that the database's own answer comes in time
 
 
 def change_in_time(
-    feed: ChangeFeed, change: Callable[[Transaction], T], patience: float = BUSY_SECONDS
+    feed: ChangeFeed,
+    change: Callable[[Transaction], T],
+    patience: float = BUSY_SECONDS,
+    *,
+    long: bool = False,
 ) -> T:
     """Make a change in a transaction and return its result, waiting at most two seconds.
 
@@ -31,6 +36,7 @@ def change_in_time(
         feed: the change feed of the database.
         change: makes the change; it may run in another thread, in the caller's context.
         patience: seconds to wait for the other writers of a SQLite file, which never stalls.
+        long: whether it may change many rows, such as a chain of keys: then it has ten seconds.
 
     Raises:
         DatabaseUnavailable: the database does not answer in time, or fails.
@@ -49,6 +55,6 @@ def change_in_time(
     with feed.carry():
         context = copy_context()
     try:
-        return feed.limit_time(lambda: context.run(run))
+        return feed.limit_time(lambda: context.run(run), _LONG if long else _USUAL)
     finally:
         abandoned.set()
