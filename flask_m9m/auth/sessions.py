@@ -200,8 +200,14 @@ class Sessions:
             list[Session],
         )
         return [
-            SessionInfo(one.sid, one.subject, one.created_at, one.rotated_at, one.ends_at)
-            for one in found
+            SessionInfo(
+                session.sid,
+                session.subject,
+                session.created_at,
+                session.rotated_at,
+                session.ends_at,
+            )
+            for session in found
         ]
 
     def end(self, sid: str, subject: str | None = None) -> bool:

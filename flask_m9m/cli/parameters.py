@@ -17,7 +17,7 @@ class Duration(click.ParamType[str]):
         """Check a duration.
 
         Raises:
-            ClickException: it is none; the message names the option.
+            ClickException: it is not a duration; the message names the option.
         """
         try:
             parse_duration(value)

@@ -158,7 +158,7 @@ class Encrypted(TypeDecorator[T]):
         return self.cipher or current_state(type(self).__name__).cipher
 
     def octets_of_text(self, text: str) -> bytes:
-        """Return what is encrypted for a value that a database keeps as plain text.
+        """Return the octets to encrypt for a value that a database keeps as plain text.
 
         Raises:
             ValueError: the text cannot be a value of this type.

@@ -38,7 +38,7 @@ class DatabaseSettings(Section):
         default=5,
         ge=1,
         le=1_000,
-        description="Connections of a process to PostgreSQL, and again as many for a short time.",
+        description="Connections of a process to PostgreSQL; for a short time thrice as many.",
     )
     pool_timeout: Period = Field(
         default=2.0, description="How long a thread waits for a connection."

@@ -67,7 +67,7 @@ def config_places(cwd: Path, folders: Sequence[Path], home: Path | None) -> Conf
         folders: the app's folders.
         home: the user's home directory.
     """
-    others = dict.fromkeys(folder for folder in folders if folder != cwd.absolute())
+    others = dict.fromkeys(folder for folder in folders if folder != _absolute(cwd))
     project = [folder / name for folder in (cwd, *others) for name in _NAMES]
     own = [] if home is None else [home / ".m9m" / "config" / "config.yaml"]
     return ConfigPlaces(project, [*own, SYSTEM_FILE])
@@ -217,9 +217,17 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def _absolute(folder: Path) -> Path:
+    """Make a folder's path absolute; it stays as it is where the working directory is gone."""
+    try:
+        return folder.absolute()
+    except OSError:
+        return folder
+
+
 def show_path(path: Path, cwd: Path) -> str:
     """Format a path for a message, relative to the working directory where possible."""
-    for folder in (cwd, cwd.absolute()):
+    for folder in (cwd, _absolute(cwd)):
         if path.is_relative_to(folder):
             path = path.relative_to(folder)
     return ascii(str(path))[1:-1]

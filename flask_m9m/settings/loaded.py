@@ -60,4 +60,4 @@ class Loaded:
 
 
 def _listed(paths: Iterable[Path]) -> str:
-    return ", ".join(show_path(path, Path.cwd()) for path in paths)
+    return ", ".join(show_path(path, Path()) for path in paths)

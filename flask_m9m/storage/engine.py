@@ -141,7 +141,7 @@ def _postgres_engine(url: URL, settings: DatabaseSettings) -> Engine:
         url,
         hide_parameters=True,
         pool_size=settings.pool_size,
-        max_overflow=settings.pool_size,
+        max_overflow=2 * settings.pool_size,
         pool_timeout=settings.pool_timeout,
         connect_args=arguments,
     )

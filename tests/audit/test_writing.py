@@ -29,6 +29,7 @@ def environ(database_url: str, tmp_path: Path) -> dict[str, str]:
         **kept,
         "PYTHONPATH": str(ROOT),
         "M9M_DATABASE_URL": database_url,
+        "M9M_DATABASE_POOL_TIMEOUT": "60s",  # 64 threads for fifteen connections
         "M9M_ENCRYPTION_KEY": new_key(),
         "M9M_JWT_SECRET": secrets.token_urlsafe(48),
         "M9M_AUDIT_SINKS": "database",

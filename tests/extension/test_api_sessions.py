@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,11 +17,10 @@ URL = "/api/v1/auth/sessions"
 
 
 @pytest.fixture
-def made(secured: Secured) -> tuple[FlaskClient, M9M]:
+def made(secured: Secured) -> Iterator[tuple[FlaskClient, M9M]]:
     app, m9m = secured(api=True, jwt={"secret": "x1" * 32}, basic_auth={"enabled": True})
-    context = app.app_context()
-    context.push()
-    return app.test_client(), m9m
+    with app.app_context():
+        yield app.test_client(), m9m
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -239,6 +239,17 @@ def test_a_start_without_a_file_says_where_it_looked(
     assert "project" in caplog.text
 
 
+def test_a_working_directory_that_is_gone_stops_no_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = folder / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    M9M(Flask("app", root_path=str(folder), instance_path=str(folder / "instance")))
+    monkeypatch.chdir(folder)
+
+
 # References
 
 

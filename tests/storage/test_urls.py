@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,12 @@ def test_the_pool_has_the_size_of_the_settings(postgres_url: str, tmp_path: Path
     settings = {"url": postgres_url, "pool_size": 1, "pool_timeout": "0.2s"}
     one = Database(settings_of({"database": settings}).database, str(tmp_path))
     engine = one._connected()
-    with engine.connect(), engine.connect(), pytest.raises(DatabaseUnavailable):
-        one.server_time()
-    assert one.server_time() is not None
-    one.close()
+    try:
+        with ExitStack() as held:
+            for _ in range(3):
+                held.enter_context(engine.connect())
+            with pytest.raises(DatabaseUnavailable):
+                one.server_time()
+        assert one.server_time() is not None
+    finally:
+        one.close()
